@@ -1,0 +1,7 @@
+//! The Kubernetes API: TLS and in-process, one router for kubectl, controllers and the node agent.
+//!
+//! It never imports `reconcile`, `node`, `runtime` or `net`; what it needs of a node goes over a dialled
+//! byte stream ([`streams::Dial`]).
+
+pub mod identity;
+pub mod streams;

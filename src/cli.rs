@@ -8,6 +8,10 @@ use clap::Parser;
 
 pub mod args;
 pub mod config;
+pub mod doctor;
+pub mod instance;
+pub mod kubeconfig;
+pub mod logging;
 pub mod report;
 pub mod serve;
 pub mod settings;
@@ -29,6 +33,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Serve => serve::run(&settings),
         Command::Config => config::print(&settings),
+        Command::Doctor => doctor::run(&settings),
+        Command::Kubeconfig { merge } => kubeconfig::run(&settings, merge),
         Command::Completions { shell } => {
             args::write_completions(shell);
             Ok(ExitCode::SUCCESS)
@@ -38,4 +44,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs a client command on a small runtime of its own.
+fn asynchronous<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

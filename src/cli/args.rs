@@ -90,6 +90,14 @@ pub enum Command {
     Serve,
     /// Print every setting in force and where it came from
     Config,
+    /// Look for what of this host will not work, and say how to mend it
+    Doctor,
+    /// Print the administrator's kubeconfig
+    Kubeconfig {
+        /// Put it into your own kubeconfig (KUBECONFIG or ~/.kube/config) and make it current
+        #[arg(long)]
+        merge: bool,
+    },
     /// Print a shell completion script
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a directory

@@ -4,3 +4,4 @@
 //! `net`; its only door to the state is a `kube::Client`.
 
 pub mod pods;
+pub mod serve;

@@ -88,6 +88,18 @@ pub enum Command {
     /// Makes its certificates and <data-dir>/admin.kubeconfig at the first start. Pods outlive it: stop and
     /// start it as you like, or `joey reset` to be rid of everything.
     Serve,
+    /// Show objects
+    Get(super::get::GetArgs),
+    /// Declare objects from manifests
+    Apply(super::apply::ApplyArgs),
+    /// Delete objects, and wait until they are gone
+    Delete(super::apply::DeleteArgs),
+    /// Print a container's output
+    Logs(super::streams::LogsArgs),
+    /// Run a command in a container
+    Exec(super::streams::ExecArgs),
+    /// Run one pod from an image, attached
+    Run(super::streams::RunArgs),
     /// Print every setting in force and where it came from
     Config,
     /// Look for what of this host will not work, and say how to mend it

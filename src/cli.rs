@@ -10,6 +10,7 @@ pub mod apply;
 pub mod args;
 pub mod client;
 pub mod config;
+pub mod describe;
 pub mod doctor;
 pub mod get;
 pub mod instance;
@@ -40,6 +41,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Config => config::print(&settings),
         Command::Doctor => doctor::run(&settings),
         Command::Get(args) => with_client(&settings, |client| get::run(client, args)),
+        Command::Describe(args) => with_client(&settings, |client| describe::run(client, args)),
         Command::Apply(args) => with_client(&settings, |client| apply::apply(client, args)),
         Command::Delete(args) => with_client(&settings, |client| apply::delete(client, args)),
         Command::Logs(args) => with_client(&settings, |client| streams::logs(client, args)),

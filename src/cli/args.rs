@@ -90,6 +90,8 @@ pub enum Command {
     Serve,
     /// Show objects
     Get(super::get::GetArgs),
+    /// Show one object for people, with its events
+    Describe(super::describe::DescribeArgs),
     /// Declare objects from manifests
     Apply(super::apply::ApplyArgs),
     /// Delete objects, and wait until they are gone

@@ -3,5 +3,9 @@
 //! It never imports `reconcile`, `node`, `runtime` or `net`; what it needs of a node goes over a dialled
 //! byte stream ([`streams::Dial`]).
 
+pub mod decode;
 pub mod identity;
+pub mod openapi;
+pub mod patch;
+pub mod schema;
 pub mod streams;

@@ -152,7 +152,11 @@ fn pod() -> core::Pod {
 
 #[test]
 fn pods_lose_what_go_would_not_write_and_keep_what_it_means() {
-    check("v1", "Pod", &pod(), expect![[r#"
+    check(
+        "v1",
+        "Pod",
+        &pod(),
+        expect![[r#"
         {
           "kind": "Pod",
           "apiVersion": "v1",
@@ -224,7 +228,8 @@ fn pods_lose_what_go_would_not_write_and_keep_what_it_means() {
             ]
           },
           "status": {}
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
@@ -236,7 +241,11 @@ fn bytes_maps_and_pointers_survive() {
         r#type: text("Opaque"),
         immutable: Some(false),
     };
-    check("v1", "Secret", &secret, expect![[r#"
+    check(
+        "v1",
+        "Secret",
+        &secret,
+        expect![[r#"
         {
           "kind": "Secret",
           "apiVersion": "v1",
@@ -252,7 +261,8 @@ fn bytes_maps_and_pointers_survive() {
             "empty": ""
           },
           "immutable": false
-        }"#]]);
+        }"#]],
+    );
     let claim = core::PersistentVolumeClaim {
         spec: Some(core::PersistentVolumeClaimSpec {
             storage_class_name: text(""),
@@ -261,14 +271,19 @@ fn bytes_maps_and_pointers_survive() {
         }),
         ..core::PersistentVolumeClaim::default()
     };
-    check("v1", "PersistentVolumeClaim", &claim, expect![[r#"
+    check(
+        "v1",
+        "PersistentVolumeClaim",
+        &claim,
+        expect![[r#"
         {
           "kind": "PersistentVolumeClaim",
           "apiVersion": "v1",
           "spec": {
             "storageClassName": ""
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
@@ -298,7 +313,11 @@ fn deployments_keep_replicas_zero_and_integer_percentages() {
         }),
         status: None,
     };
-    check("apps/v1", "Deployment", &deployment, expect![[r#"
+    check(
+        "apps/v1",
+        "Deployment",
+        &deployment,
+        expect![[r#"
         {
           "kind": "Deployment",
           "apiVersion": "apps/v1",
@@ -314,7 +333,8 @@ fn deployments_keep_replicas_zero_and_integer_percentages() {
               }
             }
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
@@ -338,7 +358,11 @@ fn times_are_text_and_delete_options_have_any_version() {
             ..coordination::LeaseSpec::default()
         }),
     };
-    check("coordination.k8s.io/v1", "Lease", &lease, expect![[r#"
+    check(
+        "coordination.k8s.io/v1",
+        "Lease",
+        &lease,
+        expect![[r#"
         {
           "kind": "Lease",
           "apiVersion": "coordination.k8s.io/v1",
@@ -357,14 +381,19 @@ fn times_are_text_and_delete_options_have_any_version() {
             "leaseDurationSeconds": 40,
             "renewTime": "2023-11-14T22:13:20.123456Z"
           }
-        }"#]]);
+        }"#]],
+    );
     let options = meta::DeleteOptions {
         grace_period_seconds: Some(0),
         preconditions: Some(meta::Preconditions { uid: text("u"), resource_version: None }),
         propagation_policy: text("Background"),
         ..meta::DeleteOptions::default()
     };
-    check("v1", "DeleteOptions", &options, expect![[r#"
+    check(
+        "v1",
+        "DeleteOptions",
+        &options,
+        expect![[r#"
         {
           "kind": "DeleteOptions",
           "apiVersion": "v1",
@@ -373,7 +402,8 @@ fn times_are_text_and_delete_options_have_any_version() {
             "uid": "u"
           },
           "propagationPolicy": "Background"
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]

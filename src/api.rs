@@ -3,5 +3,10 @@
 //! It never imports `reconcile`, `node`, `runtime` or `net`; what it needs of a node goes over a dialled
 //! byte stream ([`streams::Dial`]).
 
+pub mod defaults;
+pub mod fields;
 pub mod identity;
+pub mod quantities;
 pub mod streams;
+pub mod table;
+pub mod validate;

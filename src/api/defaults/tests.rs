@@ -16,7 +16,40 @@ fn smallest_pod_gets_what_clients_rely_on() {
     check(
         "pods",
         json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80, "hostPort": 0}]}], "hostNetwork": false}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "metadata": {
+                "name": "a"
+              },
+              "spec": {
+                "containers": [
+                  {
+                    "name": "c",
+                    "image": "nginx",
+                    "ports": [
+                      {
+                        "containerPort": 80,
+                        "protocol": "TCP"
+                      }
+                    ],
+                    "imagePullPolicy": "Always",
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File",
+                    "resources": {}
+                  }
+                ],
+                "restartPolicy": "Always",
+                "terminationGracePeriodSeconds": 30,
+                "dnsPolicy": "ClusterFirst",
+                "securityContext": {},
+                "schedulerName": "default-scheduler",
+                "enableServiceLinks": true
+              },
+              "status": {
+                "phase": "Pending",
+                "qosClass": "BestEffort"
+              }
+            }"#]],
     );
 }
 
@@ -25,7 +58,53 @@ fn template_gets_no_pod_only_defaults() {
     check(
         "deployments.apps",
         json!({"spec": {"template": {"spec": {"hostNetwork": true, "serviceAccount": "sa", "containers": [{"name": "c", "image": "a:1", "resources": {"limits": {"cpu": 1}}, "ports": [{"containerPort": 1}]}]}}}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "spec": {
+                "template": {
+                  "spec": {
+                    "hostNetwork": true,
+                    "serviceAccount": "sa",
+                    "containers": [
+                      {
+                        "name": "c",
+                        "image": "a:1",
+                        "resources": {
+                          "limits": {
+                            "cpu": "1"
+                          }
+                        },
+                        "ports": [
+                          {
+                            "containerPort": 1,
+                            "protocol": "TCP"
+                          }
+                        ],
+                        "imagePullPolicy": "IfNotPresent",
+                        "terminationMessagePath": "/dev/termination-log",
+                        "terminationMessagePolicy": "File"
+                      }
+                    ],
+                    "restartPolicy": "Always",
+                    "terminationGracePeriodSeconds": 30,
+                    "dnsPolicy": "ClusterFirst",
+                    "securityContext": {},
+                    "schedulerName": "default-scheduler",
+                    "serviceAccountName": "sa"
+                  }
+                },
+                "replicas": 1,
+                "strategy": {
+                  "type": "RollingUpdate",
+                  "rollingUpdate": {
+                    "maxUnavailable": "25%",
+                    "maxSurge": "25%"
+                  }
+                },
+                "revisionHistoryLimit": 10,
+                "progressDeadlineSeconds": 600
+              }
+            }"#]],
     );
 }
 
@@ -41,7 +120,116 @@ fn volumes_environment_and_probes() {
                 "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 0, "initialDelaySeconds": 0}}],
             "volumes": [{"name": "a"}, {"name": "b", "configMap": {"name": "x"}}, {"name": "h", "hostPath": {"path": "/"}},
                 {"name": "p", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}, {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}]}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "spec": {
+                "hostNetwork": true,
+                "containers": [
+                  {
+                    "name": "c",
+                    "image": "a@sha256:0",
+                    "imagePullPolicy": "IfNotPresent",
+                    "ports": [
+                      {
+                        "containerPort": 80,
+                        "protocol": "TCP",
+                        "hostPort": 80
+                      }
+                    ],
+                    "resources": {
+                      "limits": {
+                        "cpu": "1"
+                      },
+                      "requests": {
+                        "memory": "1Mi",
+                        "cpu": "1"
+                      }
+                    },
+                    "env": [
+                      {
+                        "name": "A",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "metadata.name",
+                            "apiVersion": "v1"
+                          }
+                        }
+                      }
+                    ],
+                    "livenessProbe": {
+                      "httpGet": {
+                        "port": 80,
+                        "path": "/",
+                        "scheme": "HTTP"
+                      },
+                      "periodSeconds": 10,
+                      "timeoutSeconds": 1,
+                      "successThreshold": 1,
+                      "failureThreshold": 3
+                    },
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File"
+                  }
+                ],
+                "volumes": [
+                  {
+                    "name": "a",
+                    "emptyDir": {}
+                  },
+                  {
+                    "name": "b",
+                    "configMap": {
+                      "name": "x",
+                      "defaultMode": 420
+                    }
+                  },
+                  {
+                    "name": "h",
+                    "hostPath": {
+                      "path": "/",
+                      "type": ""
+                    }
+                  },
+                  {
+                    "name": "p",
+                    "projected": {
+                      "sources": [
+                        {
+                          "serviceAccountToken": {
+                            "path": "t",
+                            "expirationSeconds": 3600
+                          }
+                        },
+                        {
+                          "downwardAPI": {
+                            "items": [
+                              {
+                                "path": "l",
+                                "fieldRef": {
+                                  "fieldPath": "metadata.labels",
+                                  "apiVersion": "v1"
+                                }
+                              }
+                            ]
+                          }
+                        }
+                      ],
+                      "defaultMode": 420
+                    }
+                  }
+                ],
+                "restartPolicy": "Always",
+                "terminationGracePeriodSeconds": 30,
+                "dnsPolicy": "ClusterFirst",
+                "securityContext": {},
+                "schedulerName": "default-scheduler",
+                "enableServiceLinks": true
+              },
+              "status": {
+                "phase": "Pending",
+                "qosClass": "Burstable"
+              }
+            }"#]],
     );
 }
 
@@ -108,7 +296,15 @@ fn string_data_is_folded_and_wins() {
     check(
         "secrets",
         json!({"data": {"a": "MQ==", "b": "Mg=="}, "stringData": {"b": "three", "c": ""}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "data": {
+                "a": "MQ==",
+                "b": "dGhyZWU=",
+                "c": ""
+              },
+              "type": "Opaque"
+            }"#]],
     );
 }
 
@@ -117,7 +313,23 @@ fn namespaces_are_labelled_active_and_finalized() {
     check(
         "namespaces",
         json!({"metadata": {"name": "a"}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "metadata": {
+                "name": "a",
+                "labels": {
+                  "kubernetes.io/metadata.name": "a"
+                }
+              },
+              "spec": {
+                "finalizers": [
+                  "kubernetes"
+                ]
+              },
+              "status": {
+                "phase": "Active"
+              }
+            }"#]],
     );
     let mut emptied = json!({"metadata": {"name": "a"}, "spec": {"finalizers": []}});
     apply("namespaces", &mut emptied);
@@ -126,19 +338,95 @@ fn namespaces_are_labelled_active_and_finalized() {
 
 #[test]
 fn workloads_services_and_jobs() {
-    check("statefulsets.apps", json!({}), expect![[r#""#]]);
+    check("statefulsets.apps", json!({}), expect![[r#"
+        {
+          "spec": {
+            "replicas": 1,
+            "podManagementPolicy": "OrderedReady",
+            "updateStrategy": {
+              "type": "RollingUpdate",
+              "rollingUpdate": {
+                "partition": 0
+              }
+            },
+            "revisionHistoryLimit": 10,
+            "persistentVolumeClaimRetentionPolicy": {
+              "whenDeleted": "Retain",
+              "whenScaled": "Retain"
+            }
+          }
+        }"#]]);
     check(
         "daemonsets.apps",
         json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "spec": {
+                "updateStrategy": {
+                  "type": "OnDelete"
+                },
+                "revisionHistoryLimit": 10
+              }
+            }"#]],
     );
     check(
         "services",
         json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 0}], "sessionAffinity": "ClientIP"}}),
-        expect![[r#""#]],
+        expect![[r#"
+            {
+              "spec": {
+                "type": "NodePort",
+                "ports": [
+                  {
+                    "port": 80,
+                    "protocol": "TCP",
+                    "targetPort": 80
+                  }
+                ],
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {
+                  "clientIP": {
+                    "timeoutSeconds": 10800
+                  }
+                },
+                "externalTrafficPolicy": "Cluster",
+                "internalTrafficPolicy": "Cluster"
+              },
+              "status": {
+                "loadBalancer": {}
+              }
+            }"#]],
     );
-    check("jobs.batch", json!({"spec": {"template": {}}}), expect![[r#""#]]);
-    check("cronjobs.batch", json!({}), expect![[r#""#]]);
+    check("jobs.batch", json!({"spec": {"template": {}}}), expect![[r#"
+        {
+          "spec": {
+            "template": {
+              "spec": {
+                "restartPolicy": "Always",
+                "terminationGracePeriodSeconds": 30,
+                "dnsPolicy": "ClusterFirst",
+                "securityContext": {},
+                "schedulerName": "default-scheduler"
+              }
+            },
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": 6,
+            "completionMode": "NonIndexed",
+            "suspend": false,
+            "podReplacementPolicy": "TerminatingOrFailed",
+            "manualSelector": false
+          }
+        }"#]]);
+    check("cronjobs.batch", json!({}), expect![[r#"
+        {
+          "spec": {
+            "concurrencyPolicy": "Allow",
+            "suspend": false,
+            "successfulJobsHistoryLimit": 3,
+            "failedJobsHistoryLimit": 1
+          }
+        }"#]]);
 }
 
 #[test]

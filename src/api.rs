@@ -4,8 +4,13 @@
 //! byte stream ([`streams::Dial`]).
 
 pub mod decode;
+pub mod defaults;
+pub mod fields;
 pub mod identity;
 pub mod openapi;
 pub mod patch;
+pub mod quantities;
 pub mod schema;
 pub mod streams;
+pub mod table;
+pub mod validate;

@@ -3,5 +3,14 @@
 //! It never imports `reconcile`, `node`, `runtime` or `net`; what it needs of a node goes over a dialled
 //! byte stream ([`streams::Dial`]).
 
+pub mod decode;
+pub mod defaults;
+pub mod fields;
 pub mod identity;
+pub mod openapi;
+pub mod patch;
+pub mod quantities;
+pub mod schema;
 pub mod streams;
+pub mod table;
+pub mod validate;

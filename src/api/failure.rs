@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::api::catalog::{Kind, qualified};
+use crate::api::path::Object;
 use crate::api::validate::FieldError;
 use crate::model::revision::Revision;
 
@@ -153,6 +154,19 @@ impl Failure {
         .about(kind.group, kind.plural, name)
     }
 
+    /// A conflict on a subresource: `pods/binding "x"`.
+    pub fn conflict_in(target: &Object, subresource: &str, why: &str) -> Failure {
+        let kind = target.kind;
+        let mut failure = Failure::conflict(kind, &target.name, why);
+        failure.message = format!(
+            "Operation cannot be fulfilled on {}/{subresource} \"{}\": {why}",
+            kind.resource(),
+            target.name
+        );
+        failure.details.kind = format!("{}/{subresource}", kind.plural);
+        failure
+    }
+
     pub fn modified(kind: &Kind, name: &str) -> Failure {
         Failure::conflict(
             kind,
@@ -175,6 +189,11 @@ impl Failure {
             "RequestEntityTooLarge",
             format!("Request entity too large: limit is {limit}"),
         )
+    }
+
+    /// Too much work in a small body (a patch of many operations).
+    pub fn too_large_because(why: String) -> Failure {
+        Failure::new(413, "RequestEntityTooLarge", why)
     }
 
     pub fn unsupported_media_type(message: impl Into<String>) -> Failure {

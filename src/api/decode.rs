@@ -3,7 +3,11 @@
 //! It never looks at what a value means; unknown fields and types are [`super::schema`]'s business.
 
 pub mod json;
+pub mod path;
 pub mod protobuf;
+#[cfg(test)]
+mod tests;
+mod tree;
 pub mod yaml;
 
 pub use self::{json::decode as json, protobuf::decode as protobuf, yaml::decode as yaml};
@@ -39,7 +43,18 @@ pub enum DecodeError {
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("exceeded max depth")]
     TooDeep,
+    /// More values than [`MAX_NODES`].
+    #[error("too many values in one object")]
+    TooMany,
 }
 
-/// How deep objects and lists may nest in a body.
-pub const MAX_DEPTH: usize = 128;
+/// How deep objects and lists may nest in a body (serde_json's own limit).
+pub const MAX_DEPTH: usize = 127;
+
+/// How many values (objects, lists, scalars) a body may hold: ten times the largest real objects, and
+/// what keeps 3 MiB of `[[],[],…` from growing to a hundred.
+pub const MAX_NODES: usize = 250_000;
+
+/// Marks of our own refusals inside foreign error types.
+const TOO_DEEP: &str = "exceeded max depth";
+const TOO_MANY: &str = "too many values";

@@ -3,7 +3,9 @@
 //! It never changes an object and never looks at other objects; defaulting ran before.
 
 pub mod field;
+pub mod metadata;
 pub mod name;
+pub mod place;
 
 use serde_json::Value;
 

@@ -55,7 +55,12 @@ impl fmt::Display for FieldError {
 }
 
 impl FieldError {
-    fn new(reason: Reason, field: impl fmt::Display, head: String, detail: &str) -> FieldError {
+    pub(super) fn new(
+        reason: Reason,
+        field: impl fmt::Display,
+        head: String,
+        detail: &str,
+    ) -> FieldError {
         let message = if detail.is_empty() {
             head
         } else {
@@ -150,12 +155,31 @@ impl FieldError {
     }
 }
 
+/// The text as Go's `%q` writes it.
 fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\0'..=' ' if c != ' ' => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            '\x7f' => quoted.push_str("\\x7f"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
+/// As Go's field errors print a value: an unset one is the text "null".
 fn printed(value: &Value) -> String {
     match value {
+        Value::Null => quoted("null"),
         Value::String(text) => quoted(text),
         other => other.to_string(),
     }

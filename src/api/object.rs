@@ -145,7 +145,8 @@ pub fn set_revision(object: &mut Value, revision: Revision) {
     let metadata = metadata_mut(object);
     metadata.shift_remove("resourceVersion");
     let place = metadata
-        .get_index_of("uid")
+        .keys()
+        .position(|key| key == "uid")
         .map_or(metadata.len(), |index| index + 1);
     metadata.shift_insert(
         place,

@@ -13,10 +13,5 @@ pub fn get(resource: &str, object: &Value, label: &str) -> Option<String> {
         "metadata.namespace" => "namespace",
         _ => return None,
     };
-    Some(
-        object["metadata"][field]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
-    )
+    Some(object["metadata"][field].as_str().unwrap_or_default().to_owned())
 }

@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 use super::{ensure_map, fill};
 
 pub(super) fn namespace(object: &mut Value) {
-    let name = object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let Some(object) = object.as_object_mut() else {
         return;
     };
@@ -63,9 +60,7 @@ pub(super) fn secret(object: &mut Value) {
                 return;
             };
             for (key, text) in texts {
-                let value = text
-                    .as_str()
-                    .map_or(text.clone(), |text| STANDARD.encode(text).into());
+                let value = text.as_str().map_or(text.clone(), |text| STANDARD.encode(text).into());
                 data.insert(key, value);
             }
         }

@@ -246,10 +246,7 @@ fn pull_policy_follows_the_tag() {
     ] {
         let mut pod = json!({"spec": {"containers": [{"image": image}]}});
         apply("pods", &mut pod);
-        assert_eq!(
-            pod["spec"]["containers"][0]["imagePullPolicy"], policy,
-            "{image}"
-        );
+        assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
     }
 }
 
@@ -257,18 +254,9 @@ fn pull_policy_follows_the_tag() {
 fn qos_class_follows_requests_and_limits() {
     for (containers, class) in [
         (json!([{}]), "BestEffort"),
-        (
-            json!([{"resources": {"requests": {"cpu": "0"}}}]),
-            "BestEffort",
-        ),
-        (
-            json!([{"resources": {"requests": {"cpu": "1"}}}]),
-            "Burstable",
-        ),
-        (
-            json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]),
-            "Guaranteed",
-        ),
+        (json!([{"resources": {"requests": {"cpu": "0"}}}]), "BestEffort"),
+        (json!([{"resources": {"requests": {"cpu": "1"}}}]), "Burstable"),
+        (json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]), "Guaranteed"),
         (
             json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}}]),
             "Guaranteed",
@@ -277,14 +265,8 @@ fn qos_class_follows_requests_and_limits() {
             json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]),
             "Burstable",
         ),
-        (
-            json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {}]),
-            "Burstable",
-        ),
-        (
-            json!([{"resources": {"limits": {"cpu": "1"}}}]),
-            "Burstable",
-        ),
+        (json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {}]), "Burstable"),
+        (json!([{"resources": {"limits": {"cpu": "1"}}}]), "Burstable"),
     ] {
         let pod = json!({"spec": {"containers": containers}});
         assert_eq!(pod::qos_class(&pod), class, "{pod}");
@@ -338,7 +320,10 @@ fn namespaces_are_labelled_active_and_finalized() {
 
 #[test]
 fn workloads_services_and_jobs() {
-    check("statefulsets.apps", json!({}), expect![[r#"
+    check(
+        "statefulsets.apps",
+        json!({}),
+        expect![[r#"
         {
           "spec": {
             "replicas": 1,
@@ -355,7 +340,8 @@ fn workloads_services_and_jobs() {
               "whenScaled": "Retain"
             }
           }
-        }"#]]);
+        }"#]],
+    );
     check(
         "daemonsets.apps",
         json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}),
@@ -397,7 +383,10 @@ fn workloads_services_and_jobs() {
               }
             }"#]],
     );
-    check("jobs.batch", json!({"spec": {"template": {}}}), expect![[r#"
+    check(
+        "jobs.batch",
+        json!({"spec": {"template": {}}}),
+        expect![[r#"
         {
           "spec": {
             "template": {
@@ -417,8 +406,12 @@ fn workloads_services_and_jobs() {
             "podReplacementPolicy": "TerminatingOrFailed",
             "manualSelector": false
           }
-        }"#]]);
-    check("cronjobs.batch", json!({}), expect![[r#"
+        }"#]],
+    );
+    check(
+        "cronjobs.batch",
+        json!({}),
+        expect![[r#"
         {
           "spec": {
             "concurrencyPolicy": "Allow",
@@ -426,7 +419,8 @@ fn workloads_services_and_jobs() {
             "successfulJobsHistoryLimit": 3,
             "failedJobsHistoryLimit": 1
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]

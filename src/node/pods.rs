@@ -57,19 +57,14 @@ impl ContainerEntry {
 
 impl Default for Pods {
     fn default() -> Pods {
-        Pods {
-            entries: Arc::default(),
-            changes: watch::Sender::new(0),
-        }
+        Pods { entries: Arc::default(), changes: watch::Sender::new(0) }
     }
 }
 
 impl Pods {
     /// The pod of that name as it is now.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<PodEntry>> {
-        self.lock()
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned()
+        self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// Wakes whenever an entry was replaced or taken out (a followed log learns of restart and end this way).

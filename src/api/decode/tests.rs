@@ -1,3 +1,5 @@
+//! JSON and YAML bodies: wording, bounds, and what hostile text costs.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The documents as kubectl reads them.
+
 use std::time::Instant;
 
 use super::*;

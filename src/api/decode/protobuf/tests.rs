@@ -1,3 +1,5 @@
+//! Protobuf bodies: made by k8s-pb, recorded from kubectl, mutilated.
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};

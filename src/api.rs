@@ -92,9 +92,7 @@ impl Api {
                 streams: streams::Running::default(),
             }),
         };
-        bootstrap::run(&api)
-            .await
-            .map_err(|failure| StartError::Bootstrap(failure.message))?;
+        bootstrap::run(&api).await.map_err(|failure| StartError::Bootstrap(failure.message))?;
         Ok(api)
     }
 }

@@ -6,6 +6,6 @@
 pub mod compile;
 pub mod lifecycle;
 pub mod pods;
-pub mod serve;
 pub mod restart;
+pub mod serve;
 pub mod status;

@@ -38,19 +38,14 @@ pub fn identify(
 
 /// A token counts only as long as its account, and the pod it is bound to, exist unchanged.
 fn bearer(api: &Api, token: &str) -> Result<Identity, Failure> {
-    let subject = api
-        .inner
-        .tokens
-        .verify(token, clock::now())
-        .ok_or_else(Failure::unauthorized)?;
+    let subject = api.inner.tokens.verify(token, clock::now()).ok_or_else(Failure::unauthorized)?;
     let accounts = catalog::service_accounts();
     let account = key(accounts, Some(&subject.namespace), &subject.name);
     let account = write::read(api, accounts, &account)?.ok_or_else(Failure::unauthorized)?;
     if object::uid(&account) != subject.uid {
         return Err(Failure::unauthorized());
     }
-    let mut identity =
-        Identity::service_account(&subject.namespace, &subject.name, &subject.uid);
+    let mut identity = Identity::service_account(&subject.namespace, &subject.name, &subject.uid);
     if let Some(bound) = subject.pod {
         let pods = catalog::pods();
         let pod = key(pods, Some(&subject.namespace), &bound.name);
@@ -59,9 +54,7 @@ fn bearer(api: &Api, token: &str) -> Result<Identity, Failure> {
             return Err(Failure::unauthorized());
         }
         for (name, value) in [("pod-name", bound.name), ("pod-uid", bound.uid)] {
-            identity
-                .extra
-                .insert(format!("authentication.kubernetes.io/{name}"), vec![value]);
+            identity.extra.insert(format!("authentication.kubernetes.io/{name}"), vec![value]);
         }
     }
     Ok(identity)

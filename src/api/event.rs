@@ -26,10 +26,7 @@ fn is_other_presentation(kind: &Kind) -> bool {
 pub fn present(kind: &Kind, object: Value) -> Value {
     match is_other_presentation(kind) {
         true => rename(object, "events.k8s.io/v1", |key| {
-            RENAMED
-                .iter()
-                .find(|(core, _)| *core == key)
-                .map(|(_, other)| *other)
+            RENAMED.iter().find(|(core, _)| *core == key).map(|(_, other)| *other)
         }),
         false => object,
     }
@@ -39,10 +36,7 @@ pub fn present(kind: &Kind, object: Value) -> Value {
 pub fn store_form(kind: &Kind, object: Value) -> Value {
     match is_other_presentation(kind) {
         true => rename(object, "v1", |key| {
-            RENAMED
-                .iter()
-                .find(|(_, other)| *other == key)
-                .map(|(core, _)| *core)
+            RENAMED.iter().find(|(_, other)| *other == key).map(|(core, _)| *core)
         }),
         false => object,
     }

@@ -50,12 +50,8 @@ pub fn map_mut<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Valu
     if !object.is_object() {
         *object = Value::Object(Map::new());
     }
-    let Value::Object(fields) = object else {
-        unreachable!("made a map above")
-    };
-    let slot = fields
-        .entry(key.to_owned())
-        .or_insert_with(|| Value::Object(Map::new()));
+    let Value::Object(fields) = object else { unreachable!("made a map above") };
+    let slot = fields.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
     if !slot.is_object() {
         *slot = Value::Object(Map::new());
     }
@@ -144,15 +140,9 @@ pub fn canonical(object: Value) -> Value {
 pub fn set_revision(object: &mut Value, revision: Revision) {
     let metadata = metadata_mut(object);
     metadata.shift_remove("resourceVersion");
-    let place = metadata
-        .keys()
-        .position(|key| key == "uid")
-        .map_or(metadata.len(), |index| index + 1);
-    metadata.shift_insert(
-        place,
-        "resourceVersion".to_owned(),
-        revision.to_string().into(),
-    );
+    let place =
+        metadata.keys().position(|key| key == "uid").map_or(metadata.len(), |index| index + 1);
+    metadata.shift_insert(place, "resourceVersion".to_owned(), revision.to_string().into());
 }
 
 /// What the store keeps of `object`.
@@ -197,9 +187,6 @@ mod tests {
             r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"1","x":1},"spec":{}}"#
         );
         let stored = to_stored(object.clone());
-        assert_eq!(
-            from_stored(&stored, Revision::FIRST).expect("our own text"),
-            object
-        );
+        assert_eq!(from_stored(&stored, Revision::FIRST).expect("our own text"), object);
     }
 }

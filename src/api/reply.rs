@@ -36,18 +36,11 @@ pub struct Answer {
 
 impl Answer {
     pub fn ok(content: Content) -> Answer {
-        Answer {
-            code: StatusCode::OK,
-            content,
-            warnings: Vec::new(),
-        }
+        Answer { code: StatusCode::OK, content, warnings: Vec::new() }
     }
 
     pub fn created(content: Content) -> Answer {
-        Answer {
-            code: StatusCode::CREATED,
-            ..Answer::ok(content)
-        }
+        Answer { code: StatusCode::CREATED, ..Answer::ok(content) }
     }
 
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Answer {
@@ -82,20 +75,18 @@ pub fn render(kind: &Kind, wish: Wish, answer: Answer) -> Result<Response<Body>,
             }
         },
         Content::Many { items, metadata } => match wish.representation.shape {
-            Shape::Object => list(&format!("{}List", kind.kind), &kind.api_version(), metadata, items),
+            Shape::Object => {
+                list(&format!("{}List", kind.kind), &kind.api_version(), metadata, items)
+            }
             Shape::PartialMetadata => list(
                 "PartialObjectMetadataList",
                 "meta.k8s.io/v1",
                 metadata,
                 items.into_iter().map(partial_metadata).collect(),
             ),
-            Shape::Table => table::render(
-                &kind.resource(),
-                &items,
-                wish.include_object,
-                metadata,
-                clock::now(),
-            ),
+            Shape::Table => {
+                table::render(&kind.resource(), &items, wish.include_object, metadata, clock::now())
+            }
         },
     };
     let mut response = encode(&value, wish.representation.encoding)?;
@@ -143,9 +134,7 @@ pub fn text_response(
 ) -> Response<Body> {
     let mut response = Response::new(Body::from(text.into()));
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

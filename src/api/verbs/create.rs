@@ -35,11 +35,7 @@ pub async fn create(
 
 /// The kind of the bodies of `kind` itself.
 pub fn own_kind(kind: &Kind) -> GroupVersionKind {
-    GroupVersionKind {
-        group: kind.group,
-        version: kind.version,
-        kind: kind.kind,
-    }
+    GroupVersionKind { group: kind.group, version: kind.version, kind: kind.kind }
 }
 
 /// Creates `new` in `namespace`.
@@ -115,10 +111,7 @@ fn admit_new(
         now: clock::now(),
         uid: clock::uuid(),
         name: name.to_owned(),
-        namespace: namespace.map(|name| NamespaceFact {
-            name,
-            object: found.as_ref(),
-        }),
+        namespace: namespace.map(|name| NamespaceFact { name, object: found.as_ref() }),
         service_account: account.as_ref(),
     };
     admit::create(kind, new, &facts)

@@ -40,21 +40,14 @@ pub fn watch(
     selection: Selection,
 ) -> Result<Answer, Failure> {
     let start = start(api, &call.query)?;
-    let scope = Scope {
-        resource: kind.stored_as(),
-        namespace: namespace.map(Into::into),
-    };
+    let scope = Scope { resource: kind.stored_as(), namespace: namespace.map(Into::into) };
     let wants_bookmarks = call.query.flag("allowWatchBookmarks");
     let mut pending = VecDeque::new();
     let mut initial = VecDeque::new();
     let since = match start {
         Start::Since(revision) => revision,
         Start::State { .. } => {
-            let listed = api
-                .inner
-                .store
-                .list(&scope, None, 0, None)
-                .map_err(write::unavailable)?;
+            let listed = api.inner.store.list(&scope, None, 0, None).map_err(write::unavailable)?;
             initial.extend(listed.items);
             listed.revision
         }
@@ -95,10 +88,9 @@ pub fn watch(
         Some((Ok::<Bytes, Infallible>(chunk), watcher))
     }));
     let mut response = Response::new(body);
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(Answer::ok(Content::Raw(response)))
 }
 
@@ -113,19 +105,12 @@ enum Start {
 fn start(api: &Api, query: &Query) -> Result<Start, Failure> {
     let matching = query.get("resourceVersionMatch");
     let forbidden = |field: &str, why: &str| {
-        Err(list::invalid_option(
-            field,
-            "FieldValueForbidden",
-            &format!("Forbidden: {why}"),
-        ))
+        Err(list::invalid_option(field, "FieldValueForbidden", &format!("Forbidden: {why}")))
     };
     if query.get("continue").is_some() {
         return forbidden("continue", "continue is forbidden for watch");
     }
-    let asked = query
-        .get("resourceVersion")
-        .map(query::resource_version)
-        .transpose()?;
+    let asked = query.get("resourceVersion").map(query::resource_version).transpose()?;
     let current = api.inner.store.revision();
     if let Some(asked) = asked
         && asked > current.get()

@@ -338,7 +338,10 @@ fn namespaces_are_labelled_active_and_finalized() {
 
 #[test]
 fn workloads_services_and_jobs() {
-    check("statefulsets.apps", json!({}), expect![[r#"
+    check(
+        "statefulsets.apps",
+        json!({}),
+        expect![[r#"
         {
           "spec": {
             "replicas": 1,
@@ -355,7 +358,8 @@ fn workloads_services_and_jobs() {
               "whenScaled": "Retain"
             }
           }
-        }"#]]);
+        }"#]],
+    );
     check(
         "daemonsets.apps",
         json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}),
@@ -397,7 +401,10 @@ fn workloads_services_and_jobs() {
               }
             }"#]],
     );
-    check("jobs.batch", json!({"spec": {"template": {}}}), expect![[r#"
+    check(
+        "jobs.batch",
+        json!({"spec": {"template": {}}}),
+        expect![[r#"
         {
           "spec": {
             "template": {
@@ -417,8 +424,12 @@ fn workloads_services_and_jobs() {
             "podReplacementPolicy": "TerminatingOrFailed",
             "manualSelector": false
           }
-        }"#]]);
-    check("cronjobs.batch", json!({}), expect![[r#"
+        }"#]],
+    );
+    check(
+        "cronjobs.batch",
+        json!({}),
+        expect![[r#"
         {
           "spec": {
             "concurrencyPolicy": "Allow",
@@ -426,7 +437,8 @@ fn workloads_services_and_jobs() {
             "successfulJobsHistoryLimit": 3,
             "failedJobsHistoryLimit": 1
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub fn create(resource: &str, object: &Value) -> Vec<FieldError> {
         // ServiceAccounts have no other rules.
         _ => metadata::create(object, metadata::rules(resource)),
     };
-    errors.extend(unimplemented::refusals(resource, object));
+    refuse_unimplemented(resource, object, &mut errors);
     once_each(errors)
 }
 
@@ -49,7 +49,7 @@ pub fn update(resource: &str, old: &Value, new: &Value) -> Vec<FieldError> {
         "namespaces" => namespace::update(old, new),
         _ => metadata::update(old, new),
     };
-    errors.extend(unimplemented::refusals(resource, new));
+    refuse_unimplemented(resource, new, &mut errors);
     once_each(errors)
 }
 
@@ -61,6 +61,15 @@ pub fn update_status(resource: &str, old: &Value, new: &Value) -> Vec<FieldError
         "nodes" => node::update_status(old, new),
         _ => metadata::update(old, new),
     })
+}
+
+/// A field that is wrong is told so first; that it would not work either helps nobody.
+fn refuse_unimplemented(resource: &str, object: &Value, errors: &mut Vec<FieldError>) {
+    for refusal in unimplemented::refusals(resource, object) {
+        if !errors.iter().any(|error| error.field == refusal.field) {
+            errors.push(refusal);
+        }
+    }
 }
 
 /// Several rules may find the same fault.

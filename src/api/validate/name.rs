@@ -227,7 +227,7 @@ fn shape(sentence: &str, regex: &str, examples: &[&str]) -> String {
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
     format!(
         "{sentence} (e.g. {}regex used for validation is '{regex}')",
-        examples.join("or ")
+        examples.join(" or ")
     )
 }
 
@@ -341,7 +341,7 @@ mod tests {
             qualified_name("a/"),
             expect![[r#"
                 name part must be non-empty
-                name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName', or 'my.name', or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#]],
+                name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#]],
         );
         check(
             qualified_name("a/b/c"),

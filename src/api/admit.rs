@@ -75,11 +75,7 @@ impl Part {
 }
 
 /// Admits a new object.
-pub fn create(
-    kind: &Kind,
-    mut new: Value,
-    facts: &CreateFacts<'_>,
-) -> Result<Admitted, Failure> {
+pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Admitted, Failure> {
     if let Some(namespace) = &facts.namespace {
         lifecycle(kind, &facts.name, namespace)?;
     }
@@ -106,10 +102,7 @@ pub fn create(
         }
     }
     metadata.insert("uid".to_owned(), facts.uid.clone().into());
-    metadata.insert(
-        "creationTimestamp".to_owned(),
-        facts.now.to_seconds_text().into(),
-    );
+    metadata.insert("creationTimestamp".to_owned(), facts.now.to_seconds_text().into());
     if kind.generation == Generation::Counted {
         metadata.insert("generation".to_owned(), 1.into());
     }
@@ -161,12 +154,7 @@ pub fn update(kind: &Kind, part: Part, old: &Value, mut new: Value) -> Result<Ad
 
 /// Admits the mark of a begun deletion: the object stays until its finalizers are gone and, for a
 /// pod, its node has let go of it.
-pub fn mark_deleted(
-    kind: &Kind,
-    old: &Value,
-    at: Timestamp,
-    grace_seconds: i64,
-) -> Admitted {
+pub fn mark_deleted(kind: &Kind, old: &Value, at: Timestamp, grace_seconds: i64) -> Admitted {
     let mut new = old.clone();
     let metadata = object::metadata_mut(&mut new);
     metadata.insert("deletionTimestamp".to_owned(), at.to_seconds_text().into());
@@ -203,11 +191,7 @@ fn complete(kind: &Kind, new: &mut Value) {
 /// NamespaceLifecycle: nothing is created where there is no namespace, or in one that goes away.
 fn lifecycle(kind: &Kind, name: &str, namespace: &NamespaceFact<'_>) -> Result<(), Failure> {
     let Some(found) = namespace.object else {
-        return Err(Failure::resource_not_found(
-            "",
-            "namespaces",
-            namespace.name,
-        ));
+        return Err(Failure::resource_not_found("", "namespaces", namespace.name));
     };
     if object::is_terminating(found) {
         return Err(Failure::forbidden(
@@ -231,18 +215,14 @@ fn lifecycle(kind: &Kind, name: &str, namespace: &NamespaceFact<'_>) -> Result<(
 fn prepare_namespace(new: &mut Value, name: &str) {
     new["status"] = json!({"phase": "Active"});
     let spec = object::map_mut(new, "spec");
-    let finalizers = spec
-        .entry("finalizers")
-        .or_insert_with(|| Value::Array(Vec::new()));
+    let finalizers = spec.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
     if let Value::Array(list) = finalizers
         && !list.iter().any(|item| item == "kubernetes")
     {
         list.push("kubernetes".into());
     }
     let metadata = object::metadata_mut(new);
-    let labels = metadata
-        .entry("labels")
-        .or_insert_with(|| json!({}));
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
     if !name.is_empty() && (labels.is_object() || labels.is_null()) {
         labels["kubernetes.io/metadata.name"] = name.into();
     }
@@ -280,9 +260,7 @@ fn keep_other_parts(kind: &Kind, part: Part, old: &Value, new: &mut Value) {
                 let finalizers = old["spec"]["finalizers"].clone();
                 object::map_mut(new, "spec").insert("finalizers".to_owned(), finalizers);
                 let name = object::name(old).to_owned();
-                let labels = object::metadata_mut(new)
-                    .entry("labels")
-                    .or_insert_with(|| json!({}));
+                let labels = object::metadata_mut(new).entry("labels").or_insert_with(|| json!({}));
                 if labels.is_object() || labels.is_null() {
                     labels["kubernetes.io/metadata.name"] = name.into();
                 }
@@ -313,10 +291,7 @@ fn keep_other_parts(kind: &Kind, part: Part, old: &Value, new: &mut Value) {
 
 fn both_keys(one: &Value, other: &Value) -> Vec<String> {
     let keys = |value: &Value| -> Vec<String> {
-        value
-            .as_object()
-            .map(|fields| fields.keys().cloned().collect())
-            .unwrap_or_default()
+        value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
     };
     let mut all = keys(one);
     all.extend(keys(other));

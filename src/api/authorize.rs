@@ -90,8 +90,7 @@ pub fn refusal(who: &Identity, what: &ResourceAttributes<'_>) -> String {
 
 fn is_under(path: &str, roots: &[&str]) -> bool {
     roots.iter().any(|root| {
-        path.strip_prefix(root)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
 }
 

@@ -42,7 +42,8 @@ async fn complete(api: &Api, namespace: &str) -> Result<(), Failure> {
         if is_right {
             continue;
         }
-        let created = write::create(api, vec![(key.clone(), kind, admitted.clone())], Effect::Persist);
+        let created =
+            write::create(api, vec![(key.clone(), kind, admitted.clone())], Effect::Persist);
         if created.await?.is_none() {
             // The authority changed since the last start.
             let data = admitted.value()["data"].clone();

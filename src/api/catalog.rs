@@ -182,16 +182,12 @@ pub fn qualified(group: &str, plural: &str) -> String {
 
 /// The kind served at `group`, `version`, `plural`.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    KINDS
-        .iter()
-        .find(|row| row.group == group && row.version == version && row.plural == plural)
+    KINDS.iter().find(|row| row.group == group && row.version == version && row.plural == plural)
 }
 
 /// The kind whose objects say `api_version` and `kind`.
 pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
-    KINDS
-        .iter()
-        .find(|row| row.kind == kind && row.api_version() == api_version)
+    KINDS.iter().find(|row| row.kind == kind && row.api_version() == api_version)
 }
 
 /// The row of a kind this module itself declares.
@@ -224,10 +220,8 @@ pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
 
 /// The kinds of one group-version, by plural name.
 pub fn kinds(group: &str, version: &str) -> Vec<&'static Kind> {
-    let mut rows: Vec<_> = KINDS
-        .iter()
-        .filter(|row| row.group == group && row.version == version)
-        .collect();
+    let mut rows: Vec<_> =
+        KINDS.iter().filter(|row| row.group == group && row.version == version).collect();
     rows.sort_by_key(|row| row.plural);
     rows
 }
@@ -243,15 +237,8 @@ const ALL: &[Verb] = &[
     Verb::Watch,
 ];
 /// Namespaces are emptied by a controller, never many at once.
-const NO_COLLECTION: &[Verb] = &[
-    Verb::Create,
-    Verb::Delete,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-];
+const NO_COLLECTION: &[Verb] =
+    &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
 const CREATE: &[Verb] = &[Verb::Create];
 const GET: &[Verb] = &[Verb::Get];
 const UPDATE: &[Verb] = &[Verb::Update];
@@ -260,20 +247,11 @@ const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
 const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 const fn core(kind: &'static str) -> GroupVersionKind {
-    GroupVersionKind {
-        group: "",
-        version: "v1",
-        kind,
-    }
+    GroupVersionKind { group: "", version: "v1", kind }
 }
 
 const fn status(kind: &'static str) -> Subresource {
-    Subresource {
-        name: "status",
-        purpose: Purpose::Status,
-        kind: core(kind),
-        verbs: READ_WRITE,
-    }
+    Subresource { name: "status", purpose: Purpose::Status, kind: core(kind), verbs: READ_WRITE }
 }
 
 /// A namespaced core kind without subresources; rows override what differs.
@@ -292,10 +270,7 @@ const PLAIN: Kind = Kind {
     put_absent: PutAbsent::NotFound,
     generation: Generation::Absent,
     keeping: Keeping::Stored,
-    storage: Storage {
-        group: "",
-        plural: "",
-    },
+    storage: Storage { group: "", plural: "" },
 };
 
 const fn stored(group: &'static str, plural: &'static str) -> Storage {
@@ -380,12 +355,7 @@ const KINDS: &[Kind] = &[
                 kind: core("PodExecOptions"),
                 verbs: CONNECT,
             },
-            Subresource {
-                name: "log",
-                purpose: Purpose::Log,
-                kind: core("Pod"),
-                verbs: GET,
-            },
+            Subresource { name: "log", purpose: Purpose::Log, kind: core("Pod"), verbs: GET },
             Subresource {
                 name: "portforward",
                 purpose: Purpose::PortForward,

@@ -37,10 +37,8 @@ pub struct Documents {
 
 impl Documents {
     pub fn new() -> Documents {
-        let named: Vec<_> = catalog::groups()
-            .into_iter()
-            .filter(|(group, _)| !group.is_empty())
-            .collect();
+        let named: Vec<_> =
+            catalog::groups().into_iter().filter(|(group, _)| !group.is_empty()).collect();
         let mut by_version = BTreeMap::new();
         for (group, versions) in catalog::groups() {
             for version in versions {
@@ -80,10 +78,12 @@ impl Documents {
     }
 
     /// The answer for a discovery target; `None` if it is none.
-    pub fn answer(&self, target: &Target, headers: &HeaderMap) -> Option<Result<Response<Body>, Failure>> {
-        let accept = headers
-            .get(header::ACCEPT)
-            .and_then(|value| value.to_str().ok());
+    pub fn answer(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Option<Result<Response<Body>, Failure>> {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let is_aggregated = negotiate::wants_aggregated_discovery(accept);
         let (document, content_type) = match target {
             Target::CoreVersions if is_aggregated => (&self.core_aggregated, AGGREGATED),
@@ -140,24 +140,17 @@ impl Document {
                 response
             }
         };
-        response
-            .headers_mut()
-            .insert(header::ETAG, self.etag.clone());
-        response
-            .headers_mut()
-            .insert(header::VARY, HeaderValue::from_static("Accept"));
+        response.headers_mut().insert(header::ETAG, self.etag.clone());
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
         response
     }
 }
 
 /// Whether `If-None-Match` names `etag`.
 pub fn matches_etag(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let (Some(asked), Ok(etag)) = (
-        headers
-            .get(header::IF_NONE_MATCH)
-            .and_then(|value| value.to_str().ok()),
-        etag.to_str(),
-    ) else {
+    let (Some(asked), Ok(etag)) =
+        (headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()), etag.to_str())
+    else {
         return false;
     };
     asked
@@ -171,9 +164,7 @@ pub fn resource_docs() -> Vec<ResourceDoc> {
     catalog::groups()
         .into_iter()
         .flat_map(|(group, versions)| {
-            versions
-                .into_iter()
-                .flat_map(move |version| catalog::kinds(group, version))
+            versions.into_iter().flat_map(move |version| catalog::kinds(group, version))
         })
         .map(|kind| ResourceDoc {
             group: kind.group.to_owned(),
@@ -200,9 +191,7 @@ fn words(verbs: &[Verb]) -> Vec<String> {
 }
 
 fn offered(kind: &'static Kind) -> impl Iterator<Item = &'static Subresource> {
-    kind.subresources
-        .iter()
-        .filter(|subresource| !subresource.verbs.is_empty())
+    kind.subresources.iter().filter(|subresource| !subresource.verbs.is_empty())
 }
 
 fn group_entry(group: &str, versions: &[&str]) -> Value {
@@ -291,11 +280,7 @@ fn aggregated(is_wanted: fn(&str) -> bool) -> Value {
 
 fn aggregated_resource(kind: &'static Kind) -> Value {
     let response_kind = |gvk: GroupVersionKind| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
-    let own = GroupVersionKind {
-        group: kind.group,
-        version: kind.version,
-        kind: kind.kind,
-    };
+    let own = GroupVersionKind { group: kind.group, version: kind.version, kind: kind.kind };
     let mut entry = Map::new();
     entry.insert("resource".to_owned(), kind.plural.into());
     entry.insert("responseKind".to_owned(), response_kind(own));

@@ -22,14 +22,16 @@ fn is_other_presentation(kind: &Kind) -> bool {
     kind.group == "events.k8s.io" && kind.plural == "events"
 }
 
+/// Whether `kind` shows objects exactly as they are stored.
+pub fn shows_as_stored(kind: &Kind) -> bool {
+    !is_other_presentation(kind)
+}
+
 /// Turns what is stored into what `kind` shows.
 pub fn present(kind: &Kind, object: Value) -> Value {
     match is_other_presentation(kind) {
         true => rename(object, "events.k8s.io/v1", |key| {
-            RENAMED
-                .iter()
-                .find(|(core, _)| *core == key)
-                .map(|(_, other)| *other)
+            RENAMED.iter().find(|(core, _)| *core == key).map(|(_, other)| *other)
         }),
         false => object,
     }
@@ -39,10 +41,7 @@ pub fn present(kind: &Kind, object: Value) -> Value {
 pub fn store_form(kind: &Kind, object: Value) -> Value {
     match is_other_presentation(kind) {
         true => rename(object, "v1", |key| {
-            RENAMED
-                .iter()
-                .find(|(_, other)| *other == key)
-                .map(|(core, _)| *core)
+            RENAMED.iter().find(|(_, other)| *other == key).map(|(core, _)| *core)
         }),
         false => object,
     }

@@ -90,12 +90,8 @@ impl Failure {
     }
 
     pub fn resource_not_found(group: &str, plural: &str, name: &str) -> Failure {
-        Failure::new(
-            404,
-            "NotFound",
-            format!("{} \"{name}\" not found", qualified(group, plural)),
-        )
-        .about(group, plural, name)
+        Failure::new(404, "NotFound", format!("{} \"{name}\" not found", qualified(group, plural)))
+            .about(group, plural, name)
     }
 
     /// A verb target this server does not know; `message` names what is missing.
@@ -120,12 +116,8 @@ impl Failure {
     }
 
     pub fn already_exists(kind: &Kind, name: &str) -> Failure {
-        Failure::new(
-            409,
-            "AlreadyExists",
-            format!("{} \"{name}\" already exists", kind.resource()),
-        )
-        .about(kind.group, kind.plural, name)
+        Failure::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.resource()))
+            .about(kind.group, kind.plural, name)
     }
 
     /// Every generated name was taken (S7).
@@ -146,10 +138,7 @@ impl Failure {
         Failure::new(
             409,
             "Conflict",
-            format!(
-                "Operation cannot be fulfilled on {} \"{name}\": {why}",
-                kind.resource()
-            ),
+            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.resource()),
         )
         .about(kind.group, kind.plural, name)
     }
@@ -202,11 +191,7 @@ impl Failure {
 
     /// The connection was opened for other names than the request asks for.
     pub fn misdirected(host: &str) -> Failure {
-        Failure::new(
-            421,
-            "BadRequest",
-            format!("this server does not serve host {host:?}"),
-        )
+        Failure::new(421, "BadRequest", format!("this server does not serve host {host:?}"))
     }
 
     /// `errors` is not empty.
@@ -223,10 +208,8 @@ impl Failure {
     }
 
     pub fn invalid_causes(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Failure {
-        let texts: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
+        let texts: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let what = match texts.as_slice() {
             [one] => one.clone(),
             several => format!("[{}]", several.join(", ")),
@@ -258,16 +241,9 @@ impl Failure {
     }
 
     pub fn internal(why: &str) -> Failure {
-        Failure::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {why}"),
+        Failure::new(500, "InternalError", format!("Internal error occurred: {why}")).with_cause(
+            Cause { reason: String::new(), message: why.to_owned(), field: String::new() },
         )
-        .with_cause(Cause {
-            reason: String::new(),
-            message: why.to_owned(),
-            field: String::new(),
-        })
     }
 
     /// What the reference server answers as a plain 500.
@@ -371,17 +347,14 @@ impl Failure {
         let mut response = Response::new(axum::body::Body::from(Bytes::from(text)));
         *response.status_mut() =
             StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // client-go retries on its own wherever this header stands, so only true overload carries it.
         if self.code == 429
             && let Some(seconds) = self.details.retry_after_seconds
         {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -389,11 +362,9 @@ impl Failure {
 
 fn cause_value(cause: &Cause) -> Value {
     let mut value = Map::new();
-    for (key, text) in [
-        ("reason", &cause.reason),
-        ("message", &cause.message),
-        ("field", &cause.field),
-    ] {
+    for (key, text) in
+        [("reason", &cause.reason), ("message", &cause.message), ("field", &cause.field)]
+    {
         if !text.is_empty() {
             value.insert(key.to_owned(), text.clone().into());
         }
@@ -463,10 +434,7 @@ mod tests {
             field: field.to_owned(),
         };
         let one = Failure::invalid_causes("", "Pod", "p", vec![cause("spec.containers")]);
-        assert_eq!(
-            one.message,
-            r#"Pod "p" is invalid: spec.containers: Required value"#
-        );
+        assert_eq!(one.message, r#"Pod "p" is invalid: spec.containers: Required value"#);
         let two = Failure::invalid_causes("apps", "Deployment", "d", vec![cause("a"), cause("b")]);
         assert_eq!(
             two.message,

@@ -35,12 +35,7 @@ impl Identity {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Identity {
-            user: user.to_owned(),
-            groups,
-            uid: None,
-            extra: BTreeMap::new(),
-        }
+        Identity { user: user.to_owned(), groups, uid: None, extra: BTreeMap::new() }
     }
 
     /// A part of this program (`system:kube-controller-manager`, `system:node:NAME`), which may do all.
@@ -52,10 +47,7 @@ impl Identity {
     pub fn service_account(namespace: &str, name: &str, uid: &str) -> Identity {
         let mut identity = Identity::authenticated(
             &format!("system:serviceaccount:{namespace}:{name}"),
-            [
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-            ],
+            ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")],
         );
         identity.uid = Some(uid.to_owned());
         identity

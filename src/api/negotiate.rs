@@ -28,10 +28,7 @@ pub struct Representation {
     pub encoding: Encoding,
 }
 
-pub const JSON: Representation = Representation {
-    shape: Shape::Object,
-    encoding: Encoding::Json,
-};
+pub const JSON: Representation = Representation { shape: Shape::Object, encoding: Encoding::Json };
 
 /// How a request body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +43,7 @@ pub fn representation(accept: Option<&str>) -> Result<Representation, Failure> {
     let Some(accept) = accept else {
         return Ok(JSON);
     };
-    accept
-        .split(',')
-        .find_map(entry)
-        .ok_or_else(Failure::not_acceptable)
+    accept.split(',').find_map(entry).ok_or_else(Failure::not_acceptable)
 }
 
 fn entry(text: &str) -> Option<Representation> {
@@ -111,12 +105,7 @@ pub fn body_type(content_type: Option<&str>) -> Result<BodyType, Failure> {
 
 /// The type without its parameters, in lower case.
 pub fn media_type(content_type: &str) -> String {
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// The value of `includeObject`.
@@ -125,9 +114,9 @@ pub fn include_object(text: Option<&str>) -> Result<IncludeObject, Failure> {
         None | Some("Metadata") => Ok(IncludeObject::Metadata),
         Some("None") => Ok(IncludeObject::None),
         Some("Object") => Ok(IncludeObject::Object),
-        Some(other) => Err(Failure::bad_request(format!(
-            "invalid includeObject value: \"{other}\""
-        ))),
+        Some(other) => {
+            Err(Failure::bad_request(format!("invalid includeObject value: \"{other}\"")))
+        }
     }
 }
 
@@ -141,10 +130,7 @@ mod tests {
         for (accept, expected) in [
             ("application/json", Some(Shape::Object)),
             ("*/*", Some(Shape::Object)),
-            (
-                "application/vnd.kubernetes.protobuf,application/json",
-                Some(Shape::Object),
-            ),
+            ("application/vnd.kubernetes.protobuf,application/json", Some(Shape::Object)),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Some(Shape::Table),

@@ -74,9 +74,7 @@ fn known_group(name: &str) -> Option<&'static str> {
 }
 
 fn resources(group: &str, version: &str) -> Option<Target> {
-    let (group, versions) = catalog::groups()
-        .into_iter()
-        .find(|(known, _)| *known == group)?;
+    let (group, versions) = catalog::groups().into_iter().find(|(known, _)| *known == group)?;
     let version = versions.into_iter().find(|known| *known == version)?;
     Some(Target::Resources { group, version })
 }
@@ -101,18 +99,10 @@ fn within(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
 fn below_kind(kind: &'static Kind, namespace: Option<String>, below: &[&str]) -> Option<Target> {
     match below {
         [] => Some(Target::Collection { kind, namespace }),
-        [name] => Some(Target::Object(Object {
-            kind,
-            namespace,
-            name: (*name).to_owned(),
-        })),
+        [name] => Some(Target::Object(Object { kind, namespace, name: (*name).to_owned() })),
         [name, subresource] => Some(Target::Subresource {
             subresource: kind.subresource(subresource)?,
-            object: Object {
-                kind,
-                namespace,
-                name: (*name).to_owned(),
-            },
+            object: Object { kind, namespace, name: (*name).to_owned() },
         }),
         _ => None,
     }
@@ -159,16 +149,10 @@ mod tests {
             Some(Target::Collection { kind, namespace }) => {
                 format!("{} in {:?}", kind.resource(), namespace)
             }
-            Some(Target::Object(object)) => format!(
-                "{} {:?} {}",
-                object.kind.resource(),
-                object.namespace,
-                object.name
-            ),
-            Some(Target::Subresource {
-                object,
-                subresource,
-            }) => format!(
+            Some(Target::Object(object)) => {
+                format!("{} {:?} {}", object.kind.resource(), object.namespace, object.name)
+            }
+            Some(Target::Subresource { object, subresource }) => format!(
                 "{}/{} {:?} {}",
                 object.kind.resource(),
                 subresource.name,

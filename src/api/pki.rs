@@ -71,18 +71,13 @@ pub enum PkiError {
     #[error("writing {path}")]
     Write { path: PathBuf, source: io::Error },
     #[error("making a key or certificate for {what}")]
-    Make {
-        what: &'static str,
-        source: rcgen::Error,
-    },
+    Make { what: &'static str, source: rcgen::Error },
     #[error("{path} holds no usable key or certificate")]
     Unusable { path: PathBuf },
     #[error("the keys do not make a TLS server")]
     Tls { source: rustls::Error },
     #[error("the authority cannot verify clients")]
-    Verifier {
-        source: rustls::server::VerifierBuilderError,
-    },
+    Verifier { source: rustls::server::VerifierBuilderError },
 }
 
 const AUTHORITY_DAYS: i64 = 3650;
@@ -96,10 +91,7 @@ pub fn ensure(data_dir: &Path, config: &PkiConfig) -> Result<Pki, PkiError> {
     let dir = data_dir.join("pki");
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(PkiError::Write {
-                path: dir,
-                source: error,
-            });
+            return Err(PkiError::Write { path: dir, source: error });
         }
         Ok(()) | Err(_) => {}
     }
@@ -152,10 +144,7 @@ struct Pair {
 
 impl Pair {
     fn at(dir: &Path, name: &str) -> Pair {
-        Pair {
-            certificate: dir.join(format!("{name}.crt")),
-            key: dir.join(format!("{name}.key")),
-        }
+        Pair { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) }
     }
 
     fn read(&self) -> Result<Option<Leaf>, PkiError> {
@@ -196,18 +185,13 @@ impl Authority {
                 leaf
             }
         };
-        let unusable = || PkiError::Unusable {
-            path: pair.key.clone(),
-        };
+        let unusable = || PkiError::Unusable { path: pair.key.clone() };
         let key = KeyPair::from_pem(&leaf.key).map_err(|_| unusable())?;
         if !belong_together(&leaf.certificate, &key) {
             return Err(unusable());
         }
         let issuer = Issuer::from_ca_cert_pem(&leaf.certificate, key).map_err(|_| unusable())?;
-        Ok(Authority {
-            pem: leaf.certificate,
-            issuer,
-        })
+        Ok(Authority { pem: leaf.certificate, issuer })
     }
 
     /// The pair on disk if it still fits, else a new one.
@@ -217,10 +201,7 @@ impl Authority {
         {
             return Ok(leaf);
         }
-        let make = |source| PkiError::Make {
-            what: "a leaf",
-            source,
-        };
+        let make = |source| PkiError::Make { what: "a leaf", source };
         let names: Vec<String> = wanted.names.iter().cloned().collect();
         let mut params = CertificateParams::new(names).map_err(make)?;
         params.distinguished_name = distinguished_name(wanted.common_name, wanted.organization);
@@ -230,10 +211,7 @@ impl Authority {
         set_validity(&mut params, now, LEAF_DAYS);
         let key = KeyPair::generate().map_err(make)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(make)?;
-        let leaf = Leaf {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        };
+        let leaf = Leaf { certificate: certificate.pem(), key: key.serialize_pem() };
         pair.write(&leaf)?;
         Ok(leaf)
     }
@@ -258,10 +236,7 @@ impl Authority {
 }
 
 fn make_authority(now: Timestamp) -> Result<Leaf, PkiError> {
-    let make = |source| PkiError::Make {
-        what: "the authority",
-        source,
-    };
+    let make = |source| PkiError::Make { what: "the authority", source };
     let mut params = CertificateParams::new(Vec::new()).map_err(make)?;
     params.distinguished_name = distinguished_name("kubernetes", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -273,10 +248,7 @@ fn make_authority(now: Timestamp) -> Result<Leaf, PkiError> {
     set_validity(&mut params, now, AUTHORITY_DAYS);
     let key = KeyPair::generate().map_err(make)?;
     let certificate = params.self_signed(&key).map_err(make)?;
-    Ok(Leaf {
-        certificate: certificate.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 fn distinguished_name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
@@ -294,11 +266,7 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
         let time = Timestamp::from_unix(now.unix_seconds() + offset * DAY_SECONDS, 0);
         let date = time.as_jiff().to_zoned(jiff::tz::TimeZone::UTC).date();
         let number = |n: i8| u8::try_from(n).expect("months and days are positive");
-        rcgen::date_time_ymd(
-            i32::from(date.year()),
-            number(date.month()),
-            number(date.day()),
-        )
+        rcgen::date_time_ymd(i32::from(date.year()), number(date.month()), number(date.day()))
     };
     params.not_before = day(-1);
     params.not_after = day(days);
@@ -348,12 +316,8 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
             GeneralName::IPAddress(raw) => match raw.len() {
-                4 => <[u8; 4]>::try_from(*raw)
-                    .ok()
-                    .map(|raw| IpAddr::from(raw).to_string()),
-                16 => <[u8; 16]>::try_from(*raw)
-                    .ok()
-                    .map(|raw| IpAddr::from(raw).to_string()),
+                4 => <[u8; 4]>::try_from(*raw).ok().map(|raw| IpAddr::from(raw).to_string()),
+                16 => <[u8; 16]>::try_from(*raw).ok().map(|raw| IpAddr::from(raw).to_string()),
                 _ => None,
             },
             // We make only names and addresses.
@@ -383,9 +347,7 @@ fn belong_together(certificate: &str, key: &KeyPair) -> bool {
 }
 
 fn token_key(path: &Path) -> Result<token::Key, PkiError> {
-    let unusable = || PkiError::Unusable {
-        path: path.to_owned(),
-    };
+    let unusable = || PkiError::Unusable { path: path.to_owned() };
     let pem = match read(path)? {
         Some(pem) => pem,
         None => {
@@ -411,29 +373,23 @@ fn to_pem(label: &str, der: &[u8]) -> String {
 }
 
 fn server_tls(dir: &Path, ca: &str, server: &Leaf) -> Result<Arc<rustls::ServerConfig>, PkiError> {
-    let unusable = |name: &str| PkiError::Unusable {
-        path: dir.join(name),
-    };
+    let unusable = |name: &str| PkiError::Unusable { path: dir.join(name) };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let ca = CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|_| unusable("ca.crt"))?;
     let mut roots = RootCertStore::empty();
-    roots
-        .add(ca.clone())
-        .map_err(|source| PkiError::Tls { source })?;
+    roots.add(ca.clone()).map_err(|source| PkiError::Tls { source })?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
         .map_err(|source| PkiError::Verifier { source })?;
     let certificate = CertificateDer::from_pem_slice(server.certificate.as_bytes())
         .map_err(|_| unusable("server.crt"))?;
-    let key = PrivateKeyDer::from_pem_slice(server.key.as_bytes())
-        .map_err(|_| unusable("server.key"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(server.key.as_bytes()).map_err(|_| unusable("server.key"))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .and_then(|builder| {
-            builder
-                .with_client_cert_verifier(verifier)
-                .with_single_cert(vec![certificate, ca], key)
+            builder.with_client_cert_verifier(verifier).with_single_cert(vec![certificate, ca], key)
         })
         .map_err(|source| PkiError::Tls { source })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -482,10 +438,7 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(PkiError::Read { path: path.to_owned(), source }),
     }
 }
 
@@ -506,11 +459,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
@@ -519,8 +468,5 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
             None => Ok(()),
         }
     };
-    replace().map_err(|source| PkiError::Write {
-        path: path.to_owned(),
-        source,
-    })
+    replace().map_err(|source| PkiError::Write { path: path.to_owned(), source })
 }

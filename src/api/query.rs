@@ -81,10 +81,7 @@ impl Query {
 
     pub fn effect(&self) -> Result<Effect, Failure> {
         effect(
-            self.pairs
-                .iter()
-                .filter(|(name, _)| name == "dryRun")
-                .map(|(_, value)| value.as_str()),
+            self.pairs.iter().filter(|(name, _)| name == "dryRun").map(|(_, value)| value.as_str()),
         )
     }
 }

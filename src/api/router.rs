@@ -71,15 +71,9 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
 
 async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Failure> {
     let (mut parts, body) = request.into_parts();
-    let identity = parts
-        .extensions
-        .remove::<Identity>()
-        .unwrap_or_else(Identity::anonymous);
-    let shutdown = parts
-        .extensions
-        .remove::<Shutdown>()
-        .map(|Shutdown(token)| token)
-        .unwrap_or_default();
+    let identity = parts.extensions.remove::<Identity>().unwrap_or_else(Identity::anonymous);
+    let shutdown =
+        parts.extensions.remove::<Shutdown>().map(|Shutdown(token)| token).unwrap_or_default();
     let path = parts.uri.path().to_owned();
     let query = Query::parse(&parts.uri)?;
     let target = path::parse(&path);
@@ -93,10 +87,7 @@ async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Fa
     };
     match &target {
         Target::Collection { .. } | Target::Object(_) => {}
-        Target::Subresource {
-            object,
-            subresource,
-        } => {
+        Target::Subresource { object, subresource } => {
             let stream = streams::Kind::of(subresource.purpose);
             if let (Some(stream), Act::Resource(_)) = (stream, act) {
                 let request = Request::from_parts(parts, body);
@@ -205,16 +196,10 @@ fn authorize(
             Some(Target::Collection { kind, namespace }) => {
                 (kind, namespace.as_deref().unwrap_or(empty), empty, None)
             }
-            Some(Target::Object(object)) => (
-                object.kind,
-                object.namespace.as_deref().unwrap_or(empty),
-                &object.name,
-                None,
-            ),
-            Some(Target::Subresource {
-                object,
-                subresource,
-            }) => (
+            Some(Target::Object(object)) => {
+                (object.kind, object.namespace.as_deref().unwrap_or(empty), &object.name, None)
+            }
+            Some(Target::Subresource { object, subresource }) => (
                 object.kind,
                 object.namespace.as_deref().unwrap_or(empty),
                 &object.name,
@@ -227,9 +212,7 @@ fn authorize(
                     Verdict::NotAllowed if !identity.is_in(AUTHENTICATED) => {
                         Err(Failure::unauthorized())
                     }
-                    Verdict::NotAllowed => {
-                        Err(Failure::forbidden_path(&identity.user, verb, path))
-                    }
+                    Verdict::NotAllowed => Err(Failure::forbidden_path(&identity.user, verb, path)),
                 };
             }
         };
@@ -266,18 +249,13 @@ async fn dispatch(
     verb: Verb,
 ) -> Result<Response<Body>, Failure> {
     let (kind, answer) = match target {
-        Target::Collection { kind, namespace } => (
-            *kind,
-            collection(api, call, kind, namespace.as_deref(), verb).await?,
-        ),
+        Target::Collection { kind, namespace } => {
+            (*kind, collection(api, call, kind, namespace.as_deref(), verb).await?)
+        }
         Target::Object(object) => (object.kind, one(api, call, object, verb).await?),
-        Target::Subresource {
-            object,
-            subresource,
-        } => (
-            object.kind,
-            below(api, call, object, subresource, verb).await?,
-        ),
+        Target::Subresource { object, subresource } => {
+            (object.kind, below(api, call, object, subresource, verb).await?)
+        }
         Target::Health
         | Target::Version
         | Target::OpenApiIndex
@@ -309,9 +287,7 @@ async fn collection(
             watch::watch(api, call, kind, namespace, selection)
         }
         Verb::DeleteCollection => delete::delete_collection(api, call, kind, namespace).await,
-        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => {
-            Err(Failure::method_not_allowed())
-        }
+        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => Err(Failure::method_not_allowed()),
     }
 }
 
@@ -341,20 +317,18 @@ async fn below(
             Verb::Get => get::get(api, call, object),
             Verb::Update => update::update(api, call, object, part).await,
             Verb::Patch => patch::patch(api, call, object, part).await,
-            Verb::Create
-            | Verb::Delete
-            | Verb::DeleteCollection
-            | Verb::List
-            | Verb::Watch => Err(Failure::method_not_allowed()),
+            Verb::Create | Verb::Delete | Verb::DeleteCollection | Verb::List | Verb::Watch => {
+                Err(Failure::method_not_allowed())
+            }
         };
     }
     match subresource.purpose {
         Purpose::Binding => binding::bind(api, call, object, subresource).await,
         Purpose::Token => token_request::request(api, call, object, subresource),
         // A 404 without a name is what kubectl debug reports as "disabled for this cluster".
-        Purpose::EphemeralContainers => Err(Failure::nothing_here(
-            "ephemeral containers are not supported by this server yet",
-        )),
+        Purpose::EphemeralContainers => {
+            Err(Failure::nothing_here("ephemeral containers are not supported by this server yet"))
+        }
         Purpose::Status
         | Purpose::Finalize
         | Purpose::Log
@@ -370,11 +344,9 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
         return answer;
     }
     match target {
-        Target::Health => Ok(reply::text_response(
-            StatusCode::OK,
-            "text/plain; charset=utf-8",
-            "ok",
-        )),
+        Target::Health => {
+            Ok(reply::text_response(StatusCode::OK, "text/plain; charset=utf-8", "ok"))
+        }
         Target::Version => Ok(reply::text_response(
             StatusCode::OK,
             "application/json",
@@ -418,9 +390,8 @@ fn version() -> serde_json::Value {
 }
 
 fn openapi_v2(headers: &HeaderMap) -> Result<Response<Body>, Failure> {
-    let wants_protobuf = accept(headers).is_none_or(|accept| {
-        accept.contains("proto-openapi.spec.v2") || accept.contains("*/*")
-    });
+    let wants_protobuf = accept(headers)
+        .is_none_or(|accept| accept.contains("proto-openapi.spec.v2") || accept.contains("*/*"));
     if !wants_protobuf {
         return Err(Failure::not_acceptable());
     }
@@ -433,9 +404,7 @@ fn openapi_v2(headers: &HeaderMap) -> Result<Response<Body>, Failure> {
 }
 
 fn openapi_v3(api: &Api, path: &str, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
-    let group_version = path
-        .strip_prefix("apis/")
-        .or_else(|| path.strip_prefix("api/"));
+    let group_version = path.strip_prefix("apis/").or_else(|| path.strip_prefix("api/"));
     let Some(document) = group_version.and_then(|gv| api.inner.openapi.document_v3(gv)) else {
         return Ok(not_found_page());
     };
@@ -457,10 +426,7 @@ fn openapi_v3(api: &Api, path: &str, headers: &HeaderMap) -> Result<Response<Bod
     for (name, value) in [
         (header::ETAG, Some(etag)),
         (header::VARY, Some(HeaderValue::from_static("Accept"))),
-        (
-            header::CACHE_CONTROL,
-            Some(HeaderValue::from_static("public, immutable")),
-        ),
+        (header::CACHE_CONTROL, Some(HeaderValue::from_static("public, immutable"))),
         (header::EXPIRES, HeaderValue::from_str(&expires).ok()),
     ] {
         if let Some(value) = value {
@@ -471,17 +437,11 @@ fn openapi_v3(api: &Api, path: &str, headers: &HeaderMap) -> Result<Response<Bod
 }
 
 fn not_found_page() -> Response<Body> {
-    reply::text_response(
-        StatusCode::NOT_FOUND,
-        "text/plain; charset=utf-8",
-        "404 page not found\n",
-    )
+    reply::text_response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
 }
 
 fn accept(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
+    headers.get(header::ACCEPT).and_then(|value| value.to_str().ok())
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Failure> {
@@ -519,9 +479,7 @@ fn go_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit_length = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let unit_length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let seconds = match &rest[..unit_length] {
             "h" => 3600.0,
             "m" => 60.0,
@@ -547,9 +505,7 @@ async fn finish(response: Response<Body>, accepts_gzip: bool) -> Response<Body> 
     if let Ok(id) = HeaderValue::from_str(&clock::uuid()) {
         headers.insert(AUDIT_ID, id);
     }
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-cache, private"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     response
 }
 
@@ -563,12 +519,8 @@ async fn compress(response: Response<Body>) -> Response<Body> {
     let packed = encoder.write_all(&plain).and_then(|()| encoder.finish());
     match packed {
         Ok(packed) => {
-            parts
-                .headers
-                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts
-                .headers
-                .append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
             Response::from_parts(parts, Body::from(packed))
         }
         Err(_) => Response::from_parts(parts, Body::from(plain)),

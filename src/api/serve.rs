@@ -95,11 +95,7 @@ async fn accept(
     listener: &TcpListener,
     free: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = free
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+    let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (socket, _) = listener.accept().await?;
     socket.set_nodelay(true)?;
     Ok((socket, permit))
@@ -149,9 +145,7 @@ impl Connection {
         let service = service_fn(move |request| {
             let (api, names, peer) = (api.clone(), names.clone(), peer.clone());
             let shutdown = shutdown.clone();
-            async move {
-                Ok::<_, Infallible>(answer(&api, &names, peer, shutdown, request).await)
-            }
+            async move { Ok::<_, Infallible>(answer(&api, &names, peer, shutdown, request).await) }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let connection = watcher.watch(connection.into_owned());
@@ -171,15 +165,15 @@ async fn answer(
     if let Err(failure) = check_host(names, &request) {
         return failure.into_response();
     }
-    let identity = match authenticate::identify(api, peer.as_ref(), request.headers()) {
+    let identity = authenticate::identify(api, peer.as_ref(), request.headers())
+        .and_then(|identity| authenticate::impersonate(identity, request.headers()));
+    let identity = match identity {
         Ok(identity) => identity,
         Err(failure) => return failure.into_response(),
     };
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(identity);
-    request
-        .extensions_mut()
-        .insert(router::Shutdown(shutdown));
+    request.extensions_mut().insert(router::Shutdown(shutdown));
     router::answer(api, request).await
 }
 
@@ -221,9 +215,7 @@ mod tests {
 
     #[test]
     fn only_hosts_of_the_certificate_are_served() {
-        let names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"]
-            .map(str::to_owned)
-            .into();
+        let names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
         for (host, is_served) in [
             ("localhost", true),
             ("LOCALHOST:6443", true),

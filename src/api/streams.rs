@@ -102,16 +102,13 @@ pub(super) async fn open(
     if kind != Kind::Log && !is_upgrade {
         return Err(Failure::bad_request("Upgrade request required"));
     }
-    let stream = within(api.inner.dial.dial(&route.node))
+    let stream = within(api.inner.dial.dial(&route.node)).await?.map_err(|error| {
+        tracing::warn!(node = route.node, %error, "the node cannot be reached");
+        Failure::internal(&format!("error dialing backend: node {}", route.node))
+    })?;
+    let (mut sender, connection) = within(http1::handshake::<_, Body>(TokioIo::new(stream)))
         .await?
-        .map_err(|error| {
-            tracing::warn!(node = route.node, %error, "the node cannot be reached");
-            Failure::internal(&format!("error dialing backend: node {}", route.node))
-        })?;
-    let (mut sender, connection) =
-        within(http1::handshake::<_, Body>(TokioIo::new(stream)))
-            .await?
-            .map_err(|error| unreachable_node(&error))?;
+        .map_err(|error| unreachable_node(&error))?;
     // The connection must be driven for as long as the answer's body or the upgraded stream lives.
     let end = api.inner.streams.end.clone();
     api.inner.streams.tasks.spawn(async move {
@@ -150,12 +147,11 @@ fn copy_both_ways(api: &Api, client: hyper::upgrade::OnUpgrade, node: hyper::upg
     api.inner.streams.tasks.spawn(async move {
         let copy = async {
             // The client's side completes only after our 101 has been written.
-            let (client, node) = tokio::time::timeout(NODE_LIMIT, async {
-                tokio::try_join!(client, node)
-            })
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+            let (client, node) =
+                tokio::time::timeout(NODE_LIMIT, async { tokio::try_join!(client, node) })
+                    .await
+                    .map_err(io::Error::other)?
+                    .map_err(io::Error::other)?;
             // Each direction closes by itself: an end of one is passed on while the other goes on.
             tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(node)).await
         };
@@ -266,13 +262,10 @@ fn route(pod: &Value, query: &Query, kind: Kind) -> Result<Route, Failure> {
     };
     match (object::text(pod, &["spec", "nodeName"]), kind) {
         ("", Kind::Log) => Ok(Route::Nothing),
-        ("", Kind::Exec | Kind::Attach | Kind::PortForward) => Err(Failure::bad_request(format!(
-            "pod {name} does not have a host assigned"
-        ))),
-        (node, _) => Ok(Route::Node(Destination {
-            node: node.to_owned(),
-            path,
-        })),
+        ("", Kind::Exec | Kind::Attach | Kind::PortForward) => {
+            Err(Failure::bad_request(format!("pod {name} does not have a host assigned")))
+        }
+        (node, _) => Ok(Route::Node(Destination { node: node.to_owned(), path })),
     }
 }
 
@@ -285,20 +278,15 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Failure> {
             .map(|all| all.iter().map(|c| object::text(c, &["name"])).collect())
             .unwrap_or_default()
     };
-    let (own, init, ephemeral) = (
-        names("containers"),
-        names("initContainers"),
-        names("ephemeralContainers"),
-    );
+    let (own, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     if let Some(asked) = asked {
-        let is_known = [&own, &init, &ephemeral]
-            .iter()
-            .any(|names| names.contains(&asked));
+        let is_known = [&own, &init, &ephemeral].iter().any(|names| names.contains(&asked));
         return match is_known {
             true => Ok(asked.to_owned()),
-            false => Err(Failure::bad_request(format!(
-                "container {asked} is not valid for pod {name}"
-            ))),
+            false => {
+                Err(Failure::bad_request(format!("container {asked} is not valid for pod {name}")))
+            }
         };
     }
     if let ([only], [], []) = (own.as_slice(), init.as_slice(), ephemeral.as_slice()) {
@@ -315,10 +303,7 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Failure> {
     );
     for (names, what) in [(init, "init"), (ephemeral, "ephemeral")] {
         if !names.is_empty() {
-            message.push_str(&format!(
-                " or one of the {what} containers: [{}]",
-                names.join(" ")
-            ));
+            message.push_str(&format!(" or one of the {what} containers: [{}]", names.join(" ")));
         }
     }
     Err(Failure::bad_request(message))
@@ -331,9 +316,8 @@ mod tests {
     use super::*;
 
     fn pod(node: &str, phase: &str, containers: &[&str], init: &[&str]) -> Value {
-        let list = |names: &[&str]| -> Value {
-            names.iter().map(|name| json!({"name": name})).collect()
-        };
+        let list =
+            |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
         json!({
             "metadata": {"name": "p", "namespace": "ns"},
             "spec": {"nodeName": node, "containers": list(containers), "initContainers": list(init)},
@@ -362,10 +346,25 @@ mod tests {
             (&one, "", Kind::Exec, "n/exec/ns/p/a"),
             (&one, "container=a", Kind::Log, "n/containerLogs/ns/p/a"),
             (&one, "container=x", Kind::Log, "container x is not valid for pod p"),
-            (&two, "", Kind::Attach, "a container name must be specified for pod p, choose one of: [a b]"),
-            (&with_init, "", Kind::Log, "a container name must be specified for pod p, choose one of: [a] or one of the init containers: [i]"),
+            (
+                &two,
+                "",
+                Kind::Attach,
+                "a container name must be specified for pod p, choose one of: [a b]",
+            ),
+            (
+                &with_init,
+                "",
+                Kind::Log,
+                "a container name must be specified for pod p, choose one of: [a] or one of the init containers: [i]",
+            ),
             (&with_init, "container=i", Kind::Log, "n/containerLogs/ns/p/i"),
-            (&over, "", Kind::Exec, "cannot exec into a container in a completed pod; current phase is Succeeded"),
+            (
+                &over,
+                "",
+                Kind::Exec,
+                "cannot exec into a container in a completed pod; current phase is Succeeded",
+            ),
             (&over, "", Kind::Log, "n/containerLogs/ns/p/a"),
             (&unbound, "", Kind::Exec, "pod p does not have a host assigned"),
             (&unbound, "", Kind::Log, "nothing"),

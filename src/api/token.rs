@@ -48,10 +48,7 @@ impl Key {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &SystemRandom::new())
                 .map_err(|_| KeyError::Form)?;
         let digest = ring::digest::digest(&ring::digest::SHA256, pair.public_key().as_ref());
-        Ok(Key {
-            id: BASE64_URL_SAFE_NO_PAD.encode(digest).into(),
-            pair: Arc::new(pair),
-        })
+        Ok(Key { id: BASE64_URL_SAFE_NO_PAD.encode(digest).into(), pair: Arc::new(pair) })
     }
 
     /// A new PKCS#8 document.
@@ -91,10 +88,7 @@ const LONGEST_TOKEN: usize = 16 * 1024;
 
 impl Issuer {
     pub fn new(key: Key, cluster_domain: &str) -> Issuer {
-        Issuer {
-            key,
-            issuer: format!("https://kubernetes.default.svc.{cluster_domain}"),
-        }
+        Issuer { key, issuer: format!("https://kubernetes.default.svc.{cluster_domain}") }
     }
 
     /// The audience of this API itself.
@@ -134,10 +128,7 @@ impl Issuer {
             .pair
             .sign(&SystemRandom::new(), signed.as_bytes())
             .map_err(|_| KeyError::Sign)?;
-        Ok(format!(
-            "{signed}.{}",
-            BASE64_URL_SAFE_NO_PAD.encode(signature)
-        ))
+        Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// The subject of a token of ours that is valid `now` for this API; `None` for any other text.
@@ -160,10 +151,7 @@ impl Issuer {
         let now = now.unix_seconds();
         let is_current = claims["exp"].as_i64()? > now && claims["nbf"].as_i64()? <= now;
         let is_ours = claims["iss"] == *self.issuer
-            && claims["aud"]
-                .as_array()?
-                .iter()
-                .any(|audience| audience == self.audience());
+            && claims["aud"].as_array()?.iter().any(|audience| audience == self.audience());
         if !is_current || !is_ours {
             return None;
         }
@@ -175,10 +163,7 @@ impl Issuer {
             uid: text(&own["serviceaccount"]["uid"])?,
             pod: match own.get("pod") {
                 None => None,
-                Some(pod) => Some(Bound {
-                    name: text(&pod["name"])?,
-                    uid: text(&pod["uid"])?,
-                }),
+                Some(pod) => Some(Bound { name: text(&pod["name"])?, uid: text(&pod["uid"])? }),
             },
         };
         let expected = format!("system:serviceaccount:{}:{}", subject.namespace, subject.name);
@@ -202,18 +187,13 @@ mod tests {
             namespace: "a".to_owned(),
             name: "b".to_owned(),
             uid: "c".to_owned(),
-            pod: Some(Bound {
-                name: "p".to_owned(),
-                uid: "u".to_owned(),
-            }),
+            pod: Some(Bound { name: "p".to_owned(), uid: "u".to_owned() }),
         }
     }
 
     fn sign(issuer: &Issuer, audience: &str, now: Timestamp, seconds: u64) -> String {
         let expires = now.plus(Duration::from_secs(seconds));
-        issuer
-            .sign(&subject(), &[audience.to_owned()], now, expires)
-            .expect("signed")
+        issuer.sign(&subject(), &[audience.to_owned()], now, expires).expect("signed")
     }
 
     #[test]

@@ -48,11 +48,7 @@ impl Call {
 
 /// Where the store keeps the object.
 pub fn key(kind: &Kind, namespace: Option<&str>, name: &str) -> ObjectKey {
-    ObjectKey {
-        resource: kind.stored_as(),
-        namespace: namespace.map(Arc::from),
-        name: name.into(),
-    }
+    ObjectKey { resource: kind.stored_as(), namespace: namespace.map(Arc::from), name: name.into() }
 }
 
 /// As [`key`], for an object named by a path.

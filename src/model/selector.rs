@@ -91,16 +91,12 @@ impl LabelSelector {
     /// All of `requirements`.
     pub fn of(mut requirements: Vec<Requirement>) -> LabelSelector {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        LabelSelector {
-            requirements: Some(requirements),
-        }
+        LabelSelector { requirements: Some(requirements) }
     }
 
     /// Reads the text of `?labelSelector=`: `a=b,c in (d,e),!f`.
     pub fn parse(text: &str) -> Result<LabelSelector, InvalidSelector> {
-        parse::requirements(text)
-            .map(LabelSelector::of)
-            .map_err(InvalidSelector)
+        parse::requirements(text).map(LabelSelector::of).map_err(InvalidSelector)
     }
 
     /// Reads a `metav1.LabelSelector`. An absent one (`null`) matches nothing, an empty one everything.
@@ -163,11 +159,7 @@ impl Requirement {
         values.dedup();
         let problems = syntax::requirement_problems(key, operator, &values);
         match problems.as_slice() {
-            [] => Ok(Requirement {
-                key: key.to_owned(),
-                operator,
-                values,
-            }),
+            [] => Ok(Requirement { key: key.to_owned(), operator, values }),
             [only] => Err(InvalidSelector(only.clone())),
             several => Err(InvalidSelector(format!("[{}]", several.join(", ")))),
         }

@@ -22,17 +22,11 @@ pub fn service_account_name(pod: &Value) -> &str {
 }
 
 /// Priority classes every cluster has.
-const SYSTEM_CLASSES: &[(&str, i64)] = &[
-    ("system-node-critical", 2_000_001_000),
-    ("system-cluster-critical", 2_000_000_000),
-];
+const SYSTEM_CLASSES: &[(&str, i64)] =
+    &[("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
 /// ServiceAccount, Priority and DefaultTolerationSeconds admission.
-pub(super) fn prepare(
-    pod: &mut Value,
-    name: &str,
-    facts: &CreateFacts<'_>,
-) -> Result<(), Failure> {
+pub(super) fn prepare(pod: &mut Value, name: &str, facts: &CreateFacts<'_>) -> Result<(), Failure> {
     account(pod, name, facts)?;
     priority(pod, name)?;
     tolerations(pod);
@@ -105,19 +99,14 @@ fn priority(pod: &mut Value, name: &str) -> Result<(), Failure> {
 fn tolerations(pod: &mut Value) {
     const SECONDS: i64 = 300;
     let spec = object::map_mut(pod, "spec");
-    let slot = spec
-        .entry("tolerations")
-        .or_insert_with(|| Value::Array(Vec::new()));
+    let slot = spec.entry("tolerations").or_insert_with(|| Value::Array(Vec::new()));
     if slot.is_null() {
         *slot = Value::Array(Vec::new());
     }
     let Value::Array(list) = slot else {
         return; // Validation names the wrong type.
     };
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ] {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         if !list.iter().any(|toleration| tolerates(toleration, key)) {
             list.push(json!({
                 "key": key,
@@ -183,9 +172,7 @@ pub(super) fn set_scheduled(pod: &mut Value, now: Timestamp) {
         "lastTransitionTime": now.to_seconds_text(),
     });
     let status = object::map_mut(pod, "status");
-    let conditions = status
-        .entry("conditions")
-        .or_insert_with(|| Value::Array(Vec::new()));
+    let conditions = status.entry("conditions").or_insert_with(|| Value::Array(Vec::new()));
     if let Value::Array(list) = conditions {
         list.retain(|existing| existing["type"] != "PodScheduled");
         list.push(condition);

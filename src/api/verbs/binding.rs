@@ -34,11 +34,7 @@ pub async fn bind(
             "",
             "Binding",
             &target.name,
-            vec![failure::Cause {
-                reason: reason.to_owned(),
-                message,
-                field: field.to_owned(),
-            }],
+            vec![failure::Cause { reason: reason.to_owned(), message, field: field.to_owned() }],
         ));
     }
     let uid = object::uid(&binding).to_owned();

@@ -88,19 +88,11 @@ pub fn typed(
     let findings: Vec<String> = unknown
         .iter()
         .map(|path| format!("unknown field \"{path}\""))
-        .chain(
-            decoded
-                .duplicates
-                .iter()
-                .map(|path| format!("duplicate field \"{path}\"")),
-        )
+        .chain(decoded.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")))
         .collect();
     let warnings = match validation {
         FieldValidation::Strict if !findings.is_empty() => {
-            return Err(cannot(&format!(
-                "strict decoding error: {}",
-                findings.join(", ")
-            )));
+            return Err(cannot(&format!("strict decoding error: {}", findings.join(", "))));
         }
         FieldValidation::Strict | FieldValidation::Ignore => Vec::new(),
         FieldValidation::Warn => findings,

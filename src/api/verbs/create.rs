@@ -35,11 +35,7 @@ pub async fn create(
 
 /// The kind of the bodies of `kind` itself.
 pub fn own_kind(kind: &Kind) -> GroupVersionKind {
-    GroupVersionKind {
-        group: kind.group,
-        version: kind.version,
-        kind: kind.kind,
-    }
+    GroupVersionKind { group: kind.group, version: kind.version, kind: kind.kind }
 }
 
 /// Creates `new` in `namespace`.
@@ -56,6 +52,7 @@ pub async fn insert(
     let is_generated = given.is_empty() && !base.is_empty();
     let attempts = if is_generated { NAME_ATTEMPTS } else { 1 };
     let mut name = given;
+    let _living = api.inner.namespace_gate.read().await;
     for _ in 0..attempts {
         if is_generated {
             name = generate(&base);
@@ -115,10 +112,7 @@ fn admit_new(
         now: clock::now(),
         uid: clock::uuid(),
         name: name.to_owned(),
-        namespace: namespace.map(|name| NamespaceFact {
-            name,
-            object: found.as_ref(),
-        }),
+        namespace: namespace.map(|name| NamespaceFact { name, object: found.as_ref() }),
         service_account: account.as_ref(),
     };
     admit::create(kind, new, &facts)

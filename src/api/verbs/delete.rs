@@ -75,11 +75,7 @@ pub async fn delete_collection(
         }
     }
     let metadata = serde_json::json!({"resourceVersion": api.inner.store.revision().to_string()});
-    Ok(Answer::ok(Content::Many {
-        items: deleted,
-        metadata,
-    })
-    .with_warnings(options.warnings))
+    Ok(Answer::ok(Content::Many { items: deleted, metadata }).with_warnings(options.warnings))
 }
 
 async fn remove(api: &Api, target: &Object, options: &Options) -> Result<write::Written, Failure> {
@@ -89,6 +85,10 @@ async fn remove(api: &Api, target: &Object, options: &Options) -> Result<write::
     };
     let kind = target.kind;
     let now = clock::now();
+    let _alone = match kind.resource().as_str() {
+        "namespaces" => Some(api.inner.namespace_gate.write().await),
+        _ => None,
+    };
     write::change(api, kind, &key_of(target), effect, |current| {
         check_preconditions(kind, current, options)?;
         if kind.resource() == "namespaces" && IMMORTAL_NAMESPACES.contains(&target.name.as_str()) {
@@ -113,9 +113,7 @@ fn decide(kind: &Kind, current: &Value, grace_seconds: Option<i64>, now: Timesta
     let is_kept = grace > 0
         || !object::finalizers(current).is_empty()
         || kind.resource() == "namespaces"
-            && current["spec"]["finalizers"]
-                .as_array()
-                .is_some_and(|list| !list.is_empty());
+            && current["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
     if !object::is_terminating(current) {
         return match is_kept {
             false => write::Next::Remove,
@@ -125,9 +123,7 @@ fn decide(kind: &Kind, current: &Value, grace_seconds: Option<i64>, now: Timesta
             }
         };
     }
-    let pending = current["metadata"]["deletionGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or(0);
+    let pending = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
     // Grace can only shrink; what has been promised to others (finalizers) stays promised.
     match (grace < pending, is_kept) {
         (_, false) => write::Next::Remove,
@@ -147,10 +143,7 @@ fn decide(kind: &Kind, current: &Value, grace_seconds: Option<i64>, now: Timesta
 /// Seconds that the pod's node gets; zero when there is nothing to wait for.
 fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     let is_bound = !object::text(pod, &["spec", "nodeName"]).is_empty();
-    let is_over = matches!(
-        object::text(pod, &["status", "phase"]),
-        "Succeeded" | "Failed"
-    );
+    let is_over = matches!(object::text(pod, &["status", "phase"]), "Succeeded" | "Failed");
     if !is_bound || is_over {
         return 0;
     }
@@ -191,17 +184,13 @@ fn check_preconditions(kind: &Kind, current: &Value, options: &Options) -> Resul
 }
 
 fn options(call: &Call) -> Result<Options, Failure> {
-    let mut options = Options {
-        is_dry_run: call.query.effect()? == Effect::DryRun,
-        ..Options::default()
-    };
+    let mut options =
+        Options { is_dry_run: call.query.effect()? == Effect::DryRun, ..Options::default() };
     let (policy, orphan) = if call.body.is_empty() {
         options.grace_seconds = call.query.number("gracePeriodSeconds")?;
         (
             call.query.get("propagationPolicy").map(str::to_owned),
-            call.query
-                .has("orphanDependents")
-                .then(|| call.query.flag("orphanDependents")),
+            call.query.has("orphanDependents").then(|| call.query.flag("orphanDependents")),
         )
     } else {
         read_body(call, &mut options)?

@@ -17,7 +17,7 @@ use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, key, write};
 use crate::model::key::ObjectKey;
 use crate::model::revision::Revision;
-use crate::store::{Listed, Scope, Unavailable};
+use crate::store::{Listed, Scope, Stored, Unavailable};
 
 /// How many stored objects are looked at in one go while a selector discards most of them.
 const SCAN: usize = 500;
@@ -45,19 +45,13 @@ pub fn list(
     let shown = from.shown.unwrap_or(page.revision);
     metadata.insert("resourceVersion".to_owned(), shown.to_string().into());
     if let Some(last) = &page.next_after {
-        let token = Token {
-            revision: Some(shown),
-            after: last.clone(),
-        };
+        let token = Token { revision: Some(shown), after: last.clone() };
         metadata.insert("continue".to_owned(), token.encode().into());
         if selection.is_everything() {
             metadata.insert("remainingItemCount".to_owned(), page.remaining.into());
         }
     }
-    Ok(Answer::ok(Content::Many {
-        items: page.items,
-        metadata: Value::Object(metadata),
-    }))
+    Ok(Answer::ok(Content::Stored { items: page.items, metadata: Value::Object(metadata) }))
 }
 
 /// Every object now that `selection` chooses.
@@ -67,12 +61,12 @@ pub fn all(
     namespace: Option<&str>,
     selection: &Selection,
 ) -> Result<Vec<Value>, Failure> {
-    let from = Start {
-        at: None,
-        shown: None,
-        after: None,
-    };
-    Ok(page(api, kind, namespace, selection, &from, 0)?.items)
+    let from = Start { at: None, shown: None, after: None };
+    page(api, kind, namespace, selection, &from, 0)?
+        .items
+        .iter()
+        .map(|stored| write::show(kind, stored))
+        .collect()
 }
 
 /// Where a list begins.
@@ -101,7 +95,7 @@ struct Token {
 }
 
 struct Page {
-    items: Vec<Value>,
+    items: Vec<Stored>,
     revision: Revision,
     next_after: Option<Position>,
     remaining: u64,
@@ -145,10 +139,7 @@ impl Start {
             ));
         }
         let matching = query.get("resourceVersionMatch");
-        let asked = query
-            .get("resourceVersion")
-            .map(query::resource_version)
-            .transpose()?;
+        let asked = query.get("resourceVersion").map(query::resource_version).transpose()?;
         if let Some(text) = query.get("continue") {
             if matching.is_some() {
                 return Err(forbidden_match(
@@ -198,11 +189,7 @@ impl Start {
                 ));
             }
         };
-        Ok(Start {
-            at,
-            shown: at,
-            after: None,
-        })
+        Ok(Start { at, shown: at, after: None })
     }
 }
 
@@ -215,24 +202,20 @@ fn page(
     limit: usize,
 ) -> Result<Page, Failure> {
     // `metadata.name=x` in one namespace is a read of one key.
-    if let (Some(name), None, true) = (
-        selection.only_name(),
-        from.at,
-        namespace.is_some() || !kind.is_namespaced(),
-    ) {
+    if let (Some(name), None, true) =
+        (selection.only_name(), from.at, namespace.is_some() || !kind.is_namespaced())
+    {
         let revision = api.inner.store.revision();
-        let found = write::read(api, kind, &key(kind, namespace, name))?;
-        return Ok(Page {
-            items: found.into_iter().filter(|o| selection.matches(o)).collect(),
-            revision,
-            next_after: None,
-            remaining: 0,
-        });
+        let found = api.inner.store.get(&key(kind, namespace, name)).map_err(write::unavailable)?;
+        let mut items = Vec::new();
+        if let Some(stored) = found
+            && selection.matches(&write::show(kind, &stored)?)
+        {
+            items.push(stored);
+        }
+        return Ok(Page { items, revision, next_after: None, remaining: 0 });
     }
-    let scope = Scope {
-        resource: kind.stored_as(),
-        namespace: namespace.map(Arc::from),
-    };
+    let scope = Scope { resource: kind.stored_as(), namespace: namespace.map(Arc::from) };
     let mut after = from.after.as_ref().map(|position| ObjectKey {
         resource: kind.stored_as(),
         namespace: position.namespace.as_deref().map(Arc::from),
@@ -252,39 +235,30 @@ fn page(
             .list(&scope, after.as_ref(), wanted, at)
             .map_err(|error| expired(error, after.as_ref()))?;
         at = Some(listed.revision);
-        let Listed {
-            items: found,
-            revision,
-            remaining,
-        } = listed;
+        let Listed { items: found, revision, remaining } = listed;
         let count = found.len();
         for (index, stored) in found.into_iter().enumerate() {
-            let object = write::show(kind, &stored)?;
-            if !selection.matches(&object) {
+            after = Some(stored.key.clone());
+            if !selection.is_everything() && !selection.matches(&write::show(kind, &stored)?) {
                 continue;
             }
-            items.push(object);
+            let position = Position {
+                namespace: stored.key.namespace.as_deref().map(str::to_owned),
+                name: stored.key.name.to_string(),
+            };
+            items.push(stored);
             let is_last = index + 1 == count && remaining == 0;
             if limit > 0 && items.len() == limit && !is_last {
                 return Ok(Page {
                     items,
                     revision,
-                    next_after: Some(Position {
-                        namespace: stored.key.namespace.as_deref().map(str::to_owned),
-                        name: stored.key.name.to_string(),
-                    }),
+                    next_after: Some(position),
                     remaining: remaining + (count - index - 1) as u64,
                 });
             }
-            after = Some(stored.key);
         }
         if remaining == 0 || count == 0 {
-            return Ok(Page {
-                items,
-                revision,
-                next_after: None,
-                remaining: 0,
-            });
+            return Ok(Page { items, revision, next_after: None, remaining: 0 });
         }
     }
 }
@@ -307,11 +281,7 @@ fn expired(error: Unavailable, after: Option<&ObjectKey>) -> Failure {
 }
 
 fn forbidden_match(why: &str) -> Failure {
-    invalid_option(
-        "resourceVersionMatch",
-        "FieldValueForbidden",
-        &format!("Forbidden: {why}"),
-    )
+    invalid_option("resourceVersionMatch", "FieldValueForbidden", &format!("Forbidden: {why}"))
 }
 
 /// A 422 about one of the ListOptions.
@@ -336,10 +306,7 @@ mod tests {
     fn a_token_survives_the_way_there_and_back_and_garbage_does_not() {
         let token = Token {
             revision: Some(Revision::FIRST),
-            after: Position {
-                namespace: Some("a".to_owned()),
-                name: "b".to_owned(),
-            },
+            after: Position { namespace: Some("a".to_owned()), name: "b".to_owned() },
         };
         assert_eq!(Token::decode(&token.encode()).ok(), Some(token));
         for garbage in ["", "x", "e30", "////", "bnVsbA"] {

@@ -29,12 +29,7 @@ const ACCEPTED: &str = "the body of the request was in an unknown format - accep
 /// etcd's request limit is what bounds an object in the reference server.
 const OBJECT_LIMIT: usize = 3 * 1024 * 1024 / 2;
 
-pub async fn patch(
-    api: &Api,
-    call: &Call,
-    target: &Object,
-    part: Part,
-) -> Result<Answer, Failure> {
+pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
     let validation = call.query.field_validation()?;
     if call.query.flag("force") {
@@ -95,10 +90,7 @@ fn patched(
     if value.to_string().len() > OBJECT_LIMIT {
         return Err(Failure::too_large(OBJECT_LIMIT));
     }
-    let decoded = Decoded {
-        value,
-        duplicates: Vec::new(),
-    };
+    let decoded = Decoded { value, duplicates: Vec::new() };
     body::typed(decoded, create::own_kind(kind), validation)
 }
 

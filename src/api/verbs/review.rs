@@ -62,10 +62,7 @@ fn access(kind: &Kind, identity: &Identity, spec: &Value) -> Result<Value, Failu
             namespace: &namespace,
             name: &name,
         }),
-        (false, true) => Attributes::Path {
-            verb: &path_verb,
-            path: &path_text,
-        },
+        (false, true) => Attributes::Path { verb: &path_verb, path: &path_text },
         (true, true) => {
             return Err(invalid(
                 kind,

@@ -30,11 +30,7 @@ impl Selection {
                 selector.check(|label| fields::get(&resource, &Value::Null, label).is_some())
             })
             .map_err(|error| Failure::bad_request(error.to_string()))?;
-        Ok(Selection {
-            resource,
-            labels,
-            fields,
-        })
+        Ok(Selection { resource, labels, fields })
     }
 
     /// Narrows to one name, as a watch of one object does.
@@ -44,8 +40,8 @@ impl Selection {
             None => format!("metadata.name={name}"),
             Some(others) => format!("{others},metadata.name={name}"),
         };
-        selection.fields = FieldSelector::parse(&text)
-            .map_err(|error| Failure::bad_request(error.to_string()))?;
+        selection.fields =
+            FieldSelector::parse(&text).map_err(|error| Failure::bad_request(error.to_string()))?;
         Ok(selection)
     }
 

@@ -124,10 +124,7 @@ fn bound_pod(
             ),
         ));
     }
-    Ok(Some(Bound {
-        name,
-        uid: object::uid(&pod).to_owned(),
-    }))
+    Ok(Some(Bound { name, uid: object::uid(&pod).to_owned() }))
 }
 
 fn invalid(field: &str, reason: &str, message: &str) -> Failure {

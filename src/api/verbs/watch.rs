@@ -20,9 +20,9 @@ use crate::api::failure::Failure;
 use crate::api::negotiate::Shape;
 use crate::api::query::{self, Query};
 use crate::api::reply::{self, Answer, Content, Wish};
-use crate::api::table;
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, list, write};
+use crate::api::{event, object, table};
 use crate::model::revision::Revision;
 use crate::store::{self, Scope, Unavailable, Watched};
 use crate::sys::clock;
@@ -40,21 +40,14 @@ pub fn watch(
     selection: Selection,
 ) -> Result<Answer, Failure> {
     let start = start(api, &call.query)?;
-    let scope = Scope {
-        resource: kind.stored_as(),
-        namespace: namespace.map(Into::into),
-    };
+    let scope = Scope { resource: kind.stored_as(), namespace: namespace.map(Into::into) };
     let wants_bookmarks = call.query.flag("allowWatchBookmarks");
     let mut pending = VecDeque::new();
     let mut initial = VecDeque::new();
     let since = match start {
         Start::Since(revision) => revision,
         Start::State { .. } => {
-            let listed = api
-                .inner
-                .store
-                .list(&scope, None, 0, None)
-                .map_err(write::unavailable)?;
+            let listed = api.inner.store.list(&scope, None, 0, None).map_err(write::unavailable)?;
             initial.extend(listed.items);
             listed.revision
         }
@@ -95,10 +88,9 @@ pub fn watch(
         Some((Ok::<Bytes, Infallible>(chunk), watcher))
     }));
     let mut response = Response::new(body);
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(Answer::ok(Content::Raw(response)))
 }
 
@@ -113,19 +105,12 @@ enum Start {
 fn start(api: &Api, query: &Query) -> Result<Start, Failure> {
     let matching = query.get("resourceVersionMatch");
     let forbidden = |field: &str, why: &str| {
-        Err(list::invalid_option(
-            field,
-            "FieldValueForbidden",
-            &format!("Forbidden: {why}"),
-        ))
+        Err(list::invalid_option(field, "FieldValueForbidden", &format!("Forbidden: {why}")))
     };
     if query.get("continue").is_some() {
         return forbidden("continue", "continue is forbidden for watch");
     }
-    let asked = query
-        .get("resourceVersion")
-        .map(query::resource_version)
-        .transpose()?;
+    let asked = query.get("resourceVersion").map(query::resource_version).transpose()?;
     let current = api.inner.store.revision();
     if let Some(asked) = asked
         && asked > current.get()
@@ -217,7 +202,19 @@ impl Watcher {
         }
     }
 
+    /// Whether objects go out as they are stored, unread.
+    fn passes_through(&self) -> bool {
+        self.selection.is_everything()
+            && self.wish.representation.shape == Shape::Object
+            && event::shows_as_stored(self.kind)
+    }
+
     fn add_initial(&mut self, stored: &store::Stored) {
+        if self.passes_through()
+            && let Some(line) = spliced_line("ADDED", &stored.value, stored.revision)
+        {
+            return self.pending.push_back(line);
+        }
         match write::show(self.kind, stored) {
             Ok(object) if self.selection.matches(&object) => {
                 let line = self.event("ADDED", object);
@@ -234,14 +231,28 @@ impl Watcher {
             Watched::Lagged => self.fail(&Failure::expired(
                 "too old resource version: the watch fell behind and was closed",
             )),
-            Watched::Event(event) => match self.change(&event) {
-                Ok(Some((word, object))) => {
-                    let line = self.event(word, object);
-                    self.pending.push_back(line);
-                }
-                Ok(None) => {}
-                Err(failure) => self.fail(&failure),
-            },
+            Watched::Event(event) => self.take_event(&event),
+        }
+    }
+
+    fn take_event(&mut self, event: &store::Event) {
+        if self.passes_through() {
+            let (word, value) = match (&event.previous, &event.value) {
+                (None, Some(value)) => ("ADDED", Some(value)),
+                (Some(_), Some(value)) => ("MODIFIED", Some(value)),
+                (previous, None) => ("DELETED", previous.as_ref()),
+            };
+            if let Some(line) = value.and_then(|value| spliced_line(word, value, event.revision)) {
+                return self.pending.push_back(line);
+            }
+        }
+        match self.change(event) {
+            Ok(Some((word, object))) => {
+                let line = self.event(word, object);
+                self.pending.push_back(line);
+            }
+            Ok(None) => {}
+            Err(failure) => self.fail(&failure),
         }
     }
 
@@ -315,6 +326,17 @@ impl Watcher {
         }
         line("BOOKMARK", &object)
     }
+}
+
+/// An event about a stored value that need not be read.
+fn spliced_line(word: &str, value: &[u8], revision: Revision) -> Option<Bytes> {
+    let mut text = Vec::with_capacity(value.len() + 80);
+    text.extend_from_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
+    if !object::splice(&mut text, value, revision) {
+        return None;
+    }
+    text.extend_from_slice(b"}\n");
+    Some(text.into())
 }
 
 fn line(word: &str, object: &Value) -> Bytes {

@@ -85,10 +85,7 @@ pub async fn create(
                 0 => Precondition::Absent,
                 _ => Precondition::Any,
             },
-            op: Op::Put(object::to_stored(event::store_form(
-                kind,
-                admitted.into_value(),
-            ))),
+            op: Op::Put(object::to_stored(event::store_form(kind, admitted.into_value()))),
         })
         .collect();
     match api.inner.store.commit(changes).await {
@@ -98,10 +95,7 @@ pub async fn create(
             let _ = first_kind;
             Ok(Some(value))
         }
-        Err(CommitError::Refused {
-            refused: Refused::Exists,
-            ..
-        }) => Ok(None),
+        Err(CommitError::Refused { refused: Refused::Exists, .. }) => Ok(None),
         Err(error) => Err(failed(error)),
     }
 }
@@ -140,11 +134,7 @@ pub async fn change(
         if effect == Effect::DryRun {
             return Ok(written);
         }
-        let change = Change {
-            key: key.clone(),
-            when: Precondition::At(stored.revision),
-            op,
-        };
+        let change = Change { key: key.clone(), when: Precondition::At(stored.revision), op };
         match api.inner.store.commit(vec![change]).await {
             Ok(revision) => {
                 let (Written::Stored(object) | Written::Removed(object)) = &mut written;
@@ -161,16 +151,11 @@ pub async fn change(
 /// Whether nothing keeps a deleted object any longer: no finalizer, no grace left.
 fn is_finished(kind: &Kind, object: &Value) -> bool {
     let has_own_finalizers = kind.plural == "namespaces"
-        && object["spec"]["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty());
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
     object::is_terminating(object)
         && object::finalizers(object).is_empty()
         && !has_own_finalizers
-        && object["metadata"]["deletionGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(0)
-            == 0
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
 }
 
 /// A read that the store could not serve.

@@ -11,10 +11,7 @@ use super::{Operator, Requirement, syntax};
 
 /// Parses a whole selector; the error is the message of the 400 that Kubernetes answers.
 pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, String> {
-    let mut parser = Parser {
-        tokens: tokens(text),
-        position: 0,
-    };
+    let mut parser = Parser { tokens: tokens(text), position: 0 };
     let mut found = Vec::new();
     loop {
         let next = parser.peek();
@@ -39,10 +36,7 @@ pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, String> {
             Kind::Comma => {
                 let after = parser.peek();
                 if !matches!(after.kind, Kind::Word | Kind::Not) {
-                    return Err(format!(
-                        "found '{}', expected: identifier after ','",
-                        after.text
-                    ));
+                    return Err(format!("found '{}', expected: identifier after ','", after.text));
                 }
             }
             Kind::Word
@@ -112,31 +106,19 @@ fn tokens(text: &str) -> Vec<Token> {
             // The longest symbol wins; every single symbol is one, so two letters are enough.
             let pair = rest.get(..2).and_then(|pair| Some((symbol(pair)?, pair)));
             match pair.or_else(|| Some((symbol(&rest[..1])?, &rest[..1]))) {
-                Some((kind, text)) => Token {
-                    kind,
-                    text: text.to_owned(),
-                },
-                None => Token {
-                    kind: Kind::Unknown,
-                    text: rest[..1].to_owned(),
-                },
+                Some((kind, text)) => Token { kind, text: text.to_owned() },
+                None => Token { kind: Kind::Unknown, text: rest[..1].to_owned() },
             }
         } else {
             let end = rest
                 .find(|letter| is_symbol(letter) || is_space(letter) || letter == '\0')
                 .unwrap_or(rest.len());
-            Token {
-                kind: Kind::Word,
-                text: rest[..end].to_owned(),
-            }
+            Token { kind: Kind::Word, text: rest[..end].to_owned() }
         };
         rest = rest[token.text.len()..].trim_start_matches(is_space);
         found.push(token);
     }
-    found.push(Token {
-        kind: Kind::End,
-        text: String::new(),
-    });
+    found.push(Token { kind: Kind::End, text: String::new() });
     found
 }
 
@@ -207,9 +189,7 @@ impl Parser {
                 | Kind::Unknown
                 | Kind::End,
                 other,
-            ) => Err(format!(
-                "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
-            )),
+            ) => Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
         }
     }
 
@@ -239,10 +219,7 @@ impl Parser {
         }
         let first = self.peek();
         if !matches!(first.kind, Kind::Word | Kind::Comma | Kind::Close) {
-            return Err(format!(
-                "found '{}', expected: ',', ')' or identifier",
-                first.text
-            ));
+            return Err(format!("found '{}', expected: ',', ')' or identifier", first.text));
         }
         let mut values = Vec::new();
         loop {
@@ -254,10 +231,7 @@ impl Parser {
                 }
                 Kind::Comma | Kind::Close => values.push(String::new()),
                 Kind::Not | Kind::Open | Kind::Compare(_) | Kind::Unknown | Kind::End => {
-                    return Err(format!(
-                        "found '{}', expected: ',', or identifier",
-                        token.text
-                    ));
+                    return Err(format!("found '{}', expected: ',', or identifier", token.text));
                 }
             }
             let separator = self.take();

@@ -93,10 +93,7 @@ pub(super) fn requirement_problems(
     };
     if let Some(count) = count {
         let listed: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
-        problems.push(format!(
-            "values: Invalid value: [{}]: {count}",
-            listed.join(",")
-        ));
+        problems.push(format!("values: Invalid value: [{}]: {count}", listed.join(",")));
     }
     for (index, value) in values.iter().enumerate() {
         let compares = matches!(operator, Operator::GreaterThan | Operator::LessThan);

@@ -6,10 +6,7 @@ use serde_json::json;
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 fn parse(text: &str) -> LabelSelector {
@@ -61,45 +58,18 @@ fn selectors_match_as_in_kubernetes() {
 #[test]
 fn bad_selectors_are_refused_in_kubernetes_words() {
     for (selector, words) in [
-        (
-            "a b",
-            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
-        ),
+        ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
         ("a=b=c", "found '=', expected: ',' or 'end of string'"),
         ("a,", "found '', expected: identifier after ','"),
-        (
-            ",",
-            "found ',', expected: !, identifier, or 'end of string'",
-        ),
-        (
-            "=",
-            "found '=', expected: !, identifier, or 'end of string'",
-        ),
-        (
-            "!",
-            "unable to parse requirement: found '', expected: identifier",
-        ),
+        (",", "found ',', expected: !, identifier, or 'end of string'"),
+        ("=", "found '=', expected: !, identifier, or 'end of string'"),
+        ("!", "unable to parse requirement: found '', expected: identifier"),
         ("!a=b", "found '=', expected: ',' or 'end of string'"),
-        (
-            "a in b",
-            "unable to parse requirement: found 'b' expected: '('",
-        ),
-        (
-            "a in (b",
-            "unable to parse requirement: found '', expected: ',' or ')'",
-        ),
-        (
-            "a in (=)",
-            "unable to parse requirement: found '=', expected: ',', ')' or identifier",
-        ),
-        (
-            "a in (b c)",
-            "unable to parse requirement: found 'c', expected: ',' or ')'",
-        ),
-        (
-            "a=(",
-            "unable to parse requirement: found '(', expected: identifier",
-        ),
+        ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+        ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+        ("a in (=)", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
+        ("a in (b c)", "unable to parse requirement: found 'c', expected: ',' or ')'"),
+        ("a=(", "unable to parse requirement: found '(', expected: identifier"),
         (
             "a>x",
             "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must \
@@ -142,10 +112,7 @@ fn keys_and_values_have_kubernetes_syntax() {
         assert_eq!(label_key_problems(key).is_empty(), is_valid, "{key:?}");
     }
     assert!(label_value_problems(&"a".repeat(63)).is_empty());
-    assert_eq!(
-        label_value_problems(&"a".repeat(64)),
-        ["must be no more than 63 bytes"]
-    );
+    assert_eq!(label_value_problems(&"a".repeat(64)), ["must be no more than 63 bytes"]);
     assert!(
         label_key_problems(&format!("{}/a", "b".repeat(254)))
             .contains(&"prefix part must be no more than 253 bytes".to_owned())
@@ -192,15 +159,9 @@ fn bad_object_forms_are_refused() {
             json!({"matchExpressions": [{"key": "k", "operator": "Exists", "values": ["a"]}]}),
             "values: Invalid value: [\"a\"]: values set must be empty for exists and does not exist",
         ),
-        (
-            json!({"matchLabels": {"k": 1}}),
-            "matchLabels: must be a string",
-        ),
+        (json!({"matchLabels": {"k": 1}}), "matchLabels: must be a string"),
         (json!({"matchLabels": []}), "matchLabels: must be an object"),
-        (
-            json!({"matchExpressions": {}}),
-            "matchExpressions: must be an array",
-        ),
+        (json!({"matchExpressions": {}}), "matchExpressions: must be an array"),
     ] {
         let error = LabelSelector::from_json(&object).expect_err("a bad selector");
         assert_eq!(error.to_string(), words);
@@ -246,22 +207,10 @@ fn field_selectors_split_unescape_and_match() {
 #[test]
 fn bad_field_selectors_are_refused_in_kubernetes_words() {
     for (selector, words) in [
-        (
-            "a=1,foo",
-            "invalid selector: 'a=1,foo'; can't understand 'foo'",
-        ),
-        (
-            "a=\\b",
-            "invalid field selector: invalid escape sequence: \\b",
-        ),
-        (
-            "a=b\\",
-            "invalid field selector: invalid escape sequence: \\",
-        ),
-        (
-            "a=b=c",
-            "invalid field selector: unescaped character in value: =",
-        ),
+        ("a=1,foo", "invalid selector: 'a=1,foo'; can't understand 'foo'"),
+        ("a=\\b", "invalid field selector: invalid escape sequence: \\b"),
+        ("a=b\\", "invalid field selector: invalid escape sequence: \\"),
+        ("a=b=c", "invalid field selector: unescaped character in value: ="),
         ("spec.foo=1", "field label not supported: spec.foo"),
     ] {
         let error = FieldSelector::parse(selector)

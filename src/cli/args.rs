@@ -88,8 +88,30 @@ pub enum Command {
     /// Makes its certificates and <data-dir>/admin.kubeconfig at the first start. Pods outlive it: stop and
     /// start it as you like, or `joey reset` to be rid of everything.
     Serve,
+    /// Show objects
+    Get(super::get::GetArgs),
+    /// Show one object for people, with its events
+    Describe(super::describe::DescribeArgs),
+    /// Declare objects from manifests
+    Apply(super::apply::ApplyArgs),
+    /// Delete objects, and wait until they are gone
+    Delete(super::apply::DeleteArgs),
+    /// Print a container's output
+    Logs(super::streams::LogsArgs),
+    /// Run a command in a container
+    Exec(super::streams::ExecArgs),
+    /// Run one pod from an image, attached
+    Run(super::streams::RunArgs),
     /// Print every setting in force and where it came from
     Config,
+    /// Look for what of this host will not work, and say how to mend it
+    Doctor,
+    /// Print the administrator's kubeconfig
+    Kubeconfig {
+        /// Put it into your own kubeconfig (KUBECONFIG or ~/.kube/config) and make it current
+        #[arg(long)]
+        merge: bool,
+    },
     /// Print a shell completion script
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a directory

@@ -61,9 +61,10 @@ fn in_go_words(body: &[u8], error: &serde_json::Error) -> DecodeError {
 }
 
 fn character_at(body: &[u8], line: usize, column: usize) -> Option<u8> {
+    // The parser counts a line break as column 0 of the line it begins.
+    let Some(column) = column.checked_sub(1) else { return Some(b'\n') };
     let line = body.split(|byte| *byte == b'\n').nth(line.checked_sub(1)?)?;
-    // The parser stands after a line's last byte when the offender is the line end itself.
-    line.get(column.checked_sub(1)?).copied().or((!line.is_empty()).then_some(b'\n'))
+    line.get(column).copied()
 }
 
 /// As Go's scanner quotes a byte.

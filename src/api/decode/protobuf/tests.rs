@@ -1,3 +1,5 @@
+//! Protobuf bodies: made by k8s-pb, recorded from kubectl, mutilated.
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
@@ -404,6 +406,37 @@ fn times_are_text_and_delete_options_have_any_version() {
           "propagationPolicy": "Background"
         }"#]],
     );
+}
+
+/// Bodies recorded from `kubectl create …` 1.32: what clients really send.
+#[test]
+fn what_kubectl_sends_is_what_it_means() {
+    let mut decoded = String::new();
+    for (name, body) in [
+        ("configmap", include_bytes!("kubectl/configmap.bin").as_slice()),
+        ("cronjob", include_bytes!("kubectl/cronjob.bin").as_slice()),
+        ("deployment", include_bytes!("kubectl/deployment.bin").as_slice()),
+        ("ingress", include_bytes!("kubectl/ingress.bin").as_slice()),
+        ("job", include_bytes!("kubectl/job.bin").as_slice()),
+        ("namespace", include_bytes!("kubectl/namespace.bin").as_slice()),
+        ("pdb", include_bytes!("kubectl/pdb.bin").as_slice()),
+        ("priorityclass", include_bytes!("kubectl/priorityclass.bin").as_slice()),
+        ("quota", include_bytes!("kubectl/quota.bin").as_slice()),
+        ("role", include_bytes!("kubectl/role.bin").as_slice()),
+        ("rolebinding", include_bytes!("kubectl/rolebinding.bin").as_slice()),
+        ("secret", include_bytes!("kubectl/secret.bin").as_slice()),
+        ("service", include_bytes!("kubectl/service.bin").as_slice()),
+        ("serviceaccount", include_bytes!("kubectl/serviceaccount.bin").as_slice()),
+        ("token", include_bytes!("kubectl/token.bin").as_slice()),
+        ("whoami", include_bytes!("kubectl/whoami.bin").as_slice()),
+    ] {
+        let mut value = decode(body).unwrap().value;
+        let text = |name: &str| value[name].as_str().unwrap().to_owned();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        decoded += &format!("{name}: {value}\n");
+        assert_eq!(schema::check(&api_version, &kind, &mut value), Ok(Vec::new()), "{name}");
+    }
+    expect_test::expect_file!["kubectl.txt"].assert_eq(&decoded);
 }
 
 #[test]

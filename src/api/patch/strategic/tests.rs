@@ -1,3 +1,5 @@
+//! Strategic merge: every directive, observed patches, and the properties of a patch made by difference.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What the schema check finds, prunes and says.
+
 use serde_json::json;
 
 use super::*;

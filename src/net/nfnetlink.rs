@@ -105,12 +105,9 @@ fn elements_payload(table: &str, set: &str, members: &[&Element]) -> Vec<u8> {
     attribute(&mut payload, 3 | NESTED, |list| {
         for member in members {
             attribute(list, 1 | NESTED, |element| {
-                for (kind, fields) in [(1, &member.key[..]), (2, member.value.as_slice())] {
-                    if !fields.is_empty() {
-                        attribute(element, kind | NESTED, |data| {
-                            attribute(data, 1, |out| out.extend(encode(fields)));
-                        });
-                    }
+                data(element, 1, |out| out.extend(concatenation(&member.key)));
+                if let Some(value) = &member.value {
+                    data(element, 2, |out| value.encode(out));
                 }
             });
         }
@@ -134,30 +131,41 @@ fn text(out: &mut Vec<u8>, words: &str) {
     out.push(0);
 }
 
-/// A concatenation: each part padded to the kernel's 4-byte registers.
-pub fn encode(fields: &[Field]) -> Vec<u8> {
+fn data(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    attribute(out, kind | NESTED, |data| attribute(data, 1, fill));
+}
+
+/// Each part padded to the kernel's 4-byte registers; a value that stands alone is not padded.
+fn concatenation(fields: &[Field]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in fields {
-        match field {
-            Field::Link(name) => {
-                // IFNAMSIZ, zero-filled.
-                let mut padded = [0u8; 16];
-                let length = name.len().min(15);
-                padded[..length].copy_from_slice(&name.as_bytes()[..length]);
-                bytes.extend_from_slice(&padded);
-            }
-            Field::Address(address) => bytes.extend_from_slice(&address.octets()),
-            Field::Mac(mac) => bytes.extend_from_slice(mac),
-            Field::Protocol(protocol) => bytes.push(number(*protocol)),
-            Field::Port(port) => bytes.extend_from_slice(&port.to_be_bytes()),
-        }
+        field.encode(&mut bytes);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
     bytes
 }
 
+impl Field {
+    /// In network byte order, as packets carry it.
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Field::Link(name) => {
+                // IFNAMSIZ, zero-filled.
+                let mut padded = [0u8; 16];
+                let length = name.len().min(15);
+                padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+                out.extend_from_slice(&padded);
+            }
+            Field::Address(address) => out.extend_from_slice(&address.octets()),
+            Field::Mac(mac) => out.extend_from_slice(mac),
+            Field::Protocol(protocol) => out.push(number(*protocol)),
+            Field::Port(port) => out.extend_from_slice(&port.to_be_bytes()),
+        }
+    }
+}
+
 /// IANA's.
-pub fn number(protocol: Protocol) -> u8 {
+fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,

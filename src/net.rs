@@ -4,6 +4,7 @@
 
 mod address_pool;
 mod attach;
+mod conntrack;
 mod dial;
 mod host;
 mod host_port;

@@ -4,12 +4,14 @@
 //!
 //! ```text
 //!  pod's namespace          │ host
-//!  eth0 10.42.0.5/32 ═══════╪═ jv<inst>-5 ── isolated, locked port ── jy<inst>-0 10.42.0.1/32 ── routed, nftables
-//!   10.42.0.1 dev eth0      │                                          10.42.0.5/32 dev jy<inst>-0
-//!   default via 10.42.0.1   │   (neighbour entries by hand on both sides, no ARP)
+//!  eth0 10.42.0.5/32 ═══════╪═ jy<inst>-5 ── nftables, routing ── other pods' ports, uplink
+//!   10.42.0.1 dev eth0      │   10.42.0.5/32 dev jy<inst>-5      jy<inst> 10.42.0.1/32 (the gateway's address)
+//!   default via 10.42.0.1   │   (neighbour entries by hand on both ends, no ARP)
 //! ```
+//! There is no bridge between the ports: where br_netfilter is loaded (Docker, Kubernetes), the kernel answers a
+//! translated packet between two pods of one bridge by *bridging* it (`br_nf_pre_routing_finish`), which isolated
+//! ports then drop and others let around the rules.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +21,7 @@ use std::thread;
 
 use nix::errno::Errno;
 
-use super::names::{Names, SHARD, pod_mac};
+use super::names::{Names, pod_mac};
 use super::netlink::Socket;
 use super::{NetError, link, step, sysctl};
 use crate::sys::netns;
@@ -91,13 +93,30 @@ pub struct Fabric {
     /// Directory of the pins.
     pub pins: PathBuf,
     pub socket: Socket,
-    /// Interface index of each shard's bridge.
-    pub bridges: BTreeMap<u32, u32>,
 }
 
 impl Fabric {
     pub fn pin(&self, pod: &str) -> PathBuf {
         self.pins.join(pod)
+    }
+
+    /// Makes the gateway's address one of the host's.
+    pub fn anchor(&mut self) -> Result<(), NetError> {
+        self.anchor_make().map_err(step("make the gateway's link"))
+    }
+
+    fn anchor_make(&mut self) -> io::Result<()> {
+        let name = self.names.anchor();
+        let answers = self
+            .socket
+            .exchange(&[link::anchor_new(&name), link::get(&name)])?
+            .except(&[Errno::EEXIST])?;
+        let index = link::index_of(answers.first().ok_or(Errno::ENODEV)?)?;
+        sysctl::write_if_there(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+        self.socket
+            .exchange(&[link::address(index, self.gateway), link::up(index)])?
+            .except(&[])
+            .map(drop)
     }
 
     /// Wires `prepared` up as the pod at `address`, whose place in the range is `offset`.
@@ -107,50 +126,46 @@ impl Fabric {
         address: Ipv4Addr,
         prepared: &mut Prepared,
     ) -> Result<(), NetError> {
-        let bridge = self.bridge(offset / SHARD)?;
         let name = self.names.port(offset);
         let index = self
-            .veth(&name, bridge, address, prepared)
+            .veth(&name, address, prepared)
             .map_err(step("make veth"))?;
-        self.inside(offset / SHARD, address, prepared)
+        self.inside(address, prepared)
             .map_err(step("configure the pod's link"))?;
-        self.admit(bridge, index, address)
+        self.admit(&name, index, address)
     }
 
-    /// Tells host and bridge about the pod behind port `index`. Also right for one that is known already.
-    pub fn admit(&mut self, bridge: u32, index: u32, address: Ipv4Addr) -> Result<(), NetError> {
-        let mac = pod_mac(address);
-        self.socket
-            .exchange(&[
-                link::port_neighbour(index, mac),
-                link::neighbour(bridge, address, mac),
-                link::route_to_pod(bridge, address, self.gateway),
-            ])
-            .and_then(|replies| replies.except(&[]))
-            .map(drop)
+    /// Opens the host's end of a pod. Also right for one that is open already.
+    pub fn admit(&mut self, name: &str, index: u32, address: Ipv4Addr) -> Result<(), NetError> {
+        self.open(name, index, address)
             .map_err(step("route to the pod"))
     }
 
-    fn veth(
-        &mut self,
-        name: &str,
-        bridge: u32,
-        address: Ipv4Addr,
-        prepared: &Prepared,
-    ) -> io::Result<u32> {
+    fn open(&mut self, name: &str, index: u32, address: Ipv4Addr) -> io::Result<()> {
+        // Before the link is up, so it never has an IPv6 address nor says a word of IPv6.
+        sysctl::write_if_there(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+        sysctl::write(&format!("ipv4/conf/{name}/forwarding"), "1")?;
+        self.socket
+            .exchange(&[
+                link::up(index),
+                link::neighbour(index, address, pod_mac(address)),
+                link::route_to_pod(index, address, self.gateway),
+            ])?
+            .except(&[])
+            .map(drop)
+    }
+
+    fn veth(&mut self, name: &str, address: Ipv4Addr, prepared: &Prepared) -> io::Result<u32> {
+        let namespace = prepared.namespace.as_fd();
+        let mac = self.names.gateway_mac();
         let requests = [
-            link::veth_new(name, bridge, self.mtu, prepared.namespace.as_fd(), address),
-            link::port_guard(name),
+            link::veth_new(name, mac, self.mtu, namespace, address),
             link::get(name),
         ];
         let mut replies = self.socket.exchange(&requests)?;
         if replies.refused.first() == Some(&(0, Errno::EEXIST)) {
             // A pod that had this address before is still being swept up by the kernel: rare, so slow is fine.
-            let stale = self
-                .socket
-                .exchange(&[link::get(name)])?
-                .except(&[Errno::ENODEV])?;
-            if let Some(reply) = stale.first() {
+            if let Some(reply) = replies.payloads.first() {
                 let index = link::index_of(reply)?;
                 self.socket
                     .exchange(&[link::delete(index)])?
@@ -162,7 +177,7 @@ impl Fabric {
         link::index_of(answers.first().ok_or(Errno::ENODEV)?)
     }
 
-    fn inside(&self, shard: u32, address: Ipv4Addr, prepared: &mut Prepared) -> io::Result<()> {
+    fn inside(&self, address: Ipv4Addr, prepared: &mut Prepared) -> io::Result<()> {
         let socket = &mut prepared.socket;
         let answers = socket.exchange(&[link::get(link::POD_LINK)])?.except(&[])?;
         let index = link::index_of(answers.first().ok_or(Errno::ENODEV)?)?;
@@ -172,7 +187,7 @@ impl Fabric {
                 link::up_by_name("lo"),
                 link::up(index),
                 link::address(index, address),
-                link::neighbour(index, self.gateway, self.names.bridge_mac(shard)),
+                link::neighbour(index, self.gateway, self.names.gateway_mac()),
                 direct,
                 default,
             ])?
@@ -180,77 +195,20 @@ impl Fabric {
             .map(drop)
     }
 
-    /// Takes away what leads to the pod, then its namespace. The links die with the namespace, in the kernel's own
-    /// time: deleting them here would cost 30 ms, and without rules and routes they are dead already.
-    pub fn disconnect(&mut self, pod: &str, offset: u32, address: Ipv4Addr) -> Vec<NetError> {
-        let mut failures = Vec::new();
-        if let Some(bridge) = self.bridges.get(&(offset / SHARD)) {
-            let outcome = self
-                .socket
-                .exchange(&[
-                    link::route_to_pod_delete(*bridge, address, self.gateway),
-                    link::neighbour_delete(*bridge, address, pod_mac(address)),
-                ])
-                .and_then(|replies| replies.except(&[Errno::ESRCH, Errno::ENOENT, Errno::ENODEV]));
-            failures.extend(outcome.map_err(step("remove the pod's route")).err());
-        }
-        let outcome = netns::unpin(&self.pin(pod));
-        failures.extend(outcome.map_err(step("unpin the pod's namespace")).err());
-        failures
-    }
-
-    /// The bridge of a shard, made when its first pod comes.
-    pub fn bridge(&mut self, shard: u32) -> Result<u32, NetError> {
-        if let Some(index) = self.bridges.get(&shard) {
-            return Ok(*index);
-        }
-        let index = self.bridge_make(shard).map_err(step("make bridge"))?;
-        self.bridges.insert(shard, index);
-        Ok(index)
-    }
-
-    fn bridge_make(&mut self, shard: u32) -> io::Result<u32> {
-        let name = self.names.bridge(shard);
-        let mac = self.names.bridge_mac(shard);
-        let answers = self
+    /// Takes away what leads to the pod, then its namespace. The link dies with the namespace, in the kernel's own
+    /// time: deleting it here would cost 30 ms, and without rules and route it is dead already.
+    pub fn disconnect(&mut self, pod: &str, address: Ipv4Addr) -> Vec<NetError> {
+        let outcome = self
             .socket
-            .exchange(&[link::bridge_new(&name, mac, self.mtu), link::get(&name)])?
-            .except(&[Errno::EEXIST])?;
-        let index = link::index_of(answers.first().ok_or(Errno::ENODEV)?)?;
-        self.bridge_configure(&name, index, mac)?;
-        Ok(index)
-    }
-
-    fn bridge_configure(&mut self, name: &str, index: u32, mac: [u8; 6]) -> io::Result<()> {
-        sysctl::write_if_there(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-        let parameters = [
-            ("forwarding", "1"),
-            ("rp_filter", "1"),
-            ("accept_redirects", "0"),
-            ("send_redirects", "0"),
-            ("route_localnet", "0"),
-            ("proxy_arp", "0"),
-        ];
-        for (parameter, value) in parameters {
-            sysctl::write(&format!("ipv4/conf/{name}/{parameter}"), value)?;
-        }
-        self.socket
-            .exchange(&[
-                link::bridge_adopt(index, mac),
-                link::gateway(index, self.gateway),
-                link::up(index),
-            ])?
-            .except(&[Errno::EEXIST])
-            .map(drop)
-    }
-
-    /// Takes over the bridge of a shard that a previous daemon made.
-    pub fn bridge_adopt(&mut self, shard: u32, index: u32) -> Result<(), NetError> {
-        let name = self.names.bridge(shard);
-        let mac = self.names.bridge_mac(shard);
-        self.bridge_configure(&name, index, mac)
-            .map_err(step("take over bridge"))?;
-        self.bridges.insert(shard, index);
-        Ok(())
+            .exchange(&[link::route_to_pod_delete(address)])
+            .and_then(|replies| replies.except(&[Errno::ESRCH]));
+        let unpinned = netns::unpin(&self.pin(pod));
+        [
+            outcome.map(drop).map_err(step("remove the pod's route")),
+            unpinned.map_err(step("unpin the pod's namespace")),
+        ]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
     }
 }

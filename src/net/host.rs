@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::link::{Address, Link, Route};
-use super::names::{BRIDGES_OF_ALL, Names};
+use super::names::{LINKS_OF_ALL, Names};
 use super::{journal, sysctl};
 use crate::model::cidr::Cidr;
 
@@ -29,13 +29,13 @@ pub struct Survey {
 
 /// Pure: reads the host off its tables.
 pub fn survey(names: &Names, links: &[Link], addresses: &[Address], routes: &[Route]) -> Survey {
-    let is_bridge = |link: &&Link| link.name.starts_with(BRIDGES_OF_ALL) && link.name.contains('-');
-    let bridges: BTreeSet<u32> = links
+    let is_joey = |link: &&Link| is_of_an_instance(&link.name);
+    let joeys: BTreeSet<u32> = links
         .iter()
-        .filter(is_bridge)
+        .filter(is_joey)
         .map(|link| link.index)
         .collect();
-    let foreign = |index: u32| !bridges.contains(&index);
+    let foreign = |index: u32| !joeys.contains(&index);
     let mut own = addresses.iter().filter(|address| foreign(address.link));
     let default = routes
         .iter()
@@ -65,9 +65,17 @@ pub fn survey(names: &Names, links: &[Link], addresses: &[Address], routes: &[Ro
             .collect(),
         has_neighbours: links
             .iter()
-            .filter(is_bridge)
-            .any(|link| !link.name.starts_with(&names.bridges())),
+            .filter(is_joey)
+            .any(|link| !link.name.starts_with(&names.anchor())),
     }
+}
+
+/// `jy` and six hex digits, then nothing or an offset.
+fn is_of_an_instance(link: &str) -> bool {
+    let instance = link
+        .strip_prefix(LINKS_OF_ALL)
+        .and_then(|rest| rest.get(..6));
+    instance.is_some_and(|instance| Names::new(instance).is_some())
 }
 
 /// Pure: what of the host already lies inside the range, so that pods there could not be reached.
@@ -84,7 +92,7 @@ pub fn occupied(
             .find(|link| link.index == index)
             .map_or("?", |link| link.name.as_str())
     };
-    let is_ours = |index: u32| name(index).starts_with(&names.bridges());
+    let is_ours = |index: u32| name(index).starts_with(&names.anchor());
     let address = addresses
         .iter()
         .find(|own| pods.contains(own.address.into()) && !is_ours(own.link))

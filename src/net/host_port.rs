@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::HostPort;
-use super::names::{Names, SHARD, pod_mac};
+use super::names::{Names, pod_mac};
 use super::ruleset::{Element, Elements, Field, HAIRPIN, HOST_PORTS, HOST_PORTS_AT, SOURCES};
 
 /// What a pod holds of the network as long as it lives.
@@ -75,7 +75,7 @@ pub fn elements(names: &Names, offset: u32, lease: &Lease) -> Elements {
         SOURCES,
         BTreeSet::from([Element {
             key: vec![
-                Field::Link(names.bridge(offset / SHARD)),
+                Field::Link(names.port(offset)),
                 address.clone(),
                 Field::Mac(pod_mac(lease.address)),
             ],

@@ -9,23 +9,21 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage,
-};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use nix::sys::socket::SockProtocol;
 use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
     RouteMessageBuilder,
 };
 
 use super::names::pod_mac;
-use super::netlink::{ACK, APPEND, CREATE, EXCLUSIVE, REPLACE, REQUEST, Request, Socket};
+use super::netlink::{ACK, CREATE, EXCLUSIVE, REPLACE, REQUEST, Request, Socket};
 
 /// Marks our routes, so that another program's are never taken for ours (rtnetlink(7): above RTPROT_STATIC free).
 pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(0x4a);
@@ -41,8 +39,6 @@ const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
-const DELETE_NEIGHBOUR: u16 = 29;
-const GET_NEIGHBOUR: u16 = 30;
 const MAIN_TABLE: u8 = 254;
 
 pub fn open() -> io::Result<Socket> {
@@ -59,26 +55,13 @@ fn request(kind: u16, flags: u16, message: &impl Emitable) -> Request {
     }
 }
 
-/// A bridge that is still down: its sysctls come before its first packet. Without ARP nobody can ask or answer
-/// falsely on it; neighbours are entered by hand. Without snooping it has no timers that wake an idle host.
-pub fn bridge_new(name: &str, mac: [u8; 6], mtu: u32) -> Request {
+/// The link that holds the gateway's address. A bridge that never gets a port: always there where pods' kernels are,
+/// unlike `dummy`.
+pub fn anchor_new(name: &str) -> Request {
     let message = LinkMessageBuilder::<LinkBridge>::new(name)
-        .address(mac.to_vec())
-        .mtu(mtu)
         .arp(false)
-        .append_info_data(InfoBridge::MulticastSnooping(false))
         .build();
     request(NEW_LINK, CREATE | EXCLUSIVE, &message)
-}
-
-/// Repeats what [`bridge_new`] says for a bridge that a previous daemon left.
-pub fn bridge_adopt(index: u32, mac: [u8; 6]) -> Request {
-    let message = LinkMessageBuilder::<LinkUnspec>::new()
-        .index(index)
-        .address(mac.to_vec())
-        .arp(false)
-        .build();
-    request(NEW_LINK, 0, &message)
 }
 
 pub fn up(index: u32) -> Request {
@@ -97,11 +80,12 @@ pub fn up_by_name(name: &str) -> Request {
     request(NEW_LINK, 0, &message)
 }
 
-/// A veth whose other end is born in `namespace` as [`POD_LINK`]. Both are down: ours until it is guarded, the pod's
-/// because the kernel cannot open one end before it knows the other (ENOTCONN).
+/// A veth whose other end is born in `namespace` as [`POD_LINK`]. Both are down: ours until its parameters are set, the
+/// pod's because the kernel cannot open one end before it knows the other (ENOTCONN). Without ARP nobody can ask
+/// or answer falsely; neighbours are entered by hand.
 pub fn veth_new(
     name: &str,
-    bridge: u32,
+    mac: [u8; 6],
     mtu: u32,
     namespace: BorrowedFd<'_>,
     pod: Ipv4Addr,
@@ -114,27 +98,12 @@ pub fn veth_new(
         .build();
     let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(name)
-        .controller(bridge)
+        .address(mac.to_vec())
         .mtu(mtu)
+        .arp(false)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     request(NEW_LINK, CREATE | EXCLUSIVE, &message)
-}
-
-/// What makes a port safe: `isolated`, so frames go to the bridge only; `locked` without learning, so frames with
-/// a hardware address other than the one entered by [`port_neighbour`] are dropped (bridge(8), since Linux 5.16).
-pub fn port_guard(name: &str) -> Request {
-    let message = LinkBridgePort::new(0)
-        .name(name)
-        .append_info_data(InfoBridgePort::Isolated(true))
-        .append_info_data(InfoBridgePort::Locked(true))
-        .append_info_data(InfoBridgePort::Learning(false))
-        .append_info_data(InfoBridgePort::UnicastFlood(false))
-        .append_info_data(InfoBridgePort::MulticastFlood(false))
-        .append_info_data(InfoBridgePort::BroadcastFlood(false))
-        .up()
-        .build();
-    request(NEW_LINK, 0, &message)
 }
 
 /// Asks for one link; the reply is read by [`index_of`].
@@ -160,27 +129,26 @@ pub fn address(index: u32, address: Ipv4Addr) -> Request {
     request(NEW_ADDRESS, CREATE | REPLACE, &message)
 }
 
-fn pod_route(bridge: u32, pod: Ipv4Addr, gateway: Ipv4Addr) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
+/// The host's way to a pod; its own packets carry the gateway's address.
+pub fn route_to_pod(port: u32, pod: Ipv4Addr, gateway: Ipv4Addr) -> Request {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(pod, 32)
-        .output_interface(bridge)
+        .output_interface(port)
         .pref_source(gateway)
         .scope(RouteScope::Link)
         .protocol(PROTOCOL)
-        .build()
+        .build();
+    request(NEW_ROUTE, CREATE | REPLACE, &message)
 }
 
-/// The host's way to a pod; its own packets carry the gateway's address.
-pub fn route_to_pod(bridge: u32, pod: Ipv4Addr, gateway: Ipv4Addr) -> Request {
-    request(
-        NEW_ROUTE,
-        CREATE | REPLACE,
-        &pod_route(bridge, pod, gateway),
-    )
-}
-
-pub fn route_to_pod_delete(bridge: u32, pod: Ipv4Addr, gateway: Ipv4Addr) -> Request {
-    request(DELETE_ROUTE, 0, &pod_route(bridge, pod, gateway))
+/// By whatever port it leads.
+pub fn route_to_pod_delete(pod: Ipv4Addr) -> Request {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(pod, 32)
+        .scope(RouteScope::Link)
+        .protocol(PROTOCOL)
+        .build();
+    request(DELETE_ROUTE, 0, &message)
 }
 
 fn catch_all(network: Ipv4Addr, prefix: u8, metric: u32) -> RouteMessage {
@@ -217,7 +185,8 @@ pub fn routes_of_pod(index: u32, gateway: Ipv4Addr) -> [Request; 2] {
     [direct, default].map(|message| request(NEW_ROUTE, CREATE | REPLACE, &message))
 }
 
-fn neighbour_message(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> NeighbourMessage {
+/// Who answers for `address`, for ever: no ARP, so nobody else can claim it.
+pub fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Request {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = index;
@@ -227,36 +196,7 @@ fn neighbour_message(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> NeighbourMe
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
         NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
     ];
-    message
-}
-
-/// Who answers for `address`, for ever: no ARP, so nobody else can claim it.
-pub fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Request {
-    let message = neighbour_message(index, address, mac);
     request(NEW_NEIGHBOUR, CREATE | REPLACE, &message)
-}
-
-pub fn neighbour_delete(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Request {
-    request(DELETE_NEIGHBOUR, 0, &neighbour_message(index, address, mac))
-}
-
-/// The one hardware address that may speak on a locked port. "Noarp" is what bridge(8) calls static; "permanent"
-/// would mean the bridge itself.
-pub fn port_neighbour(index: u32, mac: [u8; 6]) -> Request {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Noarp;
-    message.header.flags = NeighbourFlags::Controller;
-    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
-    request(NEW_NEIGHBOUR, CREATE | REPLACE, &message)
-}
-
-/// The gateway lives on every bridge; the kernel keeps one local route for each.
-pub fn gateway(index: u32, gateway: Ipv4Addr) -> Request {
-    let mut request = address(index, gateway);
-    request.flags = REQUEST | ACK | CREATE | APPEND;
-    request
 }
 
 /// A link of this namespace.
@@ -265,7 +205,6 @@ pub struct Link {
     pub index: u32,
     pub name: String,
     pub mtu: u32,
-    pub controller: Option<u32>,
 }
 
 pub fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
@@ -279,13 +218,11 @@ pub fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
                 index: message.header.index,
                 name: String::new(),
                 mtu: 1500,
-                controller: None,
             };
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => link.name = name,
                     LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                    LinkAttribute::Controller(index) => link.controller = Some(index),
                     _ => {} // Some fifty others.
                 }
             }
@@ -368,26 +305,6 @@ pub fn addresses(socket: &mut Socket) -> io::Result<Vec<Address>> {
         }
     }
     Ok(addresses)
-}
-
-/// Permanent IPv4 neighbours.
-pub fn neighbours(socket: &mut Socket) -> io::Result<Vec<Address>> {
-    let mut question = NeighbourMessage::default();
-    question.header.family = AddressFamily::Inet;
-    let mut found = Vec::new();
-    for reply in socket.dump(GET_NEIGHBOUR, &emit(&question))? {
-        let message = parse::<NeighbourMessage>(&reply)?;
-        if message.header.state != NeighbourState::Permanent {
-            continue;
-        }
-        let link = message.header.ifindex;
-        for attribute in message.attributes {
-            if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
-                found.push(Address { link, address });
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn emit(message: &impl Emitable) -> Vec<u8> {

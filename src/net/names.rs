@@ -5,10 +5,8 @@
 
 use std::net::Ipv4Addr;
 
-/// Pods on one bridge: a bridge ends at 1,023 ports and slows down long before.
-pub const SHARD: u32 = 256;
 /// What links of any instance of ours begin with.
-pub const BRIDGES_OF_ALL: &str = "jy";
+pub const LINKS_OF_ALL: &str = "jy";
 
 /// The names of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,30 +29,30 @@ impl Names {
         format!("joey_{}", self.instance)
     }
 
-    /// What the names of this instance's bridges begin with.
-    pub fn bridges(&self) -> String {
-        format!("{BRIDGES_OF_ALL}{}-", self.instance)
+    /// The link that holds the gateway's address and carries nothing.
+    pub fn anchor(&self) -> String {
+        format!("{LINKS_OF_ALL}{}", self.instance)
     }
 
     /// What the names of the host's ends of this instance's pods begin with.
     pub fn ports(&self) -> String {
-        format!("jv{}-", self.instance)
+        format!("{LINKS_OF_ALL}{}-", self.instance)
     }
 
-    pub fn bridge(&self, shard: u32) -> String {
-        format!("{}{shard:x}", self.bridges())
-    }
-
+    /// The host's end of the pod at `offset` of the range.
     pub fn port(&self, offset: u32) -> String {
         format!("{}{offset:x}", self.ports())
     }
 
-    /// Locally administered; fixed, because a bridge otherwise takes the lowest address of its ports and the
-    /// neighbour entries of its pods would go stale.
-    pub fn bridge_mac(&self, shard: u32) -> [u8; 6] {
+    /// The place in the range of the pod behind a port's name.
+    pub fn offset(&self, port: &str) -> Option<u32> {
+        u32::from_str_radix(port.strip_prefix(&self.ports())?, 16).ok()
+    }
+
+    /// Of every port, so that the neighbour entries of pods need no record. Locally administered.
+    pub fn gateway_mac(&self) -> [u8; 6] {
         let [_, a, b, c] = self.number.to_be_bytes();
-        let [_, _, d, e] = shard.to_be_bytes();
-        [0x0e, a, b, c, d, e]
+        [0x0e, a, b, c, 0, 0]
     }
 
     /// Tells this instance's catch-all route from another's; beyond any metric in use.
@@ -76,8 +74,10 @@ mod tests {
     #[test]
     fn names_fit_an_interface_whatever_the_offset() {
         let names = Names::new("abc123").unwrap();
-        assert_eq!(names.bridge(0), "jyabc123-0");
-        assert!(names.bridge(0xffff).len() <= 15);
+        assert_eq!(names.anchor(), "jyabc123");
+        assert_eq!(names.port(2), "jyabc123-2");
+        assert_eq!(names.offset("jyabc123-ff"), Some(255));
+        assert_eq!(names.offset("jydef456-ff"), None);
         assert!(names.port(0xff_ffff).len() <= 15);
     }
 

@@ -165,7 +165,7 @@ impl Field {
 }
 
 /// IANA's.
-fn number(protocol: Protocol) -> u8 {
+pub fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,

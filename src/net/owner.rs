@@ -19,10 +19,12 @@ use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::host_port::{self, Lease, Refused};
 use super::journal::Journal;
 use super::link::Link;
-use super::names::{Names, SHARD};
+use super::names::Names;
 use super::netlink::Socket;
 use super::ruleset::{self, Elements, Surroundings};
-use super::{Attached, HostPort, NetError, NetworkConfig, host, link, nfnetlink, nft, step};
+use super::{
+    Attached, HostPort, NetError, NetworkConfig, conntrack, host, link, nfnetlink, nft, step,
+};
 use crate::sys::netns;
 
 pub enum Command {
@@ -157,7 +159,6 @@ impl Owner {
             mtu: survey.mtu,
             pins: paths.pins,
             socket,
-            bridges: BTreeMap::new(),
         };
         let mut owner = Owner {
             table: fabric.names.table(),
@@ -212,31 +213,19 @@ impl Owner {
                 .and_then(|replies| replies.except(&[]))
                 .map_err(step("route the pod range"))?;
         }
-        let (bridges, ports) = (fabric.names.bridges(), fabric.names.ports());
-        for found in links {
-            let shard = found.name.strip_prefix(&bridges);
-            if let Some(shard) = shard.and_then(|text| u32::from_str_radix(text, 16).ok()) {
-                fabric.bridge_adopt(shard, found.index)?;
-            }
-        }
-        fabric.bridge(0)?;
+        fabric.anchor()?;
 
-        let mut found: BTreeMap<&str, u32> = links
+        let mut found: BTreeMap<u32, &Link> = links
             .iter()
-            .filter(|link| link.name.starts_with(&ports))
-            .map(|link| (link.name.as_str(), link.index))
+            .filter_map(|link| Some((fabric.names.offset(&link.name)?, link)))
             .collect();
         for pod in alive {
             let Some(address) = self.pool.of(pod) else {
                 continue;
             };
             let offset = self.pool.offset(address).unwrap_or_default();
-            let port = self.fabric.names.port(offset);
-            match found.remove(port.as_str()) {
-                Some(index) => {
-                    let bridge = self.fabric.bridge(offset / SHARD)?;
-                    self.fabric.admit(bridge, index, address)?;
-                }
+            match found.remove(&offset) {
+                Some(port) => self.fabric.admit(&port.name, port.index, address)?,
                 None => {
                     let mut prepared = Prepared::from_pin(&self.fabric.pin(pod))
                         .map_err(step("enter the pod's namespace"))?;
@@ -244,7 +233,7 @@ impl Owner {
                 }
             }
         }
-        let strays: Vec<u32> = found.into_values().collect();
+        let strays: Vec<u32> = found.into_values().map(|port| port.index).collect();
         self.sweep(&strays)
     }
 
@@ -266,35 +255,6 @@ impl Owner {
             {
                 netns::unpin(&entry.path()).map_err(step("remove a stray pin"))?;
             }
-        }
-        let socket = &mut self.fabric.socket;
-        let bridges: Vec<u32> = self.fabric.bridges.values().copied().collect();
-        let is_held =
-            |address: Ipv4Addr| self.leases.values().any(|lease| lease.address == address);
-        let mut requests = Vec::new();
-        for route in link::routes(socket).map_err(step("list routes"))? {
-            if let Some(bridge) = route.output.filter(|output| bridges.contains(output))
-                && route.prefix == 32
-                && !is_held(route.destination)
-            {
-                requests.push(link::route_to_pod_delete(
-                    bridge,
-                    route.destination,
-                    self.fabric.gateway,
-                ));
-            }
-        }
-        for entry in link::neighbours(socket).map_err(step("list neighbours"))? {
-            if bridges.contains(&entry.link) && !is_held(entry.address) {
-                let mac = super::names::pod_mac(entry.address);
-                requests.push(link::neighbour_delete(entry.link, entry.address, mac));
-            }
-        }
-        for some in requests.chunks(64) {
-            socket
-                .exchange(some)
-                .and_then(|replies| replies.except(&[Errno::ESRCH, Errno::ENOENT]))
-                .map_err(step("remove stray routes"))?;
         }
         Ok(())
     }
@@ -354,6 +314,11 @@ impl Owner {
             .and_then(|()| {
                 nfnetlink::apply(&mut self.elements, &self.table, &changes)
                     .map_err(step("put the pod's rules in force"))
+            })
+            .and_then(|()| {
+                let lease = &self.leases[pod];
+                conntrack::forget(&mut self.elements, lease, false)
+                    .map_err(step("forget flows from before the pod"))
             });
         match outcome {
             Ok(()) => {
@@ -382,7 +347,9 @@ impl Owner {
         // The rules first: from here on nothing of the pod gets through, though it may still run.
         let outcome = nfnetlink::remove(&mut self.elements, &self.table, &members);
         failures.extend(outcome.map_err(step("remove the pod's rules")).err());
-        failures.extend(self.fabric.disconnect(pod, offset, address));
+        let outcome = conntrack::forget(&mut self.elements, lease, true);
+        failures.extend(outcome.map_err(step("forget the pod's flows")).err());
+        failures.extend(self.fabric.disconnect(pod, address));
         if !failures.is_empty() {
             let reasons: Vec<_> = failures.iter().map(ToString::to_string).collect();
             return Err(NetError::Step {
@@ -484,9 +451,8 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
     }
     let mut socket = link::open().map_err(step("open rtnetlink"))?;
     let links = link::links(&mut socket).map_err(step("list links"))?;
-    let (bridges, ports) = (names.bridges(), names.ports());
     for found in &links {
-        if found.name.starts_with(&ports) || found.name.starts_with(&bridges) {
+        if found.name == names.anchor() || found.name.starts_with(&names.ports()) {
             let outcome = socket
                 .exchange(&[link::delete(found.index)])
                 .and_then(|replies| replies.except(&[Errno::ENODEV]));

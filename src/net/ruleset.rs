@@ -5,16 +5,15 @@
 //! through even inside a transaction. All that may change lies in regular chains, sets and maps.
 //!
 //! ```text
-//! prerouting raw      guard_hook    from our bridges ──▶ guard     source known? destination sane?
+//! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //! prerouting dstnat   inbound_hook  to a local address ▶ host_ports
 //! output     dstnat   local_hook    to a local address, not 127/8 ▶ host_ports
-//! input      filter   node_hook     from our bridges ──▶ node      what of the host pods may reach
-//! forward    filter   forward_hook  from / to our bridges ▶ from_pods, to_pods; all else ▶ transit
-//! output     filter   output_hook   to our bridges ────▶ to_bridges
+//! input      filter   node_hook     from our ports ──▶ node      what of the host pods may reach
+//! forward    filter   forward_hook  from / to our ports ▶ from_pods, to_pods; all else ▶ transit
+//! output     filter   output_hook   to our ports ────▶ to_ports
 //! postrouting srcnat  outbound_hook from the pod range ▶ outbound
 //! ```
-//! Where a packet enters a bridge the port has already checked its hardware address (`link::port_guard`), so here the
-//! triple of bridge, address and hardware address proves which pod it came from.
+//! A port leads to one pod, so port, address and hardware address together prove which pod a packet came from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -22,7 +21,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::Protocol;
-use super::names::{BRIDGES_OF_ALL, Names};
+use super::names::{LINKS_OF_ALL, Names};
 use crate::model::cidr::Cidr;
 
 /// Ports of the host, beside hostPorts, that pods may connect to. Empty until a service of ours wants it: the host
@@ -93,7 +92,7 @@ pub struct Surroundings {
 
 /// The rules for `elements` amid `surroundings`.
 pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -> RulesetPlan {
-    let ours = format!("{}*", names.bridges());
+    let ours = format!("{}*", names.ports());
     let from_ours = || matches("==", meta("iifname"), json!(ours));
     let to_ours = || matches("==", meta("oifname"), json!(ours));
     let to_local = || {
@@ -130,7 +129,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 vec![rule([to_local(), jump("host_ports")])],
             ),
         ),
-        // To 127.0.0.0/8 a translated packet would carry a loopback source out to a bridge, which the kernel
+        // To 127.0.0.0/8 a translated packet would carry a loopback source out to a pod, which the kernel
         // allows only with route_localnet, the hole of CVE-2020-8558: there a hostPort refuses the connection.
         (
             "local_hook",
@@ -173,7 +172,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "filter",
                 "output",
                 -5,
-                vec![rule([to_ours(), jump("to_bridges")])],
+                vec![rule([to_ours(), jump("to_ports")])],
             ),
         ),
         (
@@ -270,10 +269,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 rule([counted(), verdict("drop")]),
             ],
         ),
-        // Pods on one bridge leave by the link they came in by, for good reason; telling them of a "shorter way"
-        // would make them try.
+        // A pod that reaches itself leaves by the link it came in by, for good reason; telling it of a "shorter way"
+        // would make it try.
         (
-            "to_bridges",
+            "to_ports",
             vec![rule([
                 matches("==", payload("icmp", "type"), json!("redirect")),
                 verdict("drop"),
@@ -305,7 +304,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             "transit",
             vec![rule([
                 matches("==", meta("iifname"), json!({"set": links})),
-                matches("!=", meta("oifname"), json!(format!("{BRIDGES_OF_ALL}*"))),
+                matches("!=", meta("oifname"), json!(format!("{LINKS_OF_ALL}*"))),
                 counted(),
                 verdict("drop"),
             ])],

@@ -9,7 +9,10 @@ fn plan(guarded: &[&str]) -> RulesetPlan {
         guarded_links: guarded.iter().map(|link| (*link).to_owned()).collect(),
     };
     let key = vec![Field::Protocol(Protocol::Tcp), Field::Port(8080)];
-    let element = Element { key, value: Some(Field::Port(80)) };
+    let element = Element {
+        key,
+        value: Some(Field::Port(80)),
+    };
     let elements = Elements::from([(HOST_PORTS[1], BTreeSet::from([element]))]);
     compile(&Names::new("abc123").unwrap(), &surroundings, elements)
 }
@@ -24,7 +27,9 @@ fn check(is_new: bool, expected: Expect) {
 
 #[test]
 fn a_first_start_makes_everything_in_one_transaction() {
-    check(true, expect![[r#"
+    check(
+        true,
+        expect![[r#"
         {"add":{"table":{"name":"joey_abc123","family":"inet","table":"joey_abc123"}}}
         {"add":{"set":{"name":"hairpin","type":["ipv4_addr","ipv4_addr"],"family":"inet","table":"joey_abc123"}}}
         {"add":{"map":{"name":"host_ports_address","type":["inet_proto","inet_service"],"map":"ipv4_addr","family":"inet","table":"joey_abc123"}}}
@@ -37,8 +42,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
         {"add":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
         {"add":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
         {"add":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
-        {"add":{"chain":{"name":"to_bridges","family":"inet","table":"joey_abc123"}}}
         {"add":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
+        {"add":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
         {"add":{"chain":{"name":"transit","family":"inet","table":"joey_abc123"}}}
         {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
         {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"from_pods"}}],"family":"inet","table":"joey_abc123"}}}
@@ -55,14 +60,14 @@ fn a_first_start_makes_everything_in_one_transaction() {
         {"add":{"chain":{"name":"outbound_hook","type":"nat","hook":"postrouting","prio":100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
         {"add":{"rule":{"chain":"outbound_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"jump":{"target":"outbound"}}],"family":"inet","table":"joey_abc123"}}}
         {"add":{"chain":{"name":"output_hook","type":"filter","hook":"output","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
-        {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_bridges"}}],"family":"inet","table":"joey_abc123"}}}
+        {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_ports"}}],"family":"inet","table":"joey_abc123"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"from_pods"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"guard"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"host_ports"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"node"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"outbound"}}}
-        {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"to_bridges"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"to_pods"}}}
+        {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"to_ports"}}}
         {"flush":{"chain":{"family":"inet","table":"joey_abc123","name":"transit"}}}
         {"flush":{"set":{"family":"inet","table":"joey_abc123","name":"hairpin"}}}
         {"flush":{"map":{"family":"inet","table":"joey_abc123","name":"host_ports_address"}}}
@@ -86,13 +91,14 @@ fn a_first_start_makes_everything_in_one_transaction() {
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"node","expr":[{"reject":{"type":"icmpx","expr":"admin-prohibited"}}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"outbound","expr":[{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"masquerade":null}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"outbound","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ip","field":"daddr"}}]},"right":"@hairpin"}},{"masquerade":null}]}}}
-        {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"to_bridges","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"redirect"}},{"drop":null}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"accept":null}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"to_pods","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}]}}}
+        {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"to_ports","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"redirect"}},{"drop":null}]}}}
         {"add":{"rule":{"family":"inet","table":"joey_abc123","chain":"transit","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":{"set":["eth0"]}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jy*"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}]}}}
-        {"add":{"element":{"family":"inet","table":"joey_abc123","name":"host_ports_port","elem":[[{"concat":["tcp",8080]},80]]}}}"#]]);
+        {"add":{"element":{"family":"inet","table":"joey_abc123","name":"host_ports_port","elem":[[{"concat":["tcp",8080]},80]]}}}"#]],
+    );
 }
 
 #[test]
@@ -110,7 +116,10 @@ fn nothing_is_dropped_in_transit_unless_we_opened_the_way() {
 
 fn elements() -> impl Strategy<Value = Elements> {
     let sets = prop_oneof![Just(SOURCES), Just(HAIRPIN)];
-    let member = (0u16..6).prop_map(|port| Element { key: vec![Field::Port(port)], value: None });
+    let member = (0u16..6).prop_map(|port| Element {
+        key: vec![Field::Port(port)],
+        value: None,
+    });
     prop::collection::btree_map(sets, prop::collection::btree_set(member, 1..6), 0..3)
 }
 

@@ -6,11 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::plan::{ContainerPlan, ExecPlan, Exit, PodPlan, PodUid};
 
+pub mod caps;
+pub mod limits;
+pub mod seccomp;
 pub mod image;
+pub mod state;
+pub mod protocol;
+pub mod logs;
 pub mod plan;
 
 /// Where this instance keeps its things.
@@ -46,13 +53,13 @@ pub enum ShimState {
     Lost,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerState {
     pub attempt: u32,
     pub phase: ContainerPhase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ContainerPhase {
     Running {
         pid: u32,

@@ -9,6 +9,7 @@ pub mod mount;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
+pub mod readiness;
 pub mod seccomp;
 pub mod socket;
 pub mod spawn;

@@ -78,15 +78,6 @@ pub enum Message {
     Ended { session: u64, code: i32 },
 }
 
-impl Message {
-    pub fn descriptors(&self) -> usize {
-        match self {
-            Message::Hello { descriptors, .. } | Message::Reply { descriptors, .. } => *descriptors,
-            Message::State { .. } | Message::Ended { .. } => 0,
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Done,

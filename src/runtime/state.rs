@@ -112,3 +112,15 @@ impl Attempt {
         Some(ContainerState { attempt: self.plan.attempt, phase })
     }
 }
+
+/// The plan of one attempt's directory, if it is readable.
+pub fn plan_of(attempt: &Path) -> Option<ContainerPlan> {
+    let directory = std::fs::File::open(attempt).ok()?;
+    Some(read_attempt(directory.as_fd())?.plan)
+}
+
+/// Plans of every attempt whose directory is still there.
+pub fn all_attempts(pod: &Path) -> Vec<ContainerPlan> {
+    let entries = std::fs::read_dir(pod.join(CONTAINERS)).into_iter().flatten();
+    entries.filter_map(|entry| plan_of(&entry.ok()?.path())).collect()
+}

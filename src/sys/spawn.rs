@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sched::CloneFlags;
 
@@ -62,17 +63,24 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Whether this process came from [`fork`].
+static WAS_FORKED: AtomicBool = AtomicBool::new(false);
+
 /// Makes a child process that continues here.
 ///
 /// # Errors
 /// Those of clone3(2): `ENOSPC` at a namespace limit, `EAGAIN` at a process limit, `EBUSY` for a cgroup
 /// with controllers enabled below it.
 pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
-    assert_eq!(
-        threads()?,
-        1,
-        "only a process with a single thread may fork without exec"
-    );
+    match threads() {
+        Ok(threads) => {
+            assert_eq!(threads, 1, "only a process with a single thread may fork without exec");
+        }
+        // Between a container's namespaces /proc may not know us. A process that was forked here is born with
+        // one thread, and its code starts none.
+        Err(_) if WAS_FORKED.load(Ordering::Relaxed) => {}
+        Err(error) => return Err(error),
+    }
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs {
         flags: birth.namespaces.bits() as u64 | libc::CLONE_PIDFD as u64,
@@ -102,7 +110,10 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
     };
     match pid {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
+        0 => {
+            WAS_FORKED.store(true, Ordering::Relaxed);
+            Ok(Fork::Child)
+        }
         pid => Ok(Fork::Parent(Child {
             pid: pid as u32,
             // SAFETY: with CLONE_PIDFD a successful clone3 stored a new descriptor that nobody else owns.

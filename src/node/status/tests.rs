@@ -1,6 +1,5 @@
 //! Statuses as golden text: what `kubectl get pod -o yaml` shows at each moment of a life.
 
-
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -48,6 +47,7 @@ impl Scene {
                     .chain(mains)
                     .map(|n| ((*n).to_owned(), Container::default()))
                     .collect(),
+                stale_init: BTreeMap::new(),
                 outcome: None,
                 concluded_stop_by: None,
                 setback_until: None,
@@ -225,7 +225,9 @@ fn a_running_pod_has_the_whole_status() {
 fn before_anything_runs_the_pod_is_pending() {
     let mut scene = Scene::new(RestartPolicy::Always, &["i"], &["a"]);
     scene.state.shim = Shim::Absent;
-    scene.check(at(2), expect![[r#"
+    scene.check(
+        at(2),
+        expect![[r#"
         Pending
           PodReadyToStartContainers=False - 
           Initialized=False ContainersNotInitialized containers with incomplete status: [i]
@@ -233,16 +235,20 @@ fn before_anything_runs_the_pod_is_pending() {
           ContainersReady=False ContainersNotReady containers with unready status: [a]
           i ready=false restarts=0 {"waiting":{"reason":"PodInitializing"}} last={}
           a ready=false restarts=0 {"waiting":{"reason":"PodInitializing"}} last={}
-    "#]]);
+    "#]],
+    );
     let mut scene = Scene::new(RestartPolicy::Always, &[], &["a"]);
     scene.state.shim = Shim::Absent;
-    scene.check(at(2), expect![[r#"
+    scene.check(
+        at(2),
+        expect![[r#"
         Pending
           PodReadyToStartContainers=False - 
           Ready=False ContainersNotReady containers with unready status: [a]
           ContainersReady=False ContainersNotReady containers with unready status: [a]
           a ready=false restarts=0 {"waiting":{"reason":"ContainerCreating"}} last={}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -250,13 +256,16 @@ fn one_container_not_started_yet_keeps_the_pod_pending() {
     Scene::new(RestartPolicy::Always, &[], &["a", "b"])
         .run("a", running(0))
         .set("b", |c| c.image = ImageState::Pulling)
-        .check(at(2), expect![[r#"
+        .check(
+            at(2),
+            expect![[r#"
             Pending
               Ready=False ContainersNotReady containers with unready status: [b]
               ContainersReady=False ContainersNotReady containers with unready status: [b]
               a ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
               b ready=false restarts=0 {"waiting":{"reason":"ContainerCreating"}} last={}
-        "#]]);
+        "#]],
+        );
 }
 
 #[test]
@@ -459,11 +468,14 @@ fn conditions_of_others_and_readiness_gates_are_respected() {
         json!({"conditions": [{"type": "example.com/lb", "status": "True", "reason": "Ours"}]}),
     )
     .unwrap();
-    scene.check(at(2), expect![[r#"
+    scene.check(
+        at(2),
+        expect![[r#"
         Running
           example.com/lb=True Ours 
           a ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -6,6 +6,8 @@ pub mod clock;
 pub mod files;
 pub mod image_of_self;
 pub mod mount;
+pub mod netns;
+pub mod notify;
 pub mod pidfd;
 pub mod process;
 pub mod pty;

@@ -637,3 +637,28 @@ fn pods_may_ping_and_bind_low_ports_without_privilege() {
         }
     });
 }
+
+#[test]
+fn a_rule_of_the_host_in_the_way_is_told_with_a_cure_that_works() {
+    on_a_host(|_| async {
+        sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+            add chain ip filter INPUT { type filter hook input priority 0; policy accept; }'");
+        let rules = || sh("nft list table ip filter");
+        let before = rules();
+        let problems = network().await.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("chain FORWARD of nftables table ip filter drops"),
+            "{problems:?}"
+        );
+        assert_eq!(rules(), before, "rules of others are never changed");
+        sh(problems[0].rsplit(": ").next().unwrap());
+        assert_eq!(network().await.problems(), Vec::<String>::new());
+        sh("nft add rule ip filter INPUT iifname jyabc123-* drop");
+        let problems = network().await.problems();
+        assert!(
+            problems[0].contains("between the host and its pods"),
+            "{problems:?}"
+        );
+    });
+}

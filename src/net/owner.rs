@@ -411,27 +411,25 @@ impl Owner {
     }
 
     fn probe_between(&mut self, first: u32, second: u32) -> Result<probe::Passed, NetError> {
-        let mut wired = Vec::with_capacity(2);
-        for offset in [first, second] {
-            let address = self.pool.address(offset);
-            let mut prepared = Prepared::make().map_err(step("make a network namespace"))?;
-            self.fabric.connect(offset, address, &mut prepared)?;
-            let lease = Lease {
-                address,
-                ports: Vec::new(),
-            };
-            let changes = ElementChanges {
-                add: host_port::elements(&self.fabric.names, offset, &lease),
-                ..ElementChanges::default()
-            };
-            nfnetlink::apply(&mut self.elements, &self.table, &changes)
-                .map_err(step("put the probe's rules in force"))?;
-            wired.push((prepared, address));
-        }
-        let [one, other] = &wired[..] else {
-            unreachable!("two offsets give two probes")
-        };
+        let (one, other) = (self.probe_at(first)?, self.probe_at(second)?);
         probe::run((&one.0, one.1), (&other.0, other.1)).map_err(step("send a probe"))
+    }
+
+    fn probe_at(&mut self, offset: u32) -> Result<(Prepared, Ipv4Addr), NetError> {
+        let address = self.pool.address(offset);
+        let mut prepared = Prepared::make().map_err(step("make a network namespace"))?;
+        self.fabric.connect(offset, address, &mut prepared)?;
+        let lease = Lease {
+            address,
+            ports: Vec::new(),
+        };
+        let changes = ElementChanges {
+            add: host_port::elements(&self.fabric.names, offset, &lease),
+            ..ElementChanges::default()
+        };
+        nfnetlink::apply(&mut self.elements, &self.table, &changes)
+            .map_err(step("put the probe's rules in force"))?;
+        Ok((prepared, address))
     }
 
     fn range(&self) -> String {

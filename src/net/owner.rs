@@ -330,8 +330,17 @@ impl Owner {
                 Ok(attached)
             }
             Err(error) => {
-                // Half an attachment is none. What cannot be undone now is undone at the next detach or start.
-                if let Err(also) = self.detach(pod) {
+                // Half an attachment is none, but a pod that runs keeps what it had. What cannot be undone now is undone
+                // at the next detach or start.
+                let undone = match before.filter(|_| is_alive) {
+                    Some(lease) => {
+                        let undone = self.journal.hold(pod, &lease);
+                        self.leases.insert(pod.to_owned(), lease);
+                        undone.map_err(step("record the pod's ports as they were"))
+                    }
+                    None => self.detach(pod),
+                };
+                if let Err(also) = undone {
                     tracing::warn!(pod, %also, "could not undo a failed attachment");
                 }
                 Err(error)

@@ -120,12 +120,10 @@ pub fn talk(listener: &TcpListener, client: io::Result<TcpStream>) -> io::Result
 pub fn say(from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
     to.set_read_timeout(Some(ARRIVES))?;
     let mut word = [0; 5];
-    for (one, other) in [(&mut *from, &mut *to)] {
-        one.write_all(b"hello")?;
-        other.read_exact(&mut word)?;
-        other.write_all(b"world")?;
-        one.read_exact(&mut word)?;
-    }
+    from.write_all(b"hello")?;
+    to.read_exact(&mut word)?;
+    to.write_all(b"world")?;
+    from.read_exact(&mut word)?;
     Ok(())
 }
 

@@ -87,7 +87,9 @@ impl<B: StorageBackend> StorageBackend for FailStop<B> {
         let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
         let on_disk = self.disk.len()?.saturating_sub(offset);
         let on_disk = usize::try_from(on_disk).map_or(out.len(), |length| length.min(out.len()));
-        self.disk.read(offset, &mut out[..on_disk])?;
+        if on_disk > 0 {
+            self.disk.read(offset, &mut out[..on_disk])?;
+        }
         out[on_disk..].fill(0);
         for (start, data) in &aside.writes {
             overlay(offset, out, *start, data);

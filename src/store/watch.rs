@@ -264,20 +264,27 @@ impl Watch {
 
     /// Everything up to this revision has been yielded (the revision a bookmark may carry).
     pub fn position(&self) -> Revision {
-        let whole = match self.done {
-            (number, u32::MAX) => number,
-            (number, _) => number - 1,
-        };
-        let whole = Revision::new(whole).expect("events come after the first revision");
+        let whole = self.whole();
         if self.is_lagged || self.replay_until.is_some() || !self.replayed.is_empty() {
             return whole;
         }
         // Under the hub's lock nothing is published, so an empty queue means that all published is yielded.
         let _unchanging = self.hub.state();
         let queue = self.subscriber.queue();
-        match queue.events.is_empty() && !queue.is_overflowed {
-            true => whole.max(self.hub.snapshot().head().revision),
-            false => whole,
+        match queue.events.front() {
+            Some(front) => whole.max(front.event.revision.previous()),
+            None if queue.is_overflowed => whole,
+            None => whole.max(self.hub.snapshot().head().revision),
+        }
+    }
+
+    /// The last commit of which nothing is left to yield, as far as events tell.
+    fn whole(&self) -> Revision {
+        let (number, index) = self.done;
+        let revision = Revision::new(number).expect("positions start at the first revision");
+        match index {
+            u32::MAX => revision,
+            _ => revision.previous(),
         }
     }
 
@@ -319,11 +326,7 @@ impl Watch {
     fn replay(&mut self, until: Revision) -> Result<(), Unavailable> {
         let snapshot = self.hub.snapshot();
         // Of a commit that has been yielded in part the rest is still needed.
-        let needed = match self.done {
-            (number, u32::MAX) => number,
-            (number, _) => number - 1,
-        };
-        snapshot.reaches(Revision::new(needed).expect("events come after the first revision"))?;
+        snapshot.reaches(self.whole())?;
         let scope = &self.subscriber.scope;
         let stretch = snapshot.events(scope, self.done, until, REPLAY_STRETCH)?;
         let mut later = stretch.events.into_iter().peekable();

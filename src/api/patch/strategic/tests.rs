@@ -363,3 +363,15 @@ proptest! {
         prop_assert_eq!(patched("Pod", pod.clone(), json!({})).unwrap(), pod);
     }
 }
+
+#[test]
+fn the_deepest_legal_patch_does_not_exhaust_the_stack() {
+    use crate::api::decode;
+    let levels = decode::MAX_DEPTH - 1;
+    let nested = format!("{}1{}", "{\"spec\":".repeat(levels), "}".repeat(levels));
+    let mut deep = decode::json(nested.as_bytes()).unwrap().value;
+    let merged = patched("Pod", deep.clone(), deep.clone()).unwrap();
+    assert_eq!(merged, deep);
+    assert_eq!(super::super::merge::apply(&deep, &deep).unwrap(), deep);
+    assert_eq!(schema::check("v1", "Pod", &mut deep), Ok(vec!["spec.spec".to_owned()]));
+}

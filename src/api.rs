@@ -67,6 +67,10 @@ struct Inner {
     tokens: token::Issuer,
     ca_pem: String,
     dial: Arc<dyn streams::Dial>,
+    /// Creations in a namespace share it from looking at the namespace until their commit is queued;
+    /// the begin of a namespace's deletion takes it alone. So whoever empties a terminating namespace
+    /// sees everything that will ever be in it. Held across an await, hence not a std lock.
+    namespace_gate: tokio::sync::RwLock<()>,
     discovery: discovery::Documents,
     openapi: openapi::Documents,
     /// Copies of upgraded connections, so that shutdown can end them.
@@ -87,6 +91,7 @@ impl Api {
                 tokens: token::Issuer::new(config.token_key, &config.cluster_domain),
                 ca_pem: config.ca_pem,
                 dial,
+                namespace_gate: tokio::sync::RwLock::new(()),
                 discovery: discovery::Documents::new(),
                 openapi: openapi::Documents::new(discovery::resource_docs()),
                 streams: streams::Running::default(),

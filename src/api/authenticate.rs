@@ -1,16 +1,16 @@
 //! From credentials to an identity: a verified client certificate, or a bearer token of ours.
 //!
-//! No header but Authorization is looked at, so nothing a client writes can name an identity. It never
-//! decides what the identity may do.
+//! Beside Authorization only the Impersonate headers are looked at, and those only for callers who may do
+//! everything anyway; nothing else a client writes can name an identity.
 
 use http::{HeaderMap, header};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::api::catalog;
 use crate::api::failure::Failure;
-use crate::api::identity::Identity;
+use crate::api::identity::{ANONYMOUS, AUTHENTICATED, Identity};
 use crate::api::verbs::{key, write};
-use crate::api::{Api, object};
+use crate::api::{Api, authorize, object};
 use crate::sys::clock;
 
 /// Who sends a request with `headers` over a connection whose verified certificate said `peer`.
@@ -34,6 +34,57 @@ pub fn identify(
         .map(|(_, token)| token.trim())
         .ok_or_else(Failure::unauthorized)?;
     bearer(api, token)
+}
+
+/// Who `identity` wants to be taken for (`kubectl --as`); only the all-powerful may.
+pub fn impersonate(identity: Identity, headers: &HeaderMap) -> Result<Identity, Failure> {
+    let all = |name: &str| -> Vec<String> {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect()
+    };
+    let extra: Vec<(String, String)> = headers
+        .iter()
+        .filter_map(|(name, value)| {
+            let key = name.as_str().strip_prefix("impersonate-extra-")?;
+            Some((key.to_owned(), value.to_str().ok()?.to_owned()))
+        })
+        .collect();
+    let user = all("impersonate-user").pop();
+    let (groups, uid) = (all("impersonate-group"), all("impersonate-uid").pop());
+    let Some(user) = user else {
+        return match groups.is_empty() && uid.is_none() && extra.is_empty() {
+            true => Ok(identity),
+            false => Err(Failure::bad_request(
+                "requested groups, uid or extra without impersonating a user",
+            )),
+        };
+    };
+    if !authorize::is_all_powerful(&identity) {
+        if !identity.is_in(AUTHENTICATED) {
+            return Err(Failure::unauthorized());
+        }
+        return Err(Failure::forbidden(
+            "",
+            "users",
+            &user,
+            &format!(
+                "User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+                identity.user
+            ),
+        ));
+    }
+    let mut taken = match user.as_str() {
+        ANONYMOUS => Identity::anonymous(),
+        user => Identity::authenticated(user, groups),
+    };
+    taken.uid = uid;
+    for (key, value) in extra {
+        taken.extra.entry(key).or_default().push(value);
+    }
+    Ok(taken)
 }
 
 /// A token counts only as long as its account, and the pod it is bound to, exist unchanged.

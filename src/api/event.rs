@@ -22,6 +22,11 @@ fn is_other_presentation(kind: &Kind) -> bool {
     kind.group == "events.k8s.io" && kind.plural == "events"
 }
 
+/// Whether `kind` shows objects exactly as they are stored.
+pub fn shows_as_stored(kind: &Kind) -> bool {
+    !is_other_presentation(kind)
+}
+
 /// Turns what is stored into what `kind` shows.
 pub fn present(kind: &Kind, object: Value) -> Value {
     match is_other_presentation(kind) {

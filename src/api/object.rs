@@ -158,6 +158,29 @@ pub fn from_stored(bytes: &[u8], revision: Revision) -> Result<Value, serde_json
     Ok(object)
 }
 
+/// Appends a stored value with its resourceVersion to `out`, without parsing it; `false` (and nothing
+/// appended) if the text does not begin as ours do.
+pub fn splice(out: &mut Vec<u8>, stored: &[u8], revision: Revision) -> bool {
+    const METADATA: &[u8] = b"\"metadata\":{";
+    // kind and apiVersion come first and are short; neither can contain a quote.
+    const LONGEST_HEAD: usize = 300;
+    let head = &stored[..stored.len().min(LONGEST_HEAD)];
+    let Some(at) = head.windows(METADATA.len()).position(|window| window == METADATA) else {
+        return false;
+    };
+    if !stored.starts_with(b"{\"kind\":\"") {
+        return false;
+    }
+    let (head, tail) = stored.split_at(at + METADATA.len());
+    out.extend_from_slice(head);
+    out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
+    if tail.first() != Some(&b'}') {
+        out.push(b',');
+    }
+    out.extend_from_slice(tail);
+    true
+}
+
 /// Whether two states differ in more than their resourceVersion.
 pub fn same_but_revision(one: &Value, other: &Value) -> bool {
     let strip = |object: &Value| {
@@ -188,5 +211,10 @@ mod tests {
         );
         let stored = to_stored(object.clone());
         assert_eq!(from_stored(&stored, Revision::FIRST).expect("our own text"), object);
+        let mut spliced = Vec::new();
+        assert!(splice(&mut spliced, &stored, Revision::FIRST));
+        let read: Value = serde_json::from_slice(&spliced).expect("still JSON");
+        assert_eq!(read, object);
+        assert!(!splice(&mut spliced, b"{\"apiVersion\":\"v1\"}", Revision::FIRST));
     }
 }

@@ -9,8 +9,11 @@ use serde_json::{Map, Value, json};
 
 use crate::api::catalog::Kind;
 use crate::api::failure::Failure;
-use crate::api::negotiate::{Encoding, Representation, Shape};
+use crate::api::negotiate::{self, Encoding, Representation, Shape};
 use crate::api::table::{self, IncludeObject};
+use crate::api::verbs::write;
+use crate::api::{event, object};
+use crate::store::Stored;
 use crate::sys::clock;
 
 /// What a verb answers.
@@ -20,6 +23,8 @@ pub enum Content {
     One(Value),
     /// Objects of the kind, and the list's own metadata.
     Many { items: Vec<Value>, metadata: Value },
+    /// As `Many`, not read yet: a long list is never held as parsed objects unless it must be.
+    Stored { items: Vec<Stored>, metadata: Value },
     /// Something that is not of the kind (a Status, a TokenRequest): never a table.
     Other(Value),
     /// A finished answer (streams).
@@ -58,7 +63,27 @@ pub struct Wish {
 
 /// Renders `answer` about objects of `kind`.
 pub fn render(kind: &Kind, wish: Wish, answer: Answer) -> Result<Response<Body>, Failure> {
-    let value = match answer.content {
+    let content = match answer.content {
+        Content::Stored { items, metadata } => {
+            if wish.representation == negotiate::JSON
+                && let Some(text) = splice_list(kind, &items, &metadata)
+            {
+                let mut response = text_response(answer.code, "application/json", text);
+                add_warnings(&mut response, &answer.warnings);
+                return Ok(response);
+            }
+            Content::Many {
+                items: items
+                    .iter()
+                    .map(|stored| write::show(kind, stored))
+                    .collect::<Result<_, _>>()?,
+                metadata,
+            }
+        }
+        other => other,
+    };
+    let value = match content {
+        Content::Stored { .. } => unreachable!("read above"),
         Content::Raw(mut response) => {
             add_warnings(&mut response, &answer.warnings);
             return Ok(response);
@@ -93,6 +118,31 @@ pub fn render(kind: &Kind, wish: Wish, answer: Answer) -> Result<Response<Body>,
     *response.status_mut() = answer.code;
     add_warnings(&mut response, &answer.warnings);
     Ok(response)
+}
+
+/// The list as text, put together from what is stored; `None` if something must be read first.
+fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8>> {
+    if !event::shows_as_stored(kind) {
+        return None;
+    }
+    let size: usize = items.iter().map(|stored| stored.value.len() + 40).sum();
+    let mut text = Vec::with_capacity(size + 200);
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        kind.kind,
+        kind.api_version()
+    );
+    text.extend_from_slice(head.as_bytes());
+    for (index, stored) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        if !object::splice(&mut text, &stored.value, stored.revision) {
+            return None;
+        }
+    }
+    text.extend_from_slice(b"]}\n");
+    Some(text)
 }
 
 /// `object` reduced to what PartialObjectMetadata carries.

@@ -165,7 +165,9 @@ async fn answer(
     if let Err(failure) = check_host(names, &request) {
         return failure.into_response();
     }
-    let identity = match authenticate::identify(api, peer.as_ref(), request.headers()) {
+    let identity = authenticate::identify(api, peer.as_ref(), request.headers())
+        .and_then(|identity| authenticate::impersonate(identity, request.headers()));
+    let identity = match identity {
         Ok(identity) => identity,
         Err(failure) => return failure.into_response(),
     };

@@ -4,10 +4,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{ensure_map, fill};
 
+/// The `kubernetes` finalizer is not among these: admission adds it once, and its absence means an end.
 pub(super) fn namespace(object: &mut Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let Some(object) = object.as_object_mut() else {
@@ -18,10 +19,6 @@ pub(super) fn namespace(object: &mut Value) {
         && let Some(labels) = ensure_map(metadata, "labels")
     {
         labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
-    }
-    if let Some(spec) = ensure_map(object, "spec") {
-        // Only a namespace that was never admitted lacks the list; an emptied one is being finalized.
-        fill(spec, "finalizers", json!(["kubernetes"]));
     }
     if let Some(status) = ensure_map(object, "status") {
         fill(status, "phase", "Active".into());

@@ -291,7 +291,7 @@ fn string_data_is_folded_and_wins() {
 }
 
 #[test]
-fn namespaces_are_labelled_active_and_finalized() {
+fn namespaces_are_labelled_and_active_but_an_emptied_one_stays_empty() {
     check(
         "namespaces",
         json!({"metadata": {"name": "a"}}),
@@ -302,11 +302,6 @@ fn namespaces_are_labelled_active_and_finalized() {
                 "labels": {
                   "kubernetes.io/metadata.name": "a"
                 }
-              },
-              "spec": {
-                "finalizers": [
-                  "kubernetes"
-                ]
               },
               "status": {
                 "phase": "Active"

@@ -41,6 +41,11 @@ impl<'a> Place<'a> {
         Place { above: Some(self), step: Step::Field(name), value }
     }
 
+    /// This place, with another value standing there.
+    pub fn holding(self, value: &'a Value) -> Place<'a> {
+        Place { value, ..self }
+    }
+
     /// The items of this list; nothing if it is not a list.
     pub fn items<'b>(&'b self) -> impl Iterator<Item = Place<'b>> {
         let items = self.value.as_array().map(Vec::as_slice).unwrap_or_default();

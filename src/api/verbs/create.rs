@@ -52,6 +52,7 @@ pub async fn insert(
     let is_generated = given.is_empty() && !base.is_empty();
     let attempts = if is_generated { NAME_ATTEMPTS } else { 1 };
     let mut name = given;
+    let _living = api.inner.namespace_gate.read().await;
     for _ in 0..attempts {
         if is_generated {
             name = generate(&base);

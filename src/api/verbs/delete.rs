@@ -85,6 +85,10 @@ async fn remove(api: &Api, target: &Object, options: &Options) -> Result<write::
     };
     let kind = target.kind;
     let now = clock::now();
+    let _alone = match kind.resource().as_str() {
+        "namespaces" => Some(api.inner.namespace_gate.write().await),
+        _ => None,
+    };
     write::change(api, kind, &key_of(target), effect, |current| {
         check_preconditions(kind, current, options)?;
         if kind.resource() == "namespaces" && IMMORTAL_NAMESPACES.contains(&target.name.as_str()) {

@@ -17,7 +17,7 @@ use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, key, write};
 use crate::model::key::ObjectKey;
 use crate::model::revision::Revision;
-use crate::store::{Listed, Scope, Unavailable};
+use crate::store::{Listed, Scope, Stored, Unavailable};
 
 /// How many stored objects are looked at in one go while a selector discards most of them.
 const SCAN: usize = 500;
@@ -51,7 +51,7 @@ pub fn list(
             metadata.insert("remainingItemCount".to_owned(), page.remaining.into());
         }
     }
-    Ok(Answer::ok(Content::Many { items: page.items, metadata: Value::Object(metadata) }))
+    Ok(Answer::ok(Content::Stored { items: page.items, metadata: Value::Object(metadata) }))
 }
 
 /// Every object now that `selection` chooses.
@@ -62,7 +62,11 @@ pub fn all(
     selection: &Selection,
 ) -> Result<Vec<Value>, Failure> {
     let from = Start { at: None, shown: None, after: None };
-    Ok(page(api, kind, namespace, selection, &from, 0)?.items)
+    page(api, kind, namespace, selection, &from, 0)?
+        .items
+        .iter()
+        .map(|stored| write::show(kind, stored))
+        .collect()
 }
 
 /// Where a list begins.
@@ -91,7 +95,7 @@ struct Token {
 }
 
 struct Page {
-    items: Vec<Value>,
+    items: Vec<Stored>,
     revision: Revision,
     next_after: Option<Position>,
     remaining: u64,
@@ -202,13 +206,14 @@ fn page(
         (selection.only_name(), from.at, namespace.is_some() || !kind.is_namespaced())
     {
         let revision = api.inner.store.revision();
-        let found = write::read(api, kind, &key(kind, namespace, name))?;
-        return Ok(Page {
-            items: found.into_iter().filter(|o| selection.matches(o)).collect(),
-            revision,
-            next_after: None,
-            remaining: 0,
-        });
+        let found = api.inner.store.get(&key(kind, namespace, name)).map_err(write::unavailable)?;
+        let mut items = Vec::new();
+        if let Some(stored) = found
+            && selection.matches(&write::show(kind, &stored)?)
+        {
+            items.push(stored);
+        }
+        return Ok(Page { items, revision, next_after: None, remaining: 0 });
     }
     let scope = Scope { resource: kind.stored_as(), namespace: namespace.map(Arc::from) };
     let mut after = from.after.as_ref().map(|position| ObjectKey {
@@ -233,24 +238,24 @@ fn page(
         let Listed { items: found, revision, remaining } = listed;
         let count = found.len();
         for (index, stored) in found.into_iter().enumerate() {
-            let object = write::show(kind, &stored)?;
-            if !selection.matches(&object) {
+            after = Some(stored.key.clone());
+            if !selection.is_everything() && !selection.matches(&write::show(kind, &stored)?) {
                 continue;
             }
-            items.push(object);
+            let position = Position {
+                namespace: stored.key.namespace.as_deref().map(str::to_owned),
+                name: stored.key.name.to_string(),
+            };
+            items.push(stored);
             let is_last = index + 1 == count && remaining == 0;
             if limit > 0 && items.len() == limit && !is_last {
                 return Ok(Page {
                     items,
                     revision,
-                    next_after: Some(Position {
-                        namespace: stored.key.namespace.as_deref().map(str::to_owned),
-                        name: stored.key.name.to_string(),
-                    }),
+                    next_after: Some(position),
                     remaining: remaining + (count - index - 1) as u64,
                 });
             }
-            after = Some(stored.key);
         }
         if remaining == 0 || count == 0 {
             return Ok(Page { items, revision, next_after: None, remaining: 0 });

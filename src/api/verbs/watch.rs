@@ -20,9 +20,9 @@ use crate::api::failure::Failure;
 use crate::api::negotiate::Shape;
 use crate::api::query::{self, Query};
 use crate::api::reply::{self, Answer, Content, Wish};
-use crate::api::table;
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, list, write};
+use crate::api::{event, object, table};
 use crate::model::revision::Revision;
 use crate::store::{self, Scope, Unavailable, Watched};
 use crate::sys::clock;
@@ -202,7 +202,19 @@ impl Watcher {
         }
     }
 
+    /// Whether objects go out as they are stored, unread.
+    fn passes_through(&self) -> bool {
+        self.selection.is_everything()
+            && self.wish.representation.shape == Shape::Object
+            && event::shows_as_stored(self.kind)
+    }
+
     fn add_initial(&mut self, stored: &store::Stored) {
+        if self.passes_through()
+            && let Some(line) = spliced_line("ADDED", &stored.value, stored.revision)
+        {
+            return self.pending.push_back(line);
+        }
         match write::show(self.kind, stored) {
             Ok(object) if self.selection.matches(&object) => {
                 let line = self.event("ADDED", object);
@@ -219,14 +231,28 @@ impl Watcher {
             Watched::Lagged => self.fail(&Failure::expired(
                 "too old resource version: the watch fell behind and was closed",
             )),
-            Watched::Event(event) => match self.change(&event) {
-                Ok(Some((word, object))) => {
-                    let line = self.event(word, object);
-                    self.pending.push_back(line);
-                }
-                Ok(None) => {}
-                Err(failure) => self.fail(&failure),
-            },
+            Watched::Event(event) => self.take_event(&event),
+        }
+    }
+
+    fn take_event(&mut self, event: &store::Event) {
+        if self.passes_through() {
+            let (word, value) = match (&event.previous, &event.value) {
+                (None, Some(value)) => ("ADDED", Some(value)),
+                (Some(_), Some(value)) => ("MODIFIED", Some(value)),
+                (previous, None) => ("DELETED", previous.as_ref()),
+            };
+            if let Some(line) = value.and_then(|value| spliced_line(word, value, event.revision)) {
+                return self.pending.push_back(line);
+            }
+        }
+        match self.change(event) {
+            Ok(Some((word, object))) => {
+                let line = self.event(word, object);
+                self.pending.push_back(line);
+            }
+            Ok(None) => {}
+            Err(failure) => self.fail(&failure),
         }
     }
 
@@ -300,6 +326,17 @@ impl Watcher {
         }
         line("BOOKMARK", &object)
     }
+}
+
+/// An event about a stored value that need not be read.
+fn spliced_line(word: &str, value: &[u8], revision: Revision) -> Option<Bytes> {
+    let mut text = Vec::with_capacity(value.len() + 80);
+    text.extend_from_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
+    if !object::splice(&mut text, value, revision) {
+        return None;
+    }
+    text.extend_from_slice(b"}\n");
+    Some(text.into())
 }
 
 fn line(word: &str, object: &Value) -> Bytes {

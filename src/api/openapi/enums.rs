@@ -5,7 +5,7 @@
 /// The words a member may hold, sorted as Kubernetes sorts them; empty if its set is open or unknown.
 pub(super) fn of(type_name: &str, member: &str) -> &'static [&'static str] {
     let is_it = |one: &&str| one.rsplit_once('.') == Some((type_name, member));
-    let found = TABLE.iter().find(|(members, _)| members.iter().any(|one| is_it(one)));
+    let found = TABLE.iter().find(|(members, _)| members.iter().any(is_it));
     found.map_or(&[], |(_, words)| words)
 }
 

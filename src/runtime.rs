@@ -54,10 +54,7 @@ pub struct ContainerState {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum ContainerPhase {
-    Running {
-        pid: u32,
-        started_at: crate::model::time::Timestamp,
-    },
+    Running { pid: u32, started_at: crate::model::time::Timestamp },
     Exited(Exit),
 }
 

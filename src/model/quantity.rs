@@ -49,25 +49,16 @@ const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 const DECIMAL_SUFFIXES: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
 
 impl Quantity {
-    pub const ZERO: Quantity = Quantity {
-        nanos: 0,
-        format: Format::Decimal,
-    };
+    pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::Decimal };
 
     /// `count` whole units.
     pub fn from_units(count: i64, format: Format) -> Quantity {
-        Quantity {
-            nanos: i128::from(count) * NANO,
-            format,
-        }
+        Quantity { nanos: i128::from(count) * NANO, format }
     }
 
     /// `count` thousandths, as CPU is counted.
     pub fn from_milli(count: i64) -> Quantity {
-        Quantity {
-            nanos: i128::from(count) * MILLI,
-            format: Format::Decimal,
-        }
+        Quantity { nanos: i128::from(count) * MILLI, format: Format::Decimal }
     }
 
     /// Reads the two JSON forms Kubernetes accepts: text, or a bare number.
@@ -113,20 +104,13 @@ impl Quantity {
     pub fn plus(self, other: Quantity) -> Quantity {
         Quantity {
             nanos: self.nanos.saturating_add(other.nanos),
-            format: if self.is_zero() {
-                other.format
-            } else {
-                self.format
-            },
+            format: if self.is_zero() { other.format } else { self.format },
         }
     }
 
     /// The difference, printed in the family of `self` (of `other` when `self` is zero).
     pub fn minus(self, other: Quantity) -> Quantity {
-        let negated = Quantity {
-            nanos: -other.nanos,
-            format: other.format,
-        };
+        let negated = Quantity { nanos: -other.nanos, format: other.format };
         self.plus(negated)
     }
 }
@@ -170,14 +154,7 @@ impl FromStr for Quantity {
             Scale::Binary { .. } => Format::Binary,
             Scale::Decimal { format, .. } => format,
         };
-        Ok(Quantity {
-            nanos: if parts.is_negative {
-                -magnitude
-            } else {
-                magnitude
-            },
-            format,
-        })
+        Ok(Quantity { nanos: if parts.is_negative { -magnitude } else { magnitude }, format })
     }
 }
 
@@ -238,20 +215,12 @@ impl<'a> Parts<'a> {
         if !exponent.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(InvalidQuantity::Form);
         }
-        Ok(Parts {
-            is_negative,
-            whole: whole.as_bytes(),
-            fraction: fraction.as_bytes(),
-            suffix,
-        })
+        Ok(Parts { is_negative, whole: whole.as_bytes(), fraction: fraction.as_bytes(), suffix })
     }
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
-    let end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -270,18 +239,13 @@ impl Scale {
             });
         }
         if let Some(step) = BINARY_SUFFIXES.iter().position(|known| *known == suffix) {
-            return Ok(Scale::Binary {
-                power_of_two: 10 * step as u32,
-            });
+            return Ok(Scale::Binary { power_of_two: 10 * step as u32 });
         }
         let exponent = suffix
             .strip_prefix(['e', 'E'])
             .and_then(|digits| digits.parse::<i64>().ok())
             .ok_or(InvalidQuantity::Suffix)?;
-        Ok(Scale::Decimal {
-            power_of_ten: exponent,
-            format: Format::Exponent,
-        })
+        Ok(Scale::Decimal { power_of_ten: exponent, format: Format::Exponent })
     }
 
     /// `whole.fraction` times this scale in billionths, rounded up and capped at [`LIMIT`].
@@ -298,9 +262,7 @@ impl Scale {
             }
             Scale::Decimal { power_of_ten, .. } => {
                 let digits: Vec<u8> = whole.iter().chain(fraction).copied().collect();
-                let shift = power_of_ten
-                    .saturating_add(9)
-                    .saturating_sub(fraction.len() as i64);
+                let shift = power_of_ten.saturating_add(9).saturating_sub(fraction.len() as i64);
                 let shifted = shift_decimal(&digits, shift);
                 (shifted.value + i128::from(shifted.is_inexact)).min(LIMIT)
             }
@@ -319,10 +281,7 @@ fn shift_decimal(digits: &[u8], shift: i64) -> Shifted {
     let digits = first.map_or(&[][..], |first| &digits[first..]);
     let kept = (digits.len() as i64).saturating_add(shift);
     if digits.is_empty() {
-        return Shifted {
-            value: 0,
-            is_inexact: false,
-        };
+        return Shifted { value: 0, is_inexact: false };
     }
     let mut value: i128 = 0;
     for position in 0..kept.max(0) {
@@ -333,10 +292,7 @@ fn shift_decimal(digits: &[u8], shift: i64) -> Shifted {
         }
     }
     let dropped = &digits[(kept.max(0) as usize).min(digits.len())..];
-    Shifted {
-        value,
-        is_inexact: dropped.iter().any(|digit| *digit != b'0'),
-    }
+    Shifted { value, is_inexact: dropped.iter().any(|digit| *digit != b'0') }
 }
 
 /// `0.digits` of `unit`, rounded up. Long division from the last digit, so any length is exact.

@@ -100,11 +100,7 @@ fn values_round_away_from_zero() {
         ("0.5Gi", 536_870_912, 536_870_912_000),
         ("8Ei", i64::MAX, i64::MAX),
     ] {
-        assert_eq!(
-            (parse(text).value(), parse(text).milli_value()),
-            (value, milli),
-            "{text}"
-        );
+        assert_eq!((parse(text).value(), parse(text).milli_value()), (value, milli), "{text}");
     }
 }
 

@@ -39,22 +39,11 @@ fn job_spec(spec: &mut Map<String, Value>) {
     }
     fill(spec, "parallelism", 1.into());
     let is_indexed_limit = !is_unset(spec.get("backoffLimitPerIndex"));
-    fill(
-        spec,
-        "backoffLimit",
-        if is_indexed_limit {
-            i32::MAX.into()
-        } else {
-            6.into()
-        },
-    );
+    fill(spec, "backoffLimit", if is_indexed_limit { i32::MAX.into() } else { 6.into() });
     fill(spec, "completionMode", "NonIndexed".into());
     fill(spec, "suspend", false.into());
-    let replacement = if is_unset(spec.get("podFailurePolicy")) {
-        "TerminatingOrFailed"
-    } else {
-        "Failed"
-    };
+    let replacement =
+        if is_unset(spec.get("podFailurePolicy")) { "TerminatingOrFailed" } else { "Failed" };
     fill(spec, "podReplacementPolicy", replacement.into());
     fill(spec, "manualSelector", false.into());
     pod::template(spec);

@@ -10,10 +10,7 @@ use super::{ensure_map, fill};
 
 /// The `kubernetes` finalizer is not among these: admission adds it once, and its absence means an end.
 pub(super) fn namespace(object: &mut Value) {
-    let name = object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let Some(object) = object.as_object_mut() else {
         return;
     };
@@ -60,9 +57,7 @@ pub(super) fn secret(object: &mut Value) {
                 return;
             };
             for (key, text) in texts {
-                let value = text
-                    .as_str()
-                    .map_or(text.clone(), |text| STANDARD.encode(text).into());
+                let value = text.as_str().map_or(text.clone(), |text| STANDARD.encode(text).into());
                 data.insert(key, value);
             }
         }

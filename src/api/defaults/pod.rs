@@ -61,36 +61,18 @@ fn pod_spec(spec: &mut Map<String, Value>) {
 
 /// `serviceAccount` is the deprecated name of `serviceAccountName`; both always say the same.
 fn service_account_mirror(spec: &mut Map<String, Value>) {
-    let text = |key: &str| {
-        spec.get(key)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    if let Some(name) = text("serviceAccountName")
-        .or(text("serviceAccount"))
-        .map(str::to_owned)
-    {
+    let text = |key: &str| spec.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    if let Some(name) = text("serviceAccountName").or(text("serviceAccount")).map(str::to_owned) {
         spec.insert("serviceAccountName".to_owned(), name.clone().into());
         spec.insert("serviceAccount".to_owned(), name.into());
     }
 }
 
 fn container(container: &mut Map<String, Value>) {
-    let image = container
-        .get("image")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let policy = if is_latest(image) {
-        "Always"
-    } else {
-        "IfNotPresent"
-    };
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
     fill(container, "imagePullPolicy", policy.into());
-    fill(
-        container,
-        "terminationMessagePath",
-        "/dev/termination-log".into(),
-    );
+    fill(container, "terminationMessagePath", "/dev/termination-log".into());
     fill(container, "terminationMessagePolicy", "File".into());
     ensure_map(container, "resources");
     omit_zero(container, &["stdin", "stdinOnce", "tty"]);
@@ -164,10 +146,7 @@ fn downward(source: &mut Map<String, Value>) {
 const VOLUME_MODE: i64 = 0o644;
 
 fn volume(volume: &mut Map<String, Value>) {
-    if volume
-        .iter()
-        .all(|(key, value)| key == "name" || value.is_null())
-    {
+    if volume.iter().all(|(key, value)| key == "name" || value.is_null()) {
         volume.insert("emptyDir".to_owned(), json!({}));
     }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {

@@ -22,10 +22,7 @@ pub(super) fn service(object: &mut Value) {
     fill(spec, "type", "ClusterIP".into());
     fill(spec, "sessionAffinity", "None".into());
     let text = |spec: &serde_json::Map<String, Value>, key: &str| {
-        spec.get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+        spec.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     match text(spec, "sessionAffinity").as_str() {
         "ClientIP" => {
@@ -50,10 +47,8 @@ pub(super) fn service(object: &mut Value) {
         super::omit_zero(port, &["nodePort"]);
     }
     let kind = text(spec, "type");
-    let has_external_ips = spec
-        .get("externalIPs")
-        .and_then(Value::as_array)
-        .is_some_and(|l| !l.is_empty());
+    let has_external_ips =
+        spec.get("externalIPs").and_then(Value::as_array).is_some_and(|l| !l.is_empty());
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer")
         || kind == "ClusterIP" && has_external_ips
     {

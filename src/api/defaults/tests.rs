@@ -246,10 +246,7 @@ fn pull_policy_follows_the_tag() {
     ] {
         let mut pod = json!({"spec": {"containers": [{"image": image}]}});
         apply("pods", &mut pod);
-        assert_eq!(
-            pod["spec"]["containers"][0]["imagePullPolicy"], policy,
-            "{image}"
-        );
+        assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
     }
 }
 
@@ -257,18 +254,9 @@ fn pull_policy_follows_the_tag() {
 fn qos_class_follows_requests_and_limits() {
     for (containers, class) in [
         (json!([{}]), "BestEffort"),
-        (
-            json!([{"resources": {"requests": {"cpu": "0"}}}]),
-            "BestEffort",
-        ),
-        (
-            json!([{"resources": {"requests": {"cpu": "1"}}}]),
-            "Burstable",
-        ),
-        (
-            json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]),
-            "Guaranteed",
-        ),
+        (json!([{"resources": {"requests": {"cpu": "0"}}}]), "BestEffort"),
+        (json!([{"resources": {"requests": {"cpu": "1"}}}]), "Burstable"),
+        (json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]), "Guaranteed"),
         (
             json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}}]),
             "Guaranteed",
@@ -277,14 +265,8 @@ fn qos_class_follows_requests_and_limits() {
             json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]),
             "Burstable",
         ),
-        (
-            json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {}]),
-            "Burstable",
-        ),
-        (
-            json!([{"resources": {"limits": {"cpu": "1"}}}]),
-            "Burstable",
-        ),
+        (json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {}]), "Burstable"),
+        (json!([{"resources": {"limits": {"cpu": "1"}}}]), "Burstable"),
     ] {
         let pod = json!({"spec": {"containers": containers}});
         assert_eq!(pod::qos_class(&pod), class, "{pod}");

@@ -10,10 +10,7 @@ pub(super) fn deployment(object: &mut Value) {
     let Some(spec) = spec_of(object) else { return };
     fill(spec, "replicas", 1.into());
     if let Some(strategy) = ensure_map(spec, "strategy") {
-        rolling(
-            strategy,
-            &[("maxUnavailable", "25%".into()), ("maxSurge", "25%".into())],
-        );
+        rolling(strategy, &[("maxUnavailable", "25%".into()), ("maxSurge", "25%".into())]);
     }
     fill(spec, "revisionHistoryLimit", 10.into());
     fill(spec, "progressDeadlineSeconds", 600.into());
@@ -44,10 +41,7 @@ pub(super) fn stateful_set(object: &mut Value) {
 pub(super) fn daemon_set(object: &mut Value) {
     let Some(spec) = spec_of(object) else { return };
     if let Some(strategy) = ensure_map(spec, "updateStrategy") {
-        rolling(
-            strategy,
-            &[("maxUnavailable", 1.into()), ("maxSurge", 0.into())],
-        );
+        rolling(strategy, &[("maxUnavailable", 1.into()), ("maxSurge", 0.into())]);
     }
     fill(spec, "revisionHistoryLimit", 10.into());
     pod::template(spec);

@@ -61,16 +61,8 @@ impl FieldError {
         head: String,
         detail: &str,
     ) -> FieldError {
-        let message = if detail.is_empty() {
-            head
-        } else {
-            format!("{head}: {detail}")
-        };
-        FieldError {
-            reason,
-            field: field.to_string(),
-            message,
-        }
+        let message = if detail.is_empty() { head } else { format!("{head}: {detail}") };
+        FieldError { reason, field: field.to_string(), message }
     }
 
     pub fn required(field: impl fmt::Display, detail: &str) -> FieldError {
@@ -137,21 +129,11 @@ impl FieldError {
     pub fn too_many(field: impl fmt::Display, actual: usize, max: usize) -> FieldError {
         let unit = if max == 1 { "item" } else { "items" };
         let detail = format!("must have at most {max} {unit}");
-        FieldError::new(
-            Reason::TooMany,
-            field,
-            format!("Too many: {actual}"),
-            &detail,
-        )
+        FieldError::new(Reason::TooMany, field, format!("Too many: {actual}"), &detail)
     }
 
     pub fn not_found(field: impl fmt::Display, value: &Value) -> FieldError {
-        FieldError::new(
-            Reason::NotFound,
-            field,
-            format!("Not found: {}", printed(value)),
-            "",
-        )
+        FieldError::new(Reason::NotFound, field, format!("Not found: {}", printed(value)), "")
     }
 }
 

@@ -74,15 +74,9 @@ pub fn update(old: &Value, new: &Value) -> Vec<FieldError> {
 
     let finalizers = metadata.child("finalizers");
     if !before["deletionTimestamp"].is_null() {
-        let kept = before["finalizers"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let mut added: Vec<&str> = finalizers
-            .items()
-            .filter(|f| !kept.contains(f.value))
-            .map(|f| f.text())
-            .collect();
+        let kept = before["finalizers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut added: Vec<&str> =
+            finalizers.items().filter(|f| !kept.contains(f.value)).map(|f| f.text()).collect();
         added.sort_unstable();
         if !added.is_empty() {
             errors.push(finalizers.forbidden(&format!(
@@ -157,11 +151,7 @@ fn owner_references(owners: &Place<'_>) -> Vec<FieldError> {
     let mut controller: Option<String> = None;
     for owner in owners.items() {
         let text = |field: &str| owner.value[field].as_str().unwrap_or_default();
-        if text("apiVersion")
-            .rsplit('/')
-            .next()
-            .is_none_or(str::is_empty)
-        {
+        if text("apiVersion").rsplit('/').next().is_none_or(str::is_empty) {
             errors.push(
                 owners
                     .child("apiVersion")
@@ -170,18 +160,16 @@ fn owner_references(owners: &Place<'_>) -> Vec<FieldError> {
         }
         for field in ["kind", "name", "uid"] {
             if text(field).is_empty() {
-                errors.push(
-                    owners
-                        .child(field)
-                        .invalid_value(&"".into(), "must not be empty"),
-                );
+                errors.push(owners.child(field).invalid_value(&"".into(), "must not be empty"));
             }
         }
         if (text("apiVersion"), text("kind")) == ("v1", "Event") {
-            errors.push(owners.invalid_value(
-                owner.value,
-                "/v1, Kind=Event is disallowed from being an owner",
-            ));
+            errors.push(
+                owners.invalid_value(
+                    owner.value,
+                    "/v1, Kind=Event is disallowed from being an owner",
+                ),
+            );
         }
         if owner.child("controller").is_true() {
             let this = format!("{}/{}", text("kind"), text("name"));

@@ -28,29 +28,17 @@ enum Step<'a> {
 impl<'a> Place<'a> {
     /// The top-level field `name` of `object`.
     pub fn root(object: &'a Value, name: &'a str) -> Place<'a> {
-        Place {
-            above: None,
-            step: Step::Field(name),
-            value: member(object, name),
-        }
+        Place { above: None, step: Step::Field(name), value: member(object, name) }
     }
 
     /// The field `name` of this object.
     pub fn child<'b>(&'b self, name: &'b str) -> Place<'b> {
-        Place {
-            above: Some(self),
-            step: Step::Field(name),
-            value: member(self.value, name),
-        }
+        Place { above: Some(self), step: Step::Field(name), value: member(self.value, name) }
     }
 
     /// This value, blamed on a field beside its parts: errors that Kubernetes reports at another path.
     pub fn blame<'b>(&'b self, name: &'b str, value: &'b Value) -> Place<'b> {
-        Place {
-            above: Some(self),
-            step: Step::Field(name),
-            value,
-        }
+        Place { above: Some(self), step: Step::Field(name), value }
     }
 
     /// This place, with another value standing there.
@@ -74,14 +62,7 @@ impl<'a> Place<'a> {
             self.value.as_object().into_iter().flatten().collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
         entries.into_iter().map(|(key, value)| {
-            (
-                key.as_str(),
-                Place {
-                    above: Some(self),
-                    step: Step::Key(key),
-                    value,
-                },
-            )
+            (key.as_str(), Place { above: Some(self), step: Step::Key(key), value })
         })
     }
 

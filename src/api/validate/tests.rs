@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn lines(errors: Vec<FieldError>) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// `rest` with metadata that is right for `resource`.
@@ -42,39 +38,21 @@ fn errors_read_as_kubernetes_prints_them() {
     for (error, text) in [
         (FieldError::required("a", ""), "a: Required value"),
         (FieldError::required("a", "why"), "a: Required value: why"),
-        (
-            FieldError::invalid("a", &json!(-1), "why"),
-            "a: Invalid value: -1: why",
-        ),
+        (FieldError::invalid("a", &json!(-1), "why"), "a: Invalid value: -1: why"),
         (
             FieldError::invalid("a", &json!("x\"\n\u{1}\u{7f}é"), "why"),
             r#"a: Invalid value: "x\"\n\x01\x7fé": why"#,
         ),
-        (
-            FieldError::invalid("a", &Value::Null, "why"),
-            r#"a: Invalid value: "null": why"#,
-        ),
+        (FieldError::invalid("a", &Value::Null, "why"), r#"a: Invalid value: "null": why"#),
         (
             FieldError::not_supported("a", &json!("x"), &["A", "B"]),
             r#"a: Unsupported value: "x": supported values: "A", "B""#,
         ),
-        (
-            FieldError::duplicate("a", &json!("x")),
-            r#"a: Duplicate value: "x""#,
-        ),
+        (FieldError::duplicate("a", &json!("x")), r#"a: Duplicate value: "x""#),
         (FieldError::forbidden("a", "why"), "a: Forbidden: why"),
-        (
-            FieldError::too_long("a", 3),
-            "a: Too long: may not be more than 3 bytes",
-        ),
-        (
-            FieldError::too_many("a", 5, 3),
-            "a: Too many: 5: must have at most 3 items",
-        ),
-        (
-            FieldError::not_found("a", &json!("x")),
-            r#"a: Not found: "x""#,
-        ),
+        (FieldError::too_long("a", 3), "a: Too long: may not be more than 3 bytes"),
+        (FieldError::too_many("a", 5, 3), "a: Too many: 5: must have at most 3 items"),
+        (FieldError::not_found("a", &json!("x")), r#"a: Not found: "x""#),
     ] {
         assert_eq!(error.to_string(), text);
     }
@@ -103,11 +81,7 @@ fn config_maps() {
         json!({"data": {"a": "x".repeat((1 << 20) + 1)}}),
         expect![": Too long: may not be more than 1048576 bytes"],
     );
-    check(
-        "configmaps",
-        json!({"data": {"a": "x".repeat(1 << 20)}}),
-        expect![[r#""#]],
-    );
+    check("configmaps", json!({"data": {"a": "x".repeat(1 << 20)}}), expect![[r#""#]]);
     check(
         "configmaps",
         json!({"metadata": {"name": "A"}}),
@@ -219,10 +193,7 @@ fn namespaces() {
             spec.finalizers: Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified"#]],
     );
     let status = |metadata: Value, phase: &str| {
-        let new = object(
-            "namespaces",
-            json!({"metadata": metadata, "status": {"phase": phase}}),
-        );
+        let new = object("namespaces", json!({"metadata": metadata, "status": {"phase": phase}}));
         lines(update_status("namespaces", &new, &new))
     };
     assert_eq!(status(json!({}), "Active"), "");
@@ -299,11 +270,7 @@ fn leases_and_service_accounts() {
 
 #[test]
 fn events() {
-    check(
-        "events",
-        json!({"involvedObject": {"namespace": "default"}}),
-        expect![[r#""#]],
-    );
+    check("events", json!({"involvedObject": {"namespace": "default"}}), expect![[r#""#]]);
     check("events", json!({"involvedObject": {}}), expect![[r#""#]]);
     check(
         "events",

@@ -65,8 +65,8 @@ fn config_map(object: &Value) -> Errors {
         bytes += decoded(&value, &mut errors).map_or(0, |content| content.len());
     }
     if bytes > MOST_BYTES {
-        // The whole object is meant.
-        errors.push(FieldError::too_long("", MOST_BYTES));
+        // The whole object is meant: Kubernetes prints an empty path like this.
+        errors.push(FieldError::too_long("[]", MOST_BYTES));
     }
     errors
 }

@@ -20,7 +20,7 @@ fn field<'a>(event: &'a Value, core: &str, modern: &str) -> &'a Value {
     }
 }
 
-fn text<'a>(value: &'a Value) -> &'a str {
+fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

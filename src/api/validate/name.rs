@@ -76,6 +76,15 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
     complaints
 }
 
+/// One segment of a URL path: the names of roles and their bindings.
+pub fn path_segment(text: &str) -> Vec<String> {
+    if [".", ".."].contains(&text) {
+        return vec![format!("may not be '{text}'")];
+    }
+    let forbidden = ["/", "%"].into_iter().filter(|part| text.contains(part));
+    forbidden.map(|part| format!("may not contain '{part}'")).collect()
+}
+
 /// `[prefix/]name`: label and annotation keys, finalizers, condition types, resources.
 pub fn qualified_name(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -329,6 +338,11 @@ mod tests {
                 must not contain consecutive hyphens
                 must not begin or end with a hyphen"#]],
         );
+        check(path_segment("a/b%"), expect![[r#"
+            may not contain '/'
+            may not contain '%'"#]]);
+        check(path_segment("system:node"), expect![[r#""#]]);
+        check(path_segment(".."), expect!["may not be '..'"]);
         check(port_name("80"), expect!["must contain at least one letter (a-z)"]);
         check(
             config_key("a b"),

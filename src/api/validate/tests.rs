@@ -52,6 +52,10 @@ fn errors_read_as_kubernetes_prints_them() {
         (FieldError::forbidden("a", "why"), "a: Forbidden: why"),
         (FieldError::too_long("a", 3), "a: Too long: may not be more than 3 bytes"),
         (FieldError::too_many("a", 5, 3), "a: Too many: 5: must have at most 3 items"),
+        (
+            FieldError::invalid("a", &json!(["x", "y"]), "why"),
+            r#"a: Invalid value: []string{"x", "y"}: why"#,
+        ),
         (FieldError::not_found("a", &json!("x")), r#"a: Not found: "x""#),
     ] {
         assert_eq!(error.to_string(), text);
@@ -79,7 +83,7 @@ fn config_maps() {
     check(
         "configmaps",
         json!({"data": {"a": "x".repeat((1 << 20) + 1)}}),
-        expect![": Too long: may not be more than 1048576 bytes"],
+        expect!["[]: Too long: may not be more than 1048576 bytes"],
     );
     check("configmaps", json!({"data": {"a": "x".repeat(1 << 20)}}), expect![[r#""#]]);
     check(
@@ -223,7 +227,7 @@ fn nodes() {
             status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0
             status.capacity.pods: Invalid value: "1500m": must be an integer
             spec.podCIDRs[1]: Invalid value: "10.1.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
-            spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.1.0.0/33"]: may specify no more than one CIDR for each IP family
+            spec.podCIDRs: Invalid value: []string{"10.0.0.0/24", "10.1.0.0/33"}: may specify no more than one CIDR for each IP family
             spec.configSource: Forbidden: not implemented by this version of Joey"#]],
     );
     check_update(

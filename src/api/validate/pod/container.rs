@@ -211,7 +211,7 @@ fn host_ports<'a>(containers: impl Iterator<Item = Place<'a>>, errors: &mut Erro
             let text = |field: &str| port.value[field].as_str().unwrap_or_default();
             let key = format!("{}/{}/{number}", text("protocol"), text("hostIP"));
             if !taken.insert(key.clone()) {
-                errors.push(FieldError::duplicate(&host, &key.into()));
+                errors.push(FieldError::duplicate(host, &key.into()));
             }
         }
     }

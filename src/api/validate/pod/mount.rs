@@ -24,7 +24,7 @@ pub(super) fn mounts(container: &Place<'_>, volumes: &Volumes<'_>, errors: &mut 
         }
         let volume = volumes.get(own.text());
         if volume.is_none() {
-            errors.push(FieldError::not_found(&own, &own.text().into()));
+            errors.push(FieldError::not_found(own, &own.text().into()));
         }
         if !path.is_filled() {
             errors.push(path.required());

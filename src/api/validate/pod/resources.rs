@@ -111,7 +111,7 @@ pub(super) fn resize_policy(policies: &Place<'_>, restart_policy: &str, errors: 
         let resource = policy.value["resourceName"].as_str().unwrap_or_default();
         let restart = policy.value["restartPolicy"].as_str().unwrap_or_default();
         if seen.iter().any(|other| other == resource) {
-            errors.push(FieldError::duplicate(&policy, &resource.into()));
+            errors.push(FieldError::duplicate(policy, &resource.into()));
         }
         seen.push(resource.to_owned());
         for (value, supported) in

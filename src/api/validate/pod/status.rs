@@ -30,7 +30,7 @@ pub(in crate::api::validate) fn update_status(old: &Value, new: &Value) -> Error
     }
     not_negative(&status.child("observedGeneration"), &mut errors);
     let class = status.child("qosClass");
-    if !before["qosClass"].is_null() && *class.value != before["qosClass"] {
+    if class.is_set() && !before["qosClass"].is_null() && *class.value != before["qosClass"] {
         errors.push(class.invalid("field is immutable"));
     }
 

@@ -250,7 +250,7 @@ fn name_resolution() {
         "/spec/dnsConfig",
         json!({"nameservers": ["a", "1.1.1.1", "1.1.1.2", "::1"], "searches": ["a..b"], "options": [{}]}),
         expect![[r#"
-            spec.dnsConfig.nameservers: Invalid value: ["a","1.1.1.1","1.1.1.2","::1"]: must not have more than 3 nameservers
+            spec.dnsConfig.nameservers: Invalid value: []string{"a", "1.1.1.1", "1.1.1.2", "::1"}: must not have more than 3 nameservers
             spec.dnsConfig.nameservers[0]: Invalid value: "a": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
             spec.dnsConfig.searches[0]: Invalid value: "a..b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')
             spec.dnsConfig.options[0]: Required value: must not be empty"#]],
@@ -314,7 +314,7 @@ fn metadata() {
         "/metadata/finalizers",
         json!(["x", "orphan", "foregroundDeletion"]),
         expect![[r#"
-            metadata.finalizers: Invalid value: ["x","orphan","foregroundDeletion"]: finalizer orphan and foregroundDeletion cannot be both set
+            metadata.finalizers: Invalid value: []string{"x", "orphan", "foregroundDeletion"}: finalizer orphan and foregroundDeletion cannot be both set
             metadata.finalizers[0]: Invalid value: "x": name is neither a standard finalizer name nor is it fully qualified"#]],
     );
 }

@@ -338,9 +338,12 @@ mod tests {
                 must not contain consecutive hyphens
                 must not begin or end with a hyphen"#]],
         );
-        check(path_segment("a/b%"), expect![[r#"
+        check(
+            path_segment("a/b%"),
+            expect![[r#"
             may not contain '/'
-            may not contain '%'"#]]);
+            may not contain '%'"#]],
+        );
         check(path_segment("system:node"), expect![[r#""#]]);
         check(path_segment(".."), expect!["may not be '..'"]);
         check(port_name("80"), expect!["must contain at least one letter (a-z)"]);

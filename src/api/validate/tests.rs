@@ -336,3 +336,134 @@ fn each_fault_is_told_once() {
     );
     assert_eq!(errors.len(), 1, "{}", lines(errors));
 }
+
+mod anything {
+    //! Objects nobody would write: the shape of a pod with wrong types anywhere.
+
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use crate::api::{defaults, fields, table, validate};
+    use crate::model::time::Timestamp;
+
+    const KEYS: &[&str] = &[
+        "metadata",
+        "spec",
+        "status",
+        "data",
+        "type",
+        "name",
+        "namespace",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "containers",
+        "initContainers",
+        "ephemeralContainers",
+        "image",
+        "ports",
+        "containerPort",
+        "hostPort",
+        "env",
+        "valueFrom",
+        "fieldRef",
+        "fieldPath",
+        "envFrom",
+        "resourceFieldRef",
+        "divisor",
+        "resources",
+        "limits",
+        "requests",
+        "cpu",
+        "memory",
+        "volumes",
+        "volumeMounts",
+        "mountPath",
+        "subPath",
+        "emptyDir",
+        "sizeLimit",
+        "configMap",
+        "items",
+        "path",
+        "projected",
+        "sources",
+        "downwardAPI",
+        "securityContext",
+        "sysctls",
+        "seccompProfile",
+        "tolerations",
+        "key",
+        "effect",
+        "hostNetwork",
+        "dnsConfig",
+        "nameservers",
+        "livenessProbe",
+        "httpGet",
+        "port",
+        "containerStatuses",
+        "initContainerStatuses",
+        "state",
+        "terminated",
+        "conditions",
+        "podIPs",
+        "ip",
+        "taints",
+        "capacity",
+        "template",
+        "series",
+        "involvedObject",
+        "eventTime",
+        "stringData",
+    ];
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(|number| json!(number)),
+            "[a-z./%'\\[\\]-]{0,6}".prop_map(Value::from),
+            ".{0,3}".prop_map(Value::from),
+            Just(json!("1Gi")),
+        ];
+        leaf.prop_recursive(7, 120, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((prop::sample::select(KEYS), inner), 0..6).prop_map(
+                    |entries| {
+                        Value::Object(
+                            entries
+                                .into_iter()
+                                .map(|(key, value)| (key.to_owned(), value))
+                                .collect::<Map<_, _>>(),
+                        )
+                    }
+                ),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn is_judged_completed_and_printed_without_panic(spec in value(), metadata in value(), status in value()) {
+            let object = json!({"metadata": metadata, "spec": spec, "status": status, "data": spec});
+            let now = Timestamp::from_unix(0, 0);
+            for resource in [
+                "pods", "nodes", "namespaces", "configmaps", "secrets", "events", "events.events.k8s.io",
+                "leases.coordination.k8s.io", "services", "deployments.apps", "jobs.batch", "endpoints",
+            ] {
+                let mut completed = object.clone();
+                defaults::apply(resource, &mut completed);
+                let mut again = completed.clone();
+                defaults::apply(resource, &mut again);
+                prop_assert_eq!(&completed, &again, "{}", resource);
+                validate::create(resource, &completed);
+                validate::update(resource, &object, &completed);
+                validate::update_status(resource, &object, &completed);
+                table::render(resource, &[object.clone()], table::IncludeObject::Object, json!({}), now);
+                fields::get(resource, &object, "involvedObject.name");
+            }
+        }
+    }
+}

@@ -461,7 +461,7 @@ mod anything {
                 validate::create(resource, &completed);
                 validate::update(resource, &object, &completed);
                 validate::update_status(resource, &object, &completed);
-                table::render(resource, &[object.clone()], table::IncludeObject::Object, json!({}), now);
+                table::render(resource, std::slice::from_ref(&object), table::IncludeObject::Object, json!({}), now);
                 fields::get(resource, &object, "involvedObject.name");
             }
         }

@@ -3,9 +3,15 @@
 //! It decides in pure functions ([`compile`], [`lifecycle`], [`status`]) and acts through `runtime` and
 //! `net`; its only door to the state is a `kube::Client`.
 
+pub mod adopt;
 pub mod compile;
+mod credentials;
+pub mod events;
 pub mod lifecycle;
 pub mod pods;
+mod report;
+mod resolve;
 pub mod restart;
 pub mod serve;
 pub mod status;
+pub mod volume;

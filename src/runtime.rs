@@ -5,13 +5,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::plan::{ContainerPlan, ExecPlan, Exit, PodPlan, PodUid};
+use self::protocol::{Answer, Call};
+use self::zygote::Zygote;
 
+pub mod caps;
+mod adopt;
+mod enter;
 pub mod image;
+mod init;
+mod instance;
+mod launch;
+mod limits;
+mod link;
+mod logs;
+mod mounts;
 pub mod plan;
+mod privileges;
+mod program;
+mod protocol;
+mod rootfs;
+mod seccomp;
+mod session;
+mod shim;
+mod state;
+pub mod zygote;
 
 /// Where this instance keeps its things.
 #[derive(Debug, Clone)]
@@ -24,11 +48,15 @@ pub struct RuntimeConfig {
 
 /// The daemon's side of everything that runs. Clones share it.
 #[derive(Clone)]
-pub struct Runtime {}
+pub struct Runtime {
+    instance: Arc<instance::Instance>,
+}
 
 /// A handle to one pod's shim. Clones share it; dropping it changes nothing about the pod.
 #[derive(Clone)]
-pub struct Pod {}
+pub struct Pod {
+    link: Arc<link::Link>,
+}
 
 /// What a shim knows about its pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,13 +74,13 @@ pub enum ShimState {
     Lost,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerState {
     pub attempt: u32,
     pub phase: ContainerPhase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ContainerPhase {
     Running { pid: u32, started_at: crate::model::time::Timestamp },
     Exited(Exit),
@@ -101,73 +129,126 @@ pub trait SessionControl: Send + Sync {
 }
 
 impl Runtime {
-    /// Connects to the zygote made before tokio started; finds or makes the instance's cgroup.
-    pub async fn start(_config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        unimplemented!()
+    /// Takes over the zygote made before tokio started; finds or makes the instance's cgroup.
+    pub async fn start(config: RuntimeConfig, zygote: Zygote) -> Result<Runtime, RuntimeError> {
+        let instance = Arc::new(instance::Instance::open(config, zygote)?);
+        Ok(Runtime { instance })
     }
 
     /// cgroup v2 controllers that may be used for pods (`cpu`, `memory`, `pids`, `io` …).
     pub fn controllers(&self) -> &BTreeSet<String> {
-        unimplemented!()
+        self.instance.controllers()
     }
 
     /// Creates the pod's surroundings and its shim; the plan is on disk before the shim exists.
-    pub async fn launch(&self, _plan: &PodPlan) -> Result<Pod, RuntimeError> {
-        unimplemented!()
+    pub async fn launch(&self, plan: &PodPlan) -> Result<Pod, RuntimeError> {
+        let link = instance::launch(&self.instance, plan).await?;
+        Ok(Pod { link })
     }
 
     /// Finds the pods of this instance that exist from before, alive or not.
     pub async fn adopt(&self) -> Result<Vec<Found>, RuntimeError> {
-        unimplemented!()
+        adopt::adopt(&self.instance).await
+    }
+
+    /// Removes the instance's own cgroup. Fails while pods exist.
+    pub async fn remove_cgroup(&self) -> Result<(), RuntimeError> {
+        self.instance.remove_cgroup()
     }
 }
 
 impl Pod {
     pub fn uid(&self) -> &PodUid {
-        unimplemented!()
+        self.link.uid()
     }
 
     /// The current state, and every later one (level-triggered; intermediate states may be skipped).
     pub fn state(&self) -> watch::Receiver<PodState> {
-        unimplemented!()
+        self.link.state()
     }
 
     /// Starts a container; returns once its process has passed `execve`, or says why it cannot.
-    pub async fn start(&self, _plan: &ContainerPlan) -> Result<ContainerState, RuntimeError> {
-        unimplemented!()
+    pub async fn start(&self, plan: &ContainerPlan) -> Result<ContainerState, RuntimeError> {
+        let reply = self.link.ask(Call::Start(Box::new(plan.clone()))).await?;
+        match reply.answer {
+            Answer::Started(state) => Ok(state),
+            Answer::Done | Answer::Streams { .. } => Err(RuntimeError::unexpected("start")),
+        }
     }
 
     /// Sends a signal to the container's first process.
-    pub async fn signal(&self, _container: &str, _signal: i32) -> Result<(), RuntimeError> {
-        unimplemented!()
+    pub async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
+        self.link.ask(Call::Signal { container: container.to_owned(), signal }).await.map(drop)
     }
 
     /// Kills every process of the container.
-    pub async fn kill(&self, _container: &str) -> Result<(), RuntimeError> {
-        unimplemented!()
+    pub async fn kill(&self, container: &str) -> Result<(), RuntimeError> {
+        self.link.ask(Call::Kill { container: container.to_owned() }).await.map(drop)
+    }
+
+    /// Stops every process of the container in its tracks, or lets it go on.
+    pub async fn freeze(&self, container: &str, frozen: bool) -> Result<(), RuntimeError> {
+        self.link.ask(Call::Freeze { container: container.to_owned(), frozen }).await.map(drop)
     }
 
     /// Runs a further process in the container.
-    pub async fn exec(&self, _plan: &ExecPlan) -> Result<Session, RuntimeError> {
-        unimplemented!()
+    pub async fn exec(&self, plan: &ExecPlan) -> Result<Session, RuntimeError> {
+        let mut reply = self.link.ask(Call::Exec(Box::new(plan.clone()))).await?;
+        let ended = reply.ended.take().ok_or(RuntimeError::unexpected("exec"))?;
+        session::exec(reply, ended)
     }
 
     /// Joins the streams of the container's first process.
-    pub async fn attach(&self, _container: &str, _stdin: bool) -> Result<Session, RuntimeError> {
-        unimplemented!()
+    pub async fn attach(&self, container: &str, stdin: bool) -> Result<Session, RuntimeError> {
+        let container = container.to_owned();
+        let reply = self.link.ask(Call::Attach { container: container.clone(), stdin }).await?;
+        session::attach(reply, stdin, container, self.state())
     }
 
     /// Forgets an exited container's scratch directory (not its logs).
     pub async fn remove_container(
         &self,
-        _container: &str,
-        _attempt: u32,
+        container: &str,
+        attempt: u32,
     ) -> Result<(), RuntimeError> {
-        unimplemented!()
+        self.link.remove_container(container, attempt).await
     }
 
     /// Kills what is left, ends the shim, removes cgroups and run-time state. Idempotent.
     pub async fn remove(&self) -> Result<(), RuntimeError> {
-        unimplemented!()
+        self.link.remove().await
+    }
+}
+
+impl RuntimeError {
+    fn step(step: &'static str, reason: impl std::fmt::Display) -> RuntimeError {
+        RuntimeError::Step { step, reason: reason.to_string() }
+    }
+
+    fn unexpected(step: &'static str) -> RuntimeError {
+        RuntimeError::step(step, "the shim answered something else")
+    }
+}
+
+/// Takes over when this process was started in another role than the daemon's. `main` calls it before
+/// anything else: the zygote must never have a second thread.
+pub fn dispatch() -> Option<ExitCode> {
+    let role = std::env::args_os().next()?;
+    (role == zygote::ROLE).then(zygote::run)
+}
+
+/// The failure of one step of ours.
+fn failed(step: &'static str, reason: impl std::fmt::Display) -> protocol::Failure {
+    protocol::Failure::Step { step: step.to_owned(), reason: reason.to_string() }
+}
+
+/// Names the step in which an error happened.
+trait At<T> {
+    fn at(self, step: &'static str) -> Result<T, protocol::Failure>;
+}
+
+impl<T, E: std::fmt::Display> At<T> for Result<T, E> {
+    fn at(self, step: &'static str) -> Result<T, protocol::Failure> {
+        self.map_err(|error| failed(step, error))
     }
 }

@@ -1,5 +1,17 @@
 //! The kernel, one system call a function, no policy. The only place where `unsafe` may stand.
 
+pub mod bpf;
+pub mod cgroup;
 pub mod clock;
+pub mod files;
+pub mod image_of_self;
+pub mod mount;
+pub mod netns;
 pub mod notify;
-pub mod ready;
+pub mod pidfd;
+pub mod process;
+pub mod pty;
+pub mod readiness;
+pub mod seccomp;
+pub mod socket;
+pub mod spawn;

@@ -85,6 +85,8 @@ pub struct PodState {
     pub shim: Shim,
     /// Init containers and containers by name; the same names as in [`Want`].
     pub containers: BTreeMap<String, Container>,
+    /// After the loss of the pod's surroundings (a reboot): attempts of init containers that no longer count.
+    pub stale_init: BTreeMap<String, u32>,
     /// Set once, never taken back.
     pub outcome: Option<Outcome>,
     /// While a concluded pod comes down: when what still runs is killed.
@@ -260,13 +262,17 @@ pub fn initialized(state: &PodState, want: &Want) -> bool {
         .containers
         .iter()
         .any(|name| state.containers.get(name).is_some_and(|c| c.run != Run::Idle));
-    any_started
-        || want.init.iter().all(|name| {
-            state
-                .containers
-                .get(name)
-                .is_some_and(|c| matches!(&c.run, Run::Ended(ended) if ended.exit_code == 0))
-        })
+    (any_started && state.stale_init.is_empty())
+        || want.init.iter().all(|name| has_succeeded(state, name))
+}
+
+/// The init container's run counts and ended well.
+pub fn has_succeeded(state: &PodState, name: &str) -> bool {
+    let counts = |attempt: u32| state.stale_init.get(name).is_none_or(|stale| attempt > *stale);
+    let container = state.containers.get(name);
+    container.is_some_and(
+        |c| matches!(&c.run, Run::Ended(ended) if ended.exit_code == 0 && counts(ended.attempt)),
+    )
 }
 
 impl Container {
@@ -335,14 +341,16 @@ fn come_up(state: &PodState, want: &Want, now: Timestamp) -> Next {
     }
     if !initialized(state, want) {
         // The first that has not succeeded is the only one that may run.
-        return want
-            .init
-            .iter()
-            .filter_map(|name| Some((name, state.containers.get(name)?)))
-            .find(|(_, c)| !matches!(&c.run, Run::Ended(ended) if ended.exit_code == 0))
-            .map_or(Next::Settled, |(name, c)| {
-                container_next(name, c, init_policy(want.restart), now)
-            });
+        let name = want.init.iter().find(|name| !has_succeeded(state, name));
+        return name.and_then(|name| Some((name, state.containers.get(name)?))).map_or(
+            Next::Settled,
+            |(name, c)| match (&c.run, state.stale_init.get(name)) {
+                (Run::Ended(ended), Some(stale)) if ended.attempt <= *stale => {
+                    container_next(name, c, RestartPolicy::Always, now)
+                }
+                _ => container_next(name, c, init_policy(want.restart), now),
+            },
+        );
     }
     want.containers
         .iter()

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::model::time::Timestamp;
 use crate::node::lifecycle::{
     Container, EndReason, Ended, ImageState, MissingReason, Outcome, PodState, RestartPolicy, Run,
-    Shim, Want, init_policy, initialized, restarts,
+    Shim, Want, has_succeeded, init_policy, initialized, restarts,
 };
 use crate::node::restart::go_seconds;
 
@@ -349,21 +349,16 @@ fn conditions(
         _ => None,
     };
     let sandbox = facts.state.shim == Shim::Alive;
-    let incomplete: Vec<&str> =
-        match initialized(facts.state, facts.want) {
-            true => Vec::new(),
-            false => facts
-                .want
-                .init
-                .iter()
-                .filter(|name| {
-                    !facts.state.containers.get(*name).is_some_and(
-                        |c| matches!(&c.run, Run::Ended(ended) if ended.exit_code == 0),
-                    )
-                })
-                .map(String::as_str)
-                .collect(),
-        };
+    let incomplete: Vec<&str> = match initialized(facts.state, facts.want) {
+        true => Vec::new(),
+        false => facts
+            .want
+            .init
+            .iter()
+            .filter(|name| !has_succeeded(facts.state, name))
+            .map(String::as_str)
+            .collect(),
+    };
     let unready: Vec<&str> =
         statuses.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
     let initialized = match (incomplete.is_empty(), finished) {

@@ -25,7 +25,7 @@ pub struct ResourceDefaults {
 }
 
 /// The value of `fieldRef.fieldPath`.
-pub(super) fn field(pod: &core::Pod, path: &str, addresses: &Addresses) -> Result<String, Refusal> {
+pub fn field(pod: &core::Pod, path: &str, addresses: &Addresses) -> Result<String, Refusal> {
     let metadata = &pod.metadata;
     let spec = pod.spec.as_ref();
     let join = |list: &[IpAddr]| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
@@ -56,7 +56,7 @@ pub(super) fn field(pod: &core::Pod, path: &str, addresses: &Addresses) -> Resul
 }
 
 /// The value of `resourceFieldRef`, divided and rounded up as Kubernetes does.
-pub(super) fn resource(
+pub fn resource(
     pod: &core::Pod,
     own: Option<&core::Container>,
     selector: &core::ResourceFieldSelector,

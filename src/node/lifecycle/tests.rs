@@ -33,6 +33,7 @@ fn fresh(want: &Want) -> PodState {
             .chain(&want.containers)
             .map(|name| (name.clone(), Container::default()))
             .collect(),
+        stale_init: BTreeMap::new(),
         outcome: None,
         concluded_stop_by: None,
         setback_until: None,
@@ -102,6 +103,18 @@ fn containers_wait_for_init_containers_and_these_for_each_other() {
 fn init_containers_do_not_run_again_once_a_container_was_started() {
     let want = want(&["i"], &["a"], RestartPolicy::Always);
     let state = up(&want, &[("i", ended(0, 1, at(0))), ("a", ended(0, 1, at(0)))]);
+    assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Start("a".into())));
+}
+
+#[test]
+fn init_containers_run_again_after_a_reboot_before_anything_else() {
+    let want = want(&["i"], &["a"], RestartPolicy::Always);
+    let mut state = up(&want, &[("i", ended(0, 0, at(0))), ("a", ended(0, 137, at(0)))]);
+    state.stale_init = [("i".to_owned(), 0)].into();
+    assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Start("i".into())));
+    state.containers.get_mut("i").unwrap().run = running(1);
+    assert_eq!(next(&state, &want, at(1)), Next::Settled);
+    state.containers.get_mut("i").unwrap().run = ended(1, 0, at(1));
     assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Start("a".into())));
 }
 

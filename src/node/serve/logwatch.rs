@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::sys::ready;
+use crate::sys::readiness;
 
 struct Directory {
     readers: usize,
@@ -40,7 +40,7 @@ impl LogWatch {
     pub fn new() -> io::Result<LogWatch> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let watch = LogWatch {
-            readiness: Arc::new(ready::watch(&inotify)?),
+            readiness: Arc::new(readiness::watch(inotify.as_fd().try_clone_to_owned()?)?),
             inotify: Arc::new(inotify),
             directories: Arc::default(),
         };

@@ -47,6 +47,7 @@ impl Scene {
                     .chain(mains)
                     .map(|n| ((*n).to_owned(), Container::default()))
                     .collect(),
+                stale_init: BTreeMap::new(),
                 outcome: None,
                 concluded_stop_by: None,
                 setback_until: None,

@@ -1,0 +1,66 @@
+//! Limits as writes to cgroup v2 files. It decides nothing and touches no file.
+
+use super::plan::Limits;
+
+/// One value for one file, and the controller that provides the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub controller: &'static str,
+    pub file: &'static str,
+    pub value: String,
+    /// A file that may be absent without the limit being weaker (no swap accounting, older kernel).
+    pub optional: bool,
+}
+
+/// Everything to write, in order.
+pub fn writes(limits: &Limits) -> Vec<Write> {
+    let mut all = Vec::new();
+    let mut write = |controller, file, value: String, optional| {
+        all.push(Write { controller, file, value, optional });
+    };
+    if let Some(weight) = limits.cpu_weight {
+        write("cpu", "cpu.weight", weight.clamp(1, 10_000).to_string(), false);
+    }
+    if let Some(max) = limits.cpu_max {
+        write("cpu", "cpu.max", format!("{} {}", max.quota_us, max.period_us), false);
+    }
+    if let Some(bytes) = limits.memory_max_bytes {
+        write("memory", "memory.swap.max", "0".to_owned(), true);
+        write("memory", "memory.oom.group", "1".to_owned(), true);
+        write("memory", "memory.max", bytes.to_string(), false);
+    }
+    if let Some(pids) = limits.pids_max {
+        write("pids", "pids.max", pids.to_string(), false);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::plan::CpuMax;
+
+    fn text(limits: &Limits) -> String {
+        writes(limits).iter().map(|w| format!("{}={};", w.file, w.value)).collect()
+    }
+
+    #[test]
+    fn nothing_asked_writes_nothing() {
+        assert_eq!(text(&Limits::default()), "");
+    }
+
+    #[test]
+    fn memory_limit_forbids_swap_before_it_applies() {
+        let limits = Limits {
+            cpu_weight: Some(79),
+            cpu_max: Some(CpuMax { quota_us: 50_000, period_us: 100_000 }),
+            memory_max_bytes: Some(64 << 20),
+            pids_max: Some(1024),
+        };
+        assert_eq!(
+            text(&limits),
+            "cpu.weight=79;cpu.max=50000 100000;memory.swap.max=0;memory.oom.group=1;\
+             memory.max=67108864;pids.max=1024;"
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! The runtime against the real kernel: each test re-executes itself in fresh mount and network namespaces.
+//!
+//! Speaks enough of libtest's command line for `cargo test` and nextest. The payload of containers is
+//! busybox, and this very program as `/probe`.
+
+use std::process::{Command, ExitCode};
+
+mod containers;
+mod pods;
+mod probe;
+mod scene;
+mod security;
+mod streams;
+
+use scene::Test;
+
+fn main() -> ExitCode {
+    if let Some(code) = joey::runtime::dispatch() {
+        return code;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["probe", probe @ ..] => probe::run(probe),
+        ["--inside", name] => match all().find(|test| test.name == *name) {
+            Some(test) => scene::run(&test),
+            None => ExitCode::FAILURE,
+        },
+        ["--list", ..] => {
+            if !words.contains(&"--ignored") {
+                all().for_each(|test| println!("{}: test", test.name));
+            }
+            ExitCode::SUCCESS
+        }
+        _ => run_selected(&words),
+    }
+}
+
+fn all() -> impl Iterator<Item = Test> {
+    [containers::TESTS, security::TESTS, streams::TESTS, pods::TESTS].into_iter().flatten().copied()
+}
+
+fn run_selected(words: &[&str]) -> ExitCode {
+    if !rustix::process::geteuid().is_root() {
+        if std::env::var_os("REQUIRE_ROOT").is_some() {
+            eprintln!("runtime tests need root");
+            return ExitCode::FAILURE;
+        }
+        println!("runtime tests SKIPPED: they need root");
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let is_exact = words.contains(&"--exact");
+    let is_selected = |name: &str| {
+        filters.is_empty()
+            || filters.iter().any(|f| if is_exact { **f == name } else { name.contains(**f) })
+    };
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut failed = Vec::new();
+    for test in all().filter(|test| is_selected(test.name)) {
+        let status = Command::new(&program).args(["--inside", test.name]).status();
+        let passed = status.is_ok_and(|status| status.success());
+        println!("test {} ... {}", test.name, if passed { "ok" } else { "FAILED" });
+        if !passed {
+            failed.push(test.name);
+        }
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

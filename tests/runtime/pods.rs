@@ -1,0 +1,2 @@
+//! pods
+crate::tests![];

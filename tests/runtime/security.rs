@@ -1,0 +1,2 @@
+//! security
+crate::tests![];

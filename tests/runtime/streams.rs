@@ -1,0 +1,2 @@
+//! streams
+crate::tests![];

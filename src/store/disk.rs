@@ -47,11 +47,7 @@ struct Aside {
 
 impl<B: StorageBackend> FailStop<B> {
     pub(super) fn new(disk: B, failure: Failure) -> FailStop<B> {
-        FailStop {
-            disk,
-            failure,
-            aside: Mutex::default(),
-        }
+        FailStop { disk, failure, aside: Mutex::default() }
     }
 
     /// Does `effect` on a disk that has not failed; otherwise, and when it fails now, `instead`.
@@ -98,11 +94,7 @@ impl<B: StorageBackend> StorageBackend for FailStop<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.attempt(
-            "resize",
-            |disk| disk.set_len(len),
-            |aside| aside.length = Some(len),
-        );
+        self.attempt("resize", |disk| disk.set_len(len), |aside| aside.length = Some(len));
         Ok(())
     }
 

@@ -28,19 +28,11 @@ fn scope(resource: &str, namespace: &str) -> Scope {
 }
 
 fn put(key: ObjectKey, when: Precondition, value: &str) -> Change {
-    Change {
-        key,
-        when,
-        op: Op::Put(Bytes::copy_from_slice(value.as_bytes())),
-    }
+    Change { key, when, op: Op::Put(Bytes::copy_from_slice(value.as_bytes())) }
 }
 
 fn delete(key: ObjectKey, when: Precondition) -> Change {
-    Change {
-        key,
-        when,
-        op: Op::Delete,
-    }
+    Change { key, when, op: Op::Delete }
 }
 
 async fn write(store: &Store, name: &str, value: &str) -> Revision {
@@ -52,14 +44,8 @@ async fn write(store: &Store, name: &str, value: &str) -> Revision {
 
 fn small(events: u64, queue: usize) -> Store {
     let limits = Limits {
-        log: compact::Retention {
-            events,
-            bytes: u64::MAX,
-        },
-        queue: watch::QueueLimits {
-            events: queue,
-            bytes: usize::MAX,
-        },
+        log: compact::Retention { events, bytes: u64::MAX },
+        queue: watch::QueueLimits { events: queue, bytes: usize::MAX },
         ..Limits::default()
     };
     Store::start(InMemoryBackend::new(), limits).expect("memory does not fail")
@@ -120,14 +106,8 @@ async fn preconditions_decide_over_each_commit() {
         ),
         (delete(pod("b"), Precondition::Any), Refused::Missing),
         (delete(pod("b"), Precondition::Absent), Refused::Missing),
-        (
-            put(pod("a"), Precondition::At(first), "x"),
-            Refused::Conflict { current: second },
-        ),
-        (
-            delete(pod("a"), Precondition::At(first)),
-            Refused::Conflict { current: second },
-        ),
+        (put(pod("a"), Precondition::At(first), "x"), Refused::Conflict { current: second }),
+        (delete(pod("a"), Precondition::At(first)), Refused::Conflict { current: second }),
     ] {
         assert_eq!(
             refused(commit(change.clone()).await),
@@ -228,13 +208,8 @@ async fn the_past_can_be_listed_until_it_is_compacted() {
     let then = write(&store, "b", "1").await;
     write(&store, "a", "2").await;
     write(&store, "c", "1").await;
-    store
-        .commit(vec![delete(pod("b"), Precondition::Any)])
-        .await
-        .expect("deletes");
-    let past = store
-        .list(&scope, None, 0, Some(then))
-        .expect("is in the log");
+    store.commit(vec![delete(pod("b"), Precondition::Any)]).await.expect("deletes");
+    let past = store.list(&scope, None, 0, Some(then)).expect("is in the log");
     assert_eq!(names(&past), ["pods/default/a=1", "pods/default/b=1"]);
     assert_eq!((past.revision, past.items[1].revision), (then, then));
     let page = store

@@ -86,10 +86,7 @@ impl Hub {
     pub(super) fn new(snapshot: Snapshot, limits: QueueLimits) -> Hub {
         Hub {
             snapshot: ArcSwap::from_pointee(snapshot),
-            state: Mutex::new(State {
-                subscribers: HashMap::new(),
-                is_closed: false,
-            }),
+            state: Mutex::new(State { subscribers: HashMap::new(), is_closed: false }),
             limits,
         }
     }
@@ -140,10 +137,7 @@ impl Hub {
         let newest = snapshot.head().revision;
         let subscriber = Arc::new(Subscriber {
             scope: scope.clone(),
-            queue: Mutex::new(Queue {
-                is_closed: state.is_closed,
-                ..Queue::default()
-            }),
+            queue: Mutex::new(Queue { is_closed: state.is_closed, ..Queue::default() }),
             fed: Notify::new(),
         });
         let neighbours = state.subscribers.entry(scope.resource.clone());
@@ -188,15 +182,12 @@ impl Subscriber {
             queue.is_overflowed = true;
             return;
         }
-        let is_last = !commit[index + 1..]
-            .iter()
-            .any(|later| self.scope.holds(later));
+        let is_last = !commit[index + 1..].iter().any(|later| self.scope.holds(later));
         let position = if is_last { u32::MAX } else { index as u32 };
         queue.bytes += bytes;
-        queue.events.push_back(Queued {
-            done: (event.revision.get(), position),
-            event: event.clone(),
-        });
+        queue
+            .events
+            .push_back(Queued { done: (event.revision.get(), position), event: event.clone() });
         drop(queue);
         self.fed.notify_one();
     }
@@ -333,10 +324,7 @@ impl Watch {
         while let Some((position, event)) = later.next() {
             let is_last = later.peek().is_none_or(|(next, _)| next.0 != position.0);
             let index = if is_last { u32::MAX } else { position.1 };
-            self.replayed.push_back(Queued {
-                done: (position.0, index),
-                event,
-            });
+            self.replayed.push_back(Queued { done: (position.0, index), event });
         }
         if self.replayed.is_empty() {
             self.done = (stretch.through.get(), u32::MAX);

@@ -394,6 +394,7 @@ impl Shim {
         while index < self.containers.len() {
             match self.containers[index].take_progress() {
                 Progress::None => index += 1,
+                // Asked again at once: it may have ended already.
                 Progress::Started(asker, state) => {
                     self.states.insert(self.containers[index].name().to_owned(), state.clone());
                     changed = true;
@@ -418,9 +419,9 @@ impl Shim {
         while index < self.sessions.len() {
             match self.sessions[index].take_progress() {
                 session::Progress::None => index += 1,
+                // Asked again at once: it may have ended already.
                 session::Progress::Started(asker, answer, descriptors) => {
                     self.reply(asker, Ok(answer), descriptors);
-                    index += 1;
                 }
                 session::Progress::Failed(asker, failure) => {
                     self.sessions.swap_remove(index);

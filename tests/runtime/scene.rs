@@ -182,11 +182,6 @@ impl Scene {
         Outcome { exit, text: text(plan) }
     }
 
-    /// What a shell script prints, standard error included.
-    pub async fn output(&self, script: &str) -> String {
-        self.outcome(&self.script(script)).await.text
-    }
-
     /// Why a container cannot run.
     pub async fn refusal(&self, plan: &ContainerPlan) -> String {
         let pod = self.pod().await;

@@ -47,7 +47,7 @@ pub struct Scene {
 
 /// Runs one test in this process, which is the test's own.
 pub fn run(test: &Test) -> ExitCode {
-    let place = std::env::temp_dir().join(format!("joey-runtime-{}", std::process::id()));
+    let place = std::env::temp_dir().join(format!("joey-runtime-test-in-{}", std::process::id()));
     fs::create_dir_all(&place).unwrap();
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
         .unwrap();

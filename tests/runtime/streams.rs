@@ -189,7 +189,7 @@ async fn container_with_terminal_can_be_attached(scene: Scene) {
     session.stdin.as_mut().unwrap().write_all(b"again\n\x04").await.unwrap();
     read_until(session.stdout.as_mut().unwrap(), "got again\r\n").await;
     assert_eq!(session.control.wait().await.unwrap(), 0);
-    assert!(text(&plan).starts_with("/dev/pts/0\r\nconsole\r\n"), "{:?}", text(&plan));
+    assert!(text(&plan).starts_with("/dev/pts/0\nconsole\n"), "{:?}", text(&plan));
 }
 
 async fn a_client_that_does_not_read_is_dropped_and_the_container_goes_on(scene: Scene) {

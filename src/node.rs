@@ -7,7 +7,6 @@ pub mod adopt;
 pub mod agent;
 pub mod compile;
 mod credentials;
-pub mod events;
 pub mod lifecycle;
 pub mod pods;
 pub mod register;

@@ -17,11 +17,11 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::Recorder;
 use crate::net::Network;
 use crate::node::adopt::{self, Fate};
 use crate::node::compile::dns::ClusterDns;
 use crate::node::compile::{NodeFacts, PodPaths};
-use crate::node::events::Recorder;
 use crate::node::pods::Pods;
 use crate::node::register::{self, host};
 use crate::node::volume;

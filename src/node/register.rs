@@ -13,9 +13,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::events::{Kind, Note};
 use crate::model::time::Timestamp;
 use crate::node::agent::NodeConfig;
-use crate::node::events::{Kind, Note};
 use crate::node::worker::Shared;
 use crate::sys::clock;
 

@@ -14,11 +14,11 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::{Kind, Note, Recorder, about_pod};
 use crate::model::time::Timestamp;
 use crate::net::{Attached, Network};
 use crate::node::adopt;
 use crate::node::compile::{NodeFacts, PodPaths};
-use crate::node::events::{Kind, Note, Recorder, about_pod};
 use crate::node::lifecycle::{
     self, Container, EndReason, Ended, ImageState, MissingReason, Next, PodState, Run, Shim, Want,
 };

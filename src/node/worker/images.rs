@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::Worker;
+use crate::events::Kind;
 use crate::model::time::Timestamp;
-use crate::node::events::Kind;
 use crate::node::lifecycle::{ImageState, MissingImage, MissingReason};
 use crate::node::resolve;
 use crate::runtime::image::{Image, ImageError};

@@ -6,8 +6,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::{fs, io};
 
 use super::Worker;
+use crate::events::Kind;
 use crate::node::compile::{self, Compiled, ContainerFacts, PodPaths, Refusal, used_image};
-use crate::node::events::Kind;
 use crate::node::lifecycle::{EndReason, Ended, ImageState, Refused, Run};
 use crate::node::{resolve, volume};
 use crate::runtime::plan::ContainerPlan;

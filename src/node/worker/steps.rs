@@ -10,10 +10,10 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::Worker;
+use crate::events::Kind;
 use crate::net::{HostPort, NetError, Protocol};
 use crate::node::compile::downward::{Addresses, ResourceDefaults};
 use crate::node::compile::{self, ObjectFacts, pod_files};
-use crate::node::events::Kind;
 use crate::node::lifecycle::{Outcome, Run, Shim, Step, Want};
 use crate::node::resolve;
 use crate::node::volume::{self, payload};

@@ -64,7 +64,7 @@ impl Terminal {
     }
 }
 
-/// Ages become AGE, runs of spaces one; newer kubectls say where a deleted object was.
+/// Ages become AGE, runs of spaces one, empty lines none; newer kubectls say where a deleted object was.
 fn mask(text: &str) -> String {
     let line = |line: &str| -> String {
         let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| {
@@ -79,7 +79,7 @@ fn mask(text: &str) -> String {
             None => line,
         }
     };
-    text.lines().map(|text| line(text) + "\n").collect()
+    text.lines().filter(|text| !text.is_empty()).map(|text| line(text) + "\n").collect()
 }
 
 const POD: &str = "apiVersion: v1
@@ -145,16 +145,16 @@ async fn a_manifest_is_applied_shown_changed_and_deleted() {
         expect![[r#"
             KIND: Pod
             VERSION: v1
-
             FIELD: restartPolicy <string>
-
-
+            ENUM:
+            Always
+            Never
+            OnFailure
             DESCRIPTION:
             Restart policy for all containers within the pod. One of Always, OnFailure,
             Never. In some contexts, only a subset of those values may be permitted.
             Default to Always. More info:
             https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
-
 
         "#]],
     )
@@ -281,10 +281,8 @@ async fn every_way_to_make_and_change_an_object_works() {
         NAME DATA AGE
         configmap/c 2 AGE
         configmap/kube-root-ca.crt 1 AGE
-
         NAME TYPE DATA AGE
         secret/s Opaque 1 AGE
-
         NAME SECRETS AGE
         serviceaccount/default 0 AGE
         serviceaccount/sa 0 AGE

@@ -35,6 +35,7 @@ mod seccomp;
 mod session;
 mod shim;
 mod state;
+pub mod user;
 pub mod zygote;
 
 /// Where this instance keeps its things.

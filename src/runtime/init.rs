@@ -271,12 +271,14 @@ fn cwd_failure(process: &ProcessPlan, error: &io::Error) -> Failure {
 
 /// No core files (they would hold secrets); room for descriptors as container runtimes give it.
 pub fn set_limits() {
-    const DESCRIPTORS: u64 = 1 << 20;
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit { current: Some(DESCRIPTORS), maximum: Some(DESCRIPTORS) };
-    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
+    const SOFT: u64 = 1 << 16;
+    const HARD: u64 = 1 << 20;
+    let wanted = Rlimit { current: Some(SOFT), maximum: Some(HARD) };
+    if rustix::process::setrlimit(Resource::Nofile, wanted).is_err() {
         // Not permitted to raise the hard limit: the host's own is what there is.
-        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+        let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+        let current = Some(maximum.map_or(SOFT, |hard| hard.min(SOFT)));
+        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);

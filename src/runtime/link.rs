@@ -100,7 +100,13 @@ impl Link {
 
     pub async fn remove(&self) -> Result<(), RuntimeError> {
         // A shim that is lost or stuck is killed with the rest below.
-        let _ = tokio::time::timeout(SHUTDOWN, self.ask(Call::Shutdown)).await;
+        let _ = tokio::time::timeout(SHUTDOWN, async {
+            // The task ends once the shim's process has: then its group is empty already.
+            if self.ask(Call::Shutdown).await.is_ok() {
+                self.questions.closed().await;
+            }
+        })
+        .await;
         let (instance, cgroup, directory) =
             (self.instance.clone(), self.cgroup.clone(), self.directory.clone());
         blocking(move || instance.destroy(&cgroup, &directory)).await
@@ -125,6 +131,7 @@ pub async fn connect(
         state: state.clone(),
         next_id: 1,
         pending: HashMap::new(),
+        starting: HashMap::new(),
         sessions: HashMap::new(),
         is_ending: false,
     };
@@ -290,6 +297,8 @@ struct Task {
     state: watch::Sender<PodState>,
     next_id: u64,
     pending: HashMap<u64, oneshot::Sender<Result<Reply, RuntimeError>>>,
+    /// Containers that are being started, by request.
+    starting: HashMap<u64, String>,
     sessions: HashMap<u64, (watch::Sender<Option<i32>>, watch::Receiver<Option<i32>>)>,
     is_ending: bool,
 }
@@ -312,6 +321,7 @@ impl Task {
                 Stop::Gone => break,
                 Stop::Broken => {
                     self.pending.clear();
+                    self.starting.clear();
                     self.sessions.clear();
                     let gone = tokio::time::timeout(Duration::from_millis(500), self.shim.pidfd.readable());
                     if gone.await.is_ok() {
@@ -367,8 +377,15 @@ impl Task {
             Call::Exec(_) => {
                 self.sessions.insert(id, watch::channel(None));
             }
+            Call::Start(ref plan) => {
+                self.starting.insert(id, plan.name.clone());
+            }
             Call::Shutdown => self.is_ending = true,
-            _ => {}
+            Call::Signal { .. }
+            | Call::Kill { .. }
+            | Call::Freeze { .. }
+            | Call::Attach { .. }
+            | Call::Forget { .. } => {}
         }
         self.pending.insert(id, question.answer);
         let request = Request { id, call: question.call };
@@ -393,12 +410,27 @@ impl Task {
         }
     }
 
+    /// The reply may come before the state that holds the same: whoever starts a container sees it at once.
+    fn note_start(&mut self, name: String, started: &ContainerState) {
+        self.state.send_if_modified(|state| {
+            let known = state.containers.get(&name);
+            let is_newer = known.is_none_or(|known| known.attempt < started.attempt);
+            if is_newer {
+                state.containers.insert(name, started.clone());
+            }
+            is_newer
+        });
+    }
+
     fn resolve(&mut self, id: u64, outcome: Result<Answer, Failure>, descriptors: usize) {
         let inbox = &mut self.shim.inbox;
         let descriptors: Vec<OwnedFd> =
             inbox.descriptors.drain(..descriptors.min(inbox.descriptors.len())).collect();
         if outcome.is_err() {
             self.sessions.remove(&id);
+        }
+        if let (Some(name), Ok(Answer::Started(started))) = (self.starting.remove(&id), &outcome) {
+            self.note_start(name, started);
         }
         let ended = self.sessions.get(&id).map(|(_, ended)| ended.clone());
         if let Some(answer) = self.pending.remove(&id) {

@@ -28,7 +28,7 @@ const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const PROC_MAGIC: i64 = 0x9fa0;
 
 /// Paths below /proc and /sys that tell or change too much of the host: hidden.
-const MASKED: [&str; 15] = [
+const MASKED: [&str; 13] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
@@ -40,10 +40,8 @@ const MASKED: [&str; 15] = [
     "proc/scsi",
     "proc/timer_list",
     "proc/timer_stats",
-    "sys/dev/block",
     "sys/devices/virtual/powercap",
     "sys/firmware",
-    "sys/fs/selinux",
 ];
 
 /// Paths that stay visible and cannot be written.
@@ -192,18 +190,17 @@ fn mask(
         .at("mask")?;
     // A detached mount cannot be copied before Linux 6.15, so the first directory gets the original.
     let mut first = Some(&nothing);
-    let split = |path: &'static str| -> (BorrowedFd<'_>, &'static str) {
-        match path.split_once('/') {
-            Some(("proc", rest)) => (proc.as_fd(), rest),
-            Some((_, rest)) => (sys.as_fd(), rest),
-            None => (sys.as_fd(), path),
-        }
+    let base_of = |path: &str| match path.starts_with("proc/") {
+        true => proc.as_fd(),
+        false => sys.as_fd(),
     };
     let is_wanted = |path: &&&str| mask_proc || !path.starts_with("proc/");
-    for path in MASKED.iter().filter(is_wanted) {
+    let throttles = thermal_throttles(sys.as_fd());
+    let masked = MASKED.iter().filter(is_wanted).copied();
+    for path in masked.chain(throttles.iter().map(String::as_str)) {
         let name = |error: io::Error| failed("mask", format!("/{path}: {error}"));
-        let (base, rest) = split(path);
-        let Some(target) = kernel_path(base, rest).map_err(name)? else {
+        let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
+        let Some(target) = kernel_path(base_of(path), rest).map_err(name)? else {
             continue;
         };
         if !is_directory(target.as_fd()).map_err(name)? {
@@ -216,10 +213,10 @@ fn mask(
             mount::attach(&copy, target.as_fd()).map_err(name)?;
         }
     }
-    for path in READ_ONLY_PATHS.iter().filter(is_wanted) {
+    for path in READ_ONLY_PATHS.iter().filter(is_wanted).copied() {
         let name = |error: io::Error| failed("write-protect", format!("/{path}: {error}"));
-        let (base, rest) = split(path);
-        let Some(target) = kernel_path(base, rest).map_err(name)? else {
+        let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
+        let Some(target) = kernel_path(base_of(path), rest).map_err(name)? else {
             continue;
         };
         let copy = mount::copy(target.as_fd(), Reach::Tree).map_err(name)?;
@@ -229,6 +226,16 @@ fn mask(
         mount::attach(&copy, target.as_fd()).map_err(name)?;
     }
     Ok(())
+}
+
+/// Per-processor counters that tell what others compute, a side channel; containerd hides them too.
+fn thermal_throttles(sys: BorrowedFd<'_>) -> Vec<String> {
+    const MOST: usize = 8192;
+    (0..MOST)
+        .map(|number| format!("devices/system/cpu/cpu{number}"))
+        .take_while(|cpu| matches!(kernel_path(sys, cpu), Ok(Some(_))))
+        .map(|cpu| format!("sys/{cpu}/thermal_throttle"))
+        .collect()
 }
 
 /// An entry of a fresh kernel file system, if this kernel has it; links are no entries.

@@ -134,6 +134,7 @@ impl Cgroup {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let events = openat(&self.directory, "cgroup.events", flags, Mode::empty())?;
         let start = std::time::Instant::now();
+        let mut pause = Duration::from_micros(250);
         loop {
             // The file signals a change since it was last read, so read, then wait.
             let mut text = [0u8; 256];
@@ -145,6 +146,10 @@ impl Cgroup {
             let Some(left) = limit.checked_sub(start.elapsed()) else {
                 return Ok(false);
             };
+            // The kernel holds back a notification that follows another within 10 ms
+            // (CGROUP_FILE_NOTIFY_MIN_INTV), so look again by ourselves, ever more rarely.
+            let left = left.min(pause);
+            pause *= 2;
             let wait = Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),

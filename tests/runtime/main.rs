@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             Some(test) => scene::run(&test),
             None => ExitCode::FAILURE,
         },
+        ["--daemon", place, cgroup] => scene::daemon(place.as_ref(), cgroup),
         ["--list", ..] => {
             if !words.contains(&"--ignored") {
                 all().for_each(|test| println!("{}: test", test.name));

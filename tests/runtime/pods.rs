@@ -16,6 +16,7 @@ crate::tests![
     sysctls_are_the_pods_own,
     missing_controllers_are_named,
     a_new_daemon_finds_pods_with_the_same_processes,
+    a_killed_daemon_changes_nothing_and_leaves_nothing_half_done,
     exits_while_no_daemon_listens_are_reported_truly,
     a_pod_without_shim_is_killed_whole_and_reported,
     frozen_containers_stand_still,
@@ -158,6 +159,52 @@ async fn a_new_daemon_finds_pods_with_the_same_processes(scene: Scene) {
     let seen = text(&container);
     let count = seen.lines().count();
     assert_eq!(seen, (0..count).map(|n| format!("line {n}\n")).collect::<String>());
+}
+
+async fn a_killed_daemon_changes_nothing_and_leaves_nothing_half_done(scene: Scene) {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    for delay in [0, 1, 2, 3, 5, 8, 13, 21] {
+        let mut daemon = Command::new(std::env::current_exe().unwrap())
+            .args(["--daemon", scene.place.to_str().unwrap(), &scene.cgroup])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let (uid, log) = line.trim().split_once(' ').unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        let read = |file: &str| {
+            let path = scene.place.join(format!("run/pods/{uid}/containers/main.0/{file}"));
+            serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap()
+        };
+        let before = read("state.json")["pid"].as_u64().unwrap() as u32;
+        let mut counting = None;
+        for found in scene.runtime.adopt().await.unwrap() {
+            if found.plan.uid.as_str() == uid {
+                assert_eq!(found.pod.state().borrow().shim, ShimState::Alive);
+                assert_eq!(pid(&found.pod, "main"), before);
+                counting = Some(found.pod);
+            } else {
+                // Cut off anywhere between its directory and its removal: it can be cleared away.
+                found.pod.remove().await.unwrap();
+            }
+        }
+        let counting = counting.unwrap();
+        let lines = || records(Path::new(log)).len();
+        let so_far = lines();
+        until(|| lines() > so_far + 20).await;
+        let written = records(Path::new(log));
+        for (number, record) in written.iter().enumerate() {
+            assert!(record.ends_with(&format!(" F line {number}")), "{record}");
+        }
+        counting.remove().await.unwrap();
+        assert_eq!(fs::read_dir(scene.place.join("run/pods")).unwrap().count(), 0);
+        let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
+        assert_eq!(group.open("besteffort").unwrap().children().unwrap(), [""; 0]);
+    }
 }
 
 async fn exits_while_no_daemon_listens_are_reported_truly(scene: Scene) {

@@ -87,6 +87,34 @@ pub fn run(test: &Test) -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// A daemon of its own, for tests that kill it: one pod that counts, then pods without end.
+pub fn daemon(place: &Path, cgroup: &str) -> ExitCode {
+    let zygote = Zygote::spawn().unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async {
+        let runtime = Runtime::start(config(place, cgroup), zygote).await.unwrap();
+        let scene = Scene {
+            runtime,
+            place: place.to_owned(),
+            layer: place.join("layer"),
+            cgroup: cgroup.to_owned(),
+            // Beyond the numbers of the test itself and of daemons before.
+            next: AtomicU32::new(std::process::id() * 1000),
+        };
+        let pod = scene.pod().await;
+        let container =
+            scene.script("i=0; while :; do echo line $i; i=$((i+1)); sleep 0.001; done");
+        pod.start(&container).await.unwrap();
+        println!("{} {}", pod.uid().as_str(), container.output.path.display());
+        loop {
+            let pod = scene.pod().await;
+            let _ = pod.start(&scene.script("exit 3")).await;
+            exit(&pod, "main").await;
+            pod.remove().await.unwrap();
+        }
+    })
+}
+
 pub fn config(place: &Path, cgroup: &str) -> RuntimeConfig {
     RuntimeConfig {
         data_dir: place.join("data"),

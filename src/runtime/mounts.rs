@@ -1,7 +1,7 @@
 //! Everything mounted in a container: /proc, /sys, /dev, masks and volumes.
 //!
-//! All by descriptor. Sources are opened before the container's mount namespace exists, targets are resolved
-//! in the container's root; no path string crosses a directory that a container owns
+//! All by descriptor. Sources are opened before the container's mount namespace exists, targets are
+//! resolved in the container's root; no path string crosses a directory that a container owns
 //! (CVE-2019-19921, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565, CVE-2026-41579).
 
 use std::io;
@@ -45,8 +45,13 @@ const MASKED: [&str; 13] = [
 ];
 
 /// Paths that stay visible and cannot be written.
-const READ_ONLY_PATHS: [&str; 5] =
-    ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+const READ_ONLY_PATHS: [&str; 5] = [
+    "proc/bus",
+    "proc/fs",
+    "proc/irq",
+    "proc/sys",
+    "proc/sysrq-trigger",
+];
 
 /// What of the pod and the plan shapes the kernel's own file systems.
 pub struct Surroundings<'a> {
@@ -72,7 +77,9 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
         MountSource::Bind { path, sub_path } => {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let base = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
-                Failure::CannotRun { reason: format!("mount {}: {}: {error}", plan.target, path.display()) }
+                Failure::CannotRun {
+                    reason: format!("mount {}: {}: {error}", plan.target, path.display()),
+                }
             })?;
             let place = match sub_path {
                 None => base,
@@ -80,7 +87,14 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
             };
             let is_directory = is_directory(place.as_fd()).map_err(cannot)?;
             let tree = mount::copy(place.as_fd(), Reach::Tree).map_err(cannot)?;
-            (tree, if is_directory { Missing::Directory } else { Missing::File })
+            (
+                tree,
+                if is_directory {
+                    Missing::Directory
+                } else {
+                    Missing::File
+                },
+            )
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             let mode = format!("{mode:o}");
@@ -107,7 +121,8 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
     Ok(Source { tree, missing })
 }
 
-/// Opens `path` below a volume, making missing directories; nothing leads out of it (CVE-2021-25741).
+/// Opens `path` below a volume, making missing directories; nothing leads out of it
+/// (CVE-2021-25741).
 fn ensure_beneath(base: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     match files::open_confined(base, path, OFlags::PATH, Mode::empty(), resolve) {
@@ -119,7 +134,11 @@ fn ensure_beneath(base: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
         if component == ".." {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let parent = if walked.is_empty() { "." } else { walked.as_str() };
+        let parent = if walked.is_empty() {
+            "."
+        } else {
+            walked.as_str()
+        };
         let parent = files::open_confined(base, parent, files::DIRECTORY, Mode::empty(), resolve)?;
         match mkdirat(parent, component, Mode::from_raw_mode(0o750)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -160,8 +179,11 @@ pub fn attach_system(
     mount::attach(&proc, ordinary_directory(root, "proc")?.as_fd()).at(at)?;
 
     let at = "mount /sys";
-    let access =
-        if surroundings.privileged { MountAttrFlags::empty() } else { READ_ONLY };
+    let access = if surroundings.privileged {
+        MountAttrFlags::empty()
+    } else {
+        READ_ONLY
+    };
     let sys = mount::fresh("sysfs", &[], NOSUID | NODEV | NOEXEC | access).at(at)?;
     mount::attach(&sys, ordinary_directory(root, "sys")?.as_fd()).at(at)?;
 
@@ -178,17 +200,22 @@ pub fn attach_system(
     Ok(devices.terminals)
 }
 
-/// Covers what must not be seen and write-protects what must not be changed. The sources are ours: the null
-/// device made a moment ago, and one empty read-only directory (CVE-2025-31133).
+/// Covers what must not be seen and write-protects what must not be changed. The sources are ours:
+/// the null device made a moment ago, and one empty read-only directory (CVE-2025-31133).
 fn mask(
     proc: &OwnedFd,
     sys: &OwnedFd,
     devices: &devices::Devices,
     mask_proc: bool,
 ) -> Result<(), Failure> {
-    let nothing = mount::fresh("tmpfs", &[("size", "0"), ("mode", "555")], NOSUID | NODEV | NOEXEC | READ_ONLY)
-        .at("mask")?;
-    // A detached mount cannot be copied before Linux 6.15, so the first directory gets the original.
+    let nothing = mount::fresh(
+        "tmpfs",
+        &[("size", "0"), ("mode", "555")],
+        NOSUID | NODEV | NOEXEC | READ_ONLY,
+    )
+    .at("mask")?;
+    // A detached mount cannot be copied before Linux 6.15, so the first directory gets the
+    // original.
     let mut first = Some(&nothing);
     let base_of = |path: &str| match path.starts_with("proc/") {
         true => proc.as_fd(),
@@ -254,7 +281,13 @@ fn ordinary_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failu
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(failed("make mount point", error)),
     }
-    openat(root, name, files::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(|_| {
-        Failure::CannotRun { reason: format!("/{name} of the image must be an ordinary directory") }
+    openat(
+        root,
+        name,
+        files::DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
+    .map_err(|_| Failure::CannotRun {
+        reason: format!("/{name} of the image must be an ordinary directory"),
     })
 }

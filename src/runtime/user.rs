@@ -15,7 +15,8 @@ const LONGEST_LINE: usize = 64 << 10;
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
-    /// Groups that list the user as a member, without `gid`; sorted. Empty when a group was asked for by name.
+    /// Groups that list the user as a member, without `gid`; sorted. Empty when a group was asked
+    /// for by name.
     pub groups: Vec<u32>,
 }
 
@@ -38,10 +39,12 @@ pub fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
     };
     let user = if user.is_empty() { "0" } else { user };
     let number = number(user)?;
-    let entry = lines(passwd).filter_map(parse_passwd).find(|entry| match number {
-        Some(number) => entry.uid == number,
-        None => entry.name == user,
-    });
+    let entry = lines(passwd)
+        .filter_map(parse_passwd)
+        .find(|entry| match number {
+            Some(number) => entry.uid == number,
+            None => entry.name == user,
+        });
     let (uid, primary) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(number)) => (number, 0),
@@ -56,19 +59,29 @@ pub fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
                 .map(|entry| entry.gid)
                 .ok_or_else(|| UserError::NoGroup(asked.to_owned()))?,
         };
-        return Ok(Identity { uid, gid, groups: Vec::new() });
+        return Ok(Identity {
+            uid,
+            gid,
+            groups: Vec::new(),
+        });
     }
     let mut groups: Vec<u32> = lines(group)
         .filter_map(parse_group)
         .filter(|group| {
-            entry.as_ref().is_some_and(|entry| group.members.split(',').any(|m| m == entry.name))
+            entry
+                .as_ref()
+                .is_some_and(|entry| group.members.split(',').any(|m| m == entry.name))
         })
         .map(|group| group.gid)
         .filter(|gid| *gid != primary)
         .collect();
     groups.sort_unstable();
     groups.dedup();
-    Ok(Identity { uid, gid: primary, groups })
+    Ok(Identity {
+        uid,
+        gid: primary,
+        groups,
+    })
 }
 
 /// `None` for what is a name: anything but decimal digits with an optional sign.
@@ -104,28 +117,43 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &str> {
 /// `name:password:uid:gid:…` (passwd(5)); a line that is none is skipped.
 fn parse_passwd(line: &str) -> Option<Passwd<'_>> {
     let mut fields = line.split(':');
-    let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    Some(Passwd { name, uid: number(uid).ok()??, gid: number(gid).ok()?? })
+    let (name, _, uid, gid) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
+    Some(Passwd {
+        name,
+        uid: number(uid).ok()??,
+        gid: number(gid).ok()??,
+    })
 }
 
 /// `name:password:gid:member,member` (group(5)).
 fn parse_group(line: &str) -> Option<Group<'_>> {
     let mut fields = line.split(':');
     let (name, _, gid) = (fields.next()?, fields.next()?, fields.next()?);
-    Some(Group { name, gid: number(gid).ok()??, members: fields.next().unwrap_or_default() })
+    Some(Group {
+        name,
+        gid: number(gid).ok()??,
+        members: fields.next().unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbad line\nweb:x:101:102::/:\nbig:x:4294967296:0::/:\n\
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/sh\nbad line\nweb:x:101:102::/:\nbig:x:4294967296:0::/:\n\
         neg:x:-1:0::/:\n";
     const GROUP: &[u8] = b"root:x:0:\nweb:x:102:\nlog:x:7:web,other\nadm:x:4:web\nadm2:x:4:web\n";
 
     #[test]
     fn users_resolve_as_in_other_runtimes() {
-        let table: [(&str, (u32, u32, &[u32])); 9] = [
+        type Expected<'a> = (u32, u32, &'a [u32]);
+        let table: [(&str, Expected<'_>); 9] = [
             ("", (0, 0, &[])),
             ("root", (0, 0, &[])),
             ("0:0", (0, 0, &[])),
@@ -137,7 +165,11 @@ mod tests {
             ("2147483647", (LARGEST, 0, &[])),
         ];
         for (user, (uid, gid, groups)) in table {
-            let expected = Identity { uid, gid, groups: groups.to_vec() };
+            let expected = Identity {
+                uid,
+                gid,
+                groups: groups.to_vec(),
+            };
             assert_eq!(resolve(user, PASSWD, GROUP), Ok(expected), "{user}");
         }
     }
@@ -145,8 +177,23 @@ mod tests {
     #[test]
     fn no_spelling_turns_into_root() {
         for user in [
-            "4294967296", "2147483648", "-1", "-0", "0x0", "0:4294967296", "99999999999999999999",
-            "nobody", "big", "neg", "web:nogroup", "0 ", " 0", "root ", "bad line", "+", "-",
+            "4294967296",
+            "2147483648",
+            "-1",
+            "-0",
+            "0x0",
+            "0:4294967296",
+            "99999999999999999999",
+            "nobody",
+            "big",
+            "neg",
+            "web:nogroup",
+            "0 ",
+            " 0",
+            "root ",
+            "bad line",
+            "+",
+            "-",
         ] {
             assert!(resolve(user, PASSWD, GROUP).is_err(), "{user:?}");
         }

@@ -7,7 +7,7 @@
 //! ```
 //! NUL sorts before every byte of a name, so the order of the bytes is the order of (resource, namespace, name).
 //!
-//! It never writes anything but an empty store's first head.
+//! It never writes anything but an empty store's first head, and never interprets a value.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -259,10 +259,9 @@ impl Snapshot {
             if !range.contains(entry.key) || undone.contains_key(entry.key) {
                 continue;
             }
-            let old = match entry.previous {
-                Some((written, value)) => Some((written, Bytes::copy_from_slice(value))),
-                None => None,
-            };
+            let old = entry
+                .previous
+                .map(|(written, value)| (written, Bytes::copy_from_slice(value)));
             undone.insert(entry.key.to_vec(), old);
         }
         Ok(undone)

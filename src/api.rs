@@ -3,5 +3,104 @@
 //! It never imports `reconcile`, `node`, `runtime` or `net`; what it needs of a node goes over a dialled
 //! byte stream ([`streams::Dial`]).
 
+pub mod admit;
+pub mod authenticate;
+pub mod authorize;
+mod bootstrap;
+pub mod catalog;
+pub mod client;
+pub mod decode;
+pub mod defaults;
+mod discovery;
+mod event;
+mod failure;
+pub mod fields;
 pub mod identity;
+mod negotiate;
+mod object;
+pub mod openapi;
+pub mod patch;
+mod path;
+pub mod pki;
+pub mod quantities;
+mod query;
+mod reply;
+mod router;
+pub mod schema;
+pub mod serve;
 pub mod streams;
+pub mod table;
+pub mod token;
+pub mod validate;
+mod verbs;
+
+use std::sync::Arc;
+
+use crate::store::Store;
+
+/// The Kubernetes release whose group-versions are served, as `/version` and the Node tell it.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";
+
+/// What the API needs to know beside its store.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// `cluster.local`; names the issuer and audience of service-account tokens.
+    pub cluster_domain: String,
+    /// Signs and verifies service-account tokens.
+    pub token_key: token::Key,
+    /// The authority that signed the server certificate, PEM; published in every namespace.
+    pub ca_pem: String,
+}
+
+/// Why the API cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("writing the objects of a first start: {0}")]
+    Bootstrap(String),
+}
+
+/// The API; clones share it.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    tokens: token::Issuer,
+    ca_pem: String,
+    dial: Arc<dyn streams::Dial>,
+    /// Creations in a namespace share it from looking at the namespace until their commit is queued;
+    /// the begin of a namespace's deletion takes it alone. So whoever empties a terminating namespace
+    /// sees everything that will ever be in it. Held across an await, hence not a std lock.
+    namespace_gate: tokio::sync::RwLock<()>,
+    discovery: discovery::Documents,
+    openapi: openapi::Documents,
+    /// Copies of upgraded connections, so that shutdown can end them.
+    streams: streams::Running,
+}
+
+impl Api {
+    /// Opens the API over `store`, and writes what every cluster has from its first start: the
+    /// system namespaces with their service accounts.
+    pub async fn new(
+        store: Store,
+        config: ApiConfig,
+        dial: Arc<dyn streams::Dial>,
+    ) -> Result<Api, StartError> {
+        let api = Api {
+            inner: Arc::new(Inner {
+                store,
+                tokens: token::Issuer::new(config.token_key, &config.cluster_domain),
+                ca_pem: config.ca_pem,
+                dial,
+                namespace_gate: tokio::sync::RwLock::new(()),
+                discovery: discovery::Documents::new(),
+                openapi: openapi::Documents::new(discovery::resource_docs()),
+                streams: streams::Running::default(),
+            }),
+        };
+        bootstrap::run(&api).await.map_err(|failure| StartError::Bootstrap(failure.message))?;
+        Ok(api)
+    }
+}

@@ -1,1 +1,90 @@
-//! (skeleton)
+//! The command line: what was typed, what it means, and who carries it out.
+//!
+//! It owns no mechanism: every command is a few calls into the layers below.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub mod apply;
+pub mod args;
+pub mod client;
+pub mod config;
+pub mod describe;
+pub mod doctor;
+pub mod get;
+pub mod image;
+pub mod instance;
+pub mod kubeconfig;
+pub mod logging;
+pub mod report;
+pub mod reset;
+pub mod resources;
+pub mod serve;
+pub mod settings;
+pub mod streams;
+
+use self::args::{Args, Command};
+use self::settings::Settings;
+
+/// Runs the command line and returns the exit code: 0 done, 1 failed, 2 not understood.
+pub fn main() -> ExitCode {
+    // Other roles of this program begin here, before any thread exists.
+    let role = crate::runtime::dispatch()
+        .or_else(|| crate::runtime::image::role_main(std::env::args_os()));
+    if let Some(code) = role {
+        return code;
+    }
+    let args = Args::parse();
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => report::failure(&error),
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = Settings::gather(&args.settings)?;
+    match args.command {
+        Command::Serve => serve::run(&settings),
+        Command::Config => config::print(&settings),
+        Command::Doctor => doctor::run(&settings),
+        Command::Get(args) => with_client(&settings, |client| get::run(client, args)),
+        Command::Describe(args) => with_client(&settings, |client| describe::run(client, args)),
+        Command::Apply(args) => with_client(&settings, |client| apply::apply(client, args)),
+        Command::Delete(args) => with_client(&settings, |client| apply::delete(client, args)),
+        Command::Logs(args) => with_client(&settings, |client| streams::logs(client, args)),
+        Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
+        Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),
+        Command::Image(command) => asynchronous(image::run(&settings, command)),
+        Command::Reset { yes } => reset::run(&settings, yes),
+        Command::Kubeconfig { merge } => kubeconfig::run(&settings, merge),
+        Command::Completions { shell } => {
+            args::write_completions(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => {
+            args::write_man_pages(&directory)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs a command against the daemon of these settings.
+fn with_client<Work>(
+    settings: &Settings,
+    work: impl FnOnce(kube::Client) -> Work,
+) -> anyhow::Result<ExitCode>
+where
+    Work: Future<Output = anyhow::Result<ExitCode>>,
+{
+    asynchronous(async { work(client::connect(settings)?).await })
+}
+
+/// Runs a client command on a small runtime of its own.
+fn asynchronous<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A read of standard input cannot be cancelled; waiting for it would hang until a key is pressed.
+    runtime.shutdown_background();
+    outcome
+}

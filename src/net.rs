@@ -2,10 +2,37 @@
 //!
 //! It compiles intent to plans and applies them; it never talks to the API.
 
+mod address_pool;
+mod attach;
+mod conntrack;
+mod dial;
+mod host;
+mod host_port;
+mod journal;
+mod link;
+mod names;
+mod netlink;
+mod nfnetlink;
+mod nft;
+mod owner;
+mod probe;
+mod ruleset;
+mod sysctl;
+
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::thread;
 
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::dial::dial;
+use self::owner::{Command, Owner, Seen};
 use crate::model::cidr::Cidr;
+
+/// Attachments that may wait for the owner before callers wait to ask.
+const QUEUE: usize = 64;
 
 /// Where the network of this instance lives.
 #[derive(Debug, Clone)]
@@ -20,17 +47,40 @@ pub struct NetworkConfig {
 
 /// Links, addresses and rules of one instance. Clones share it.
 #[derive(Clone)]
-pub struct Network {}
+pub struct Network {
+    shared: Arc<Shared>,
+}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Shared {
+    seen: Arc<Seen>,
+    /// Both are taken when the last clone goes.
+    commands: Option<mpsc::Sender<Command>>,
+    owner: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
 }
 
+impl Protocol {
+    /// As nftables and /etc/protocols spell it.
+    fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
 /// A port of the host that leads into a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HostPort {
     pub protocol: Protocol,
     /// `None`: every address of the host.
@@ -59,35 +109,110 @@ pub enum NetError {
     HostPortTaken(u16, String),
 }
 
+/// Turns any failure into one that names `step`.
+fn step<E: Display>(step: &'static str) -> impl FnOnce(E) -> NetError {
+    move |error| NetError::Step {
+        step,
+        reason: error.to_string(),
+    }
+}
+
 impl Network {
-    /// Makes (or takes over from a previous daemon) the instance's table, bridges and addresses.
-    pub async fn start(_config: NetworkConfig) -> Result<Network, NetError> {
-        unimplemented!()
+    /// Makes (or takes over from a previous daemon) the instance's table, bridges and addresses, in the network and
+    /// mount namespaces of the calling thread. Packets of pods that run already keep flowing meanwhile.
+    pub async fn start(config: NetworkConfig) -> Result<Network, NetError> {
+        let (ready, started) = oneshot::channel();
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let owner = thread::Builder::new()
+            .name("net".into())
+            .spawn(move || match Owner::start(&config) {
+                Ok(owner) => {
+                    if ready.send(Ok(owner.seen())).is_ok() {
+                        owner.serve(inbox);
+                    }
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            })
+            .map_err(step("start the network's thread"))?;
+        let seen = started.await.map_err(step("start the network"))??;
+        Ok(Network {
+            shared: Arc::new(Shared {
+                seen,
+                commands: Some(commands),
+                owner: Some(owner),
+            }),
+        })
     }
 
     /// Gives the pod a namespace, an address, a veth and its rules; everything is in force on return.
-    /// Idempotent: a pod already attached gets what it has.
-    pub async fn attach(&self, _pod: &str, _ports: &[HostPort]) -> Result<Attached, NetError> {
-        unimplemented!()
+    /// Idempotent: a pod already attached gets what it has; other ports than before replace those. A pod whose
+    /// namespace died with the machine gets a new one, with the address it had.
+    pub async fn attach(&self, pod: &str, ports: &[HostPort]) -> Result<Attached, NetError> {
+        let (pod, ports) = (pod.to_owned(), ports.to_vec());
+        self.ask(|answer| Command::Attach { pod, ports, answer })
+            .await
     }
 
-    /// Takes everything back; the address becomes free for others. Idempotent.
-    pub async fn detach(&self, _pod: &str) -> Result<(), NetError> {
-        unimplemented!()
+    /// Takes everything back; the address becomes free for others, after all others. Idempotent.
+    pub async fn detach(&self, pod: &str) -> Result<(), NetError> {
+        let pod = pod.to_owned();
+        self.ask(|answer| Command::Detach { pod, answer }).await
     }
 
-    /// Pods that hold an address.
+    /// Pods that hold an address, in order.
     pub fn attached(&self) -> Vec<String> {
-        unimplemented!()
+        let pods = self.shared.seen.pods.lock();
+        let pods = pods.unwrap_or_else(PoisonError::into_inner);
+        pods.iter().cloned().collect()
     }
 
     /// The host's own address towards the default route (the Node's InternalIP), or the gateway's.
     pub fn node_address(&self) -> IpAddr {
-        unimplemented!()
+        self.shared.seen.node_address
     }
 
     /// What of the host stands in the way of pod traffic, each as one sentence with its cure.
     pub fn problems(&self) -> Vec<String> {
-        unimplemented!()
+        self.shared.seen.problems.get().cloned().unwrap_or_default()
+    }
+
+    /// Removes every trace of the instance: namespaces, links, routes, rules, records; forwarding is put back.
+    /// No [`Network`] of it may be alive.
+    pub async fn reset(config: &NetworkConfig) -> Result<(), NetError> {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || owner::reset(&config))
+            .await
+            .map_err(step("reset the network"))?
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, NetError>>) -> Command,
+    ) -> Result<T, NetError> {
+        let (answer, answered) = oneshot::channel();
+        let commands = self.shared.commands.as_ref();
+        commands
+            .expect("taken only when the last clone is dropped")
+            .send(command(answer))
+            .await
+            .map_err(step("reach the network's thread"))?;
+        answered
+            .await
+            .map_err(step("hear from the network's thread"))?
     }
 }
+
+impl Drop for Shared {
+    /// Waits for what is under way, so that whoever starts the instance again meets nobody.
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(owner) = self.owner.take()
+            && owner.join().is_err()
+        {
+            tracing::error!("the network's thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

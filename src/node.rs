@@ -1,1 +1,21 @@
-//! (skeleton)
+//! The node agent: runs the pods that are bound to this host and tells the API what became of them.
+//!
+//! It decides in pure functions ([`compile`], [`lifecycle`], [`status`]) and acts through `runtime` and
+//! `net`; its only door to the state is a `kube::Client`.
+
+pub mod adopt;
+pub mod agent;
+pub mod compile;
+mod credentials;
+pub mod lifecycle;
+pub mod pods;
+pub mod register;
+mod report;
+mod resolve;
+pub mod restart;
+pub mod serve;
+pub mod status;
+pub mod volume;
+mod worker;
+
+pub use agent::{Agent, AgentError, NodeConfig};

@@ -83,10 +83,7 @@ pub struct ContainerState {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ContainerPhase {
-    Running {
-        pid: u32,
-        started_at: crate::model::time::Timestamp,
-    },
+    Running { pid: u32, started_at: crate::model::time::Timestamp },
     Exited(Exit),
 }
 

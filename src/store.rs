@@ -1,18 +1,44 @@
 //! The durable state: a log of commits and the current value of every key, ordered by one [`Revision`].
 //!
+//! ```text
+//! commit ──▶ queue ──▶ writer (one thread): check, apply, trim the log, one fsync for all that waited
+//!                        │ durable
+//!                        ├──▶ snapshot (what get, list and replay read)
+//!                        ├──▶ hub ──▶ bounded queue of each watch
+//!                        └──▶ answers
+//! ```
+//!
 //! It never interprets a value and knows no HTTP and no Kubernetes kind.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{Database, StorageBackend};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::model::key::{ObjectKey, ResourceId};
 use crate::model::revision::{Precondition, Revision};
 
+mod compact;
+mod disk;
+mod tables;
+mod watch;
+mod writer;
+
+use disk::{FailStop, Failure};
+use tables::Snapshot;
+use watch::Hub;
+pub use watch::Watch;
+
 /// Handle to the store; clones share it.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+}
 
 /// One key as it stands after the commit at `revision`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +93,7 @@ pub struct Scope {
 }
 
 /// A page of keys in key order, all as of `revision`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub items: Vec<Stored>,
     /// The revision of the state that was listed.
@@ -105,25 +131,10 @@ pub struct Event {
 pub enum Watched {
     /// A commit of this scope.
     Event(Event),
-    /// The reader fell behind its bounded buffer and must list again.
+    /// The reader fell behind what the log still holds and must list again.
     Lagged,
     /// The store is closing.
     Closed,
-}
-
-/// A stream of events after some revision: replay from the log, then follow.
-pub struct Watch {}
-
-impl Watch {
-    /// Waits for the next event of the scope. Cancel-safe.
-    pub async fn next(&mut self) -> Watched {
-        unimplemented!()
-    }
-
-    /// Everything up to this revision has been yielded (the revision a bookmark may carry).
-    pub fn position(&self) -> Revision {
-        unimplemented!()
-    }
 }
 
 /// Why a store file cannot be opened.
@@ -133,46 +144,145 @@ pub enum OpenError {
     Unusable { path: String, reason: String },
 }
 
+/// How much the store keeps beside the current state; everything here is a bound.
+#[derive(Debug, Clone)]
+struct Limits {
+    /// Of the log on disk; what a watch or an old list can reach back to.
+    log: compact::Retention,
+    /// Of one watcher's queue in memory; what exceeds it is read from the log again.
+    queue: watch::QueueLimits,
+    /// Of redb's page cache. The kernel's own cache serves the rest.
+    page_cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            log: compact::Retention { events: 20_000, bytes: 32 << 20 },
+            queue: watch::QueueLimits { events: 1024, bytes: 4 << 20 },
+            page_cache_bytes: 8 << 20,
+        }
+    }
+}
+
+struct Shared {
+    hub: Arc<Hub>,
+    writer: mpsc::Sender<writer::Message>,
+    failure: Failure,
+}
+
 impl Store {
-    /// Opens or creates the store file at `path` (its directory exists).
-    pub fn open(_path: &Path) -> Result<Store, OpenError> {
-        unimplemented!()
+    /// Opens or creates the store file at `path` (its directory exists). The file is readable by its owner only,
+    /// since it holds Secrets, and locked against a second opener.
+    pub fn open(path: &Path) -> Result<Store, OpenError> {
+        let unusable =
+            |reason: String| OpenError::Unusable { path: path.display().to_string(), reason };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| unusable(error.to_string()))?;
+        let backend = FileBackend::new(file).map_err(|error| unusable(error.to_string()))?;
+        let store = Store::start(backend, Limits::default()).map_err(unusable)?;
+        // A new file is durable only once its directory entry is (fsync(2)).
+        let directory = path.parent().filter(|parent| *parent != Path::new(""));
+        File::open(directory.unwrap_or(Path::new(".")))
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(store)
     }
 
     /// A store without a disk, for tests.
     pub fn in_memory() -> Store {
-        unimplemented!()
+        Store::start(InMemoryBackend::new(), Limits::default())
+            .expect("memory neither fails nor holds a foreign format")
+    }
+
+    fn start(backend: impl StorageBackend, limits: Limits) -> Result<Store, String> {
+        let failure = Failure::default();
+        let disk = FailStop::new(backend, failure.clone());
+        let database = Database::builder()
+            .set_cache_size(limits.page_cache_bytes)
+            .create_with_backend(disk)
+            .map_err(|error| error.to_string())?;
+        tables::prepare(&database).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::take(&database).map_err(|error| error.to_string())?;
+        if let Some(reason) = failure.get() {
+            return Err(reason.to_string());
+        }
+        let hub = Arc::new(Hub::new(snapshot, limits.queue));
+        let writer = writer::start(database, limits.log, hub.clone(), failure.clone())
+            .map_err(|error| error.to_string())?;
+        Ok(Store { shared: Arc::new(Shared { hub, writer, failure }) })
     }
 
     /// All of `changes` or none, durable when this returns. All changes of one commit share one revision;
     /// a key may appear once. Dropping the future does not halve the commit.
-    pub async fn commit(&self, _changes: Vec<Change>) -> Result<Revision, CommitError> {
-        unimplemented!()
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<Revision, CommitError> {
+        let ended = || CommitError::Failed(self.failed().unwrap_or("the store is closed".into()));
+        if changes.is_empty() {
+            return Ok(self.revision());
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = writer::Request::new(changes, answer);
+        self.shared.writer.send(writer::Message::Commit(request)).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
     }
 
-    pub fn get(&self, _key: &ObjectKey) -> Result<Option<Stored>, Unavailable> {
-        unimplemented!()
+    pub fn get(&self, key: &ObjectKey) -> Result<Option<Stored>, Unavailable> {
+        self.shared.hub.snapshot().get(key)
     }
 
     /// The keys of `scope` after `after` (exclusive), at most `limit` (0: all), as of revision `at`
     /// (`None`: now; `Some`: reconstructed from the log, or `Expired`).
     pub fn list(
         &self,
-        _scope: &Scope,
-        _after: Option<&ObjectKey>,
-        _limit: usize,
-        _at: Option<Revision>,
+        scope: &Scope,
+        after: Option<&ObjectKey>,
+        limit: usize,
+        at: Option<Revision>,
     ) -> Result<Listed, Unavailable> {
-        unimplemented!()
+        self.shared.hub.snapshot().list(scope, after, limit, at)
+    }
+
+    /// The resources that hold at least one object, in `namespace` or (`None`) anywhere.
+    pub fn resources(&self, namespace: Option<&str>) -> Result<Vec<ResourceId>, Unavailable> {
+        self.shared.hub.snapshot().resources(namespace)
     }
 
     /// The revision of the newest commit.
     pub fn revision(&self) -> Revision {
-        unimplemented!()
+        self.shared.hub.snapshot().head().revision
+    }
+
+    /// The oldest revision that can still be listed or watched from.
+    pub fn oldest(&self) -> Revision {
+        self.shared.hub.snapshot().head().compacted
     }
 
     /// Events of `scope` with a revision greater than `since`.
-    pub fn watch(&self, _scope: &Scope, _since: Revision) -> Result<Watch, Unavailable> {
-        unimplemented!()
+    pub fn watch(&self, scope: &Scope, since: Revision) -> Result<Watch, Unavailable> {
+        self.shared.hub.watch(scope, since)
+    }
+
+    /// Why the store no longer acknowledges writes; `None` while it does. Reads go on regardless.
+    pub fn failed(&self) -> Option<Arc<str>> {
+        self.shared.failure.get()
+    }
+
+    /// Finishes the commits already asked for, ends every watch with [`Watched::Closed`] and gives up the file.
+    /// Later reads and writes fail.
+    pub async fn close(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.shared.writer.send(writer::Message::Close(done)).await.is_ok() {
+            // An error means that the writer has ended without an answer, which is what we wait for.
+            let _ = finished.await;
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,9 +47,8 @@ impl Cidr {
     pub fn nth(self, offset: u128) -> Option<IpAddr> {
         let address = match self.address {
             IpAddr::V4(base) => {
-                let bits = u32::try_from(offset)
-                    .ok()
-                    .and_then(|o| base.to_bits().checked_add(o))?;
+                let bits =
+                    u32::try_from(offset).ok().and_then(|o| base.to_bits().checked_add(o))?;
                 IpAddr::V4(bits.into())
             }
             IpAddr::V6(base) => IpAddr::V6(base.to_bits().checked_add(offset)?.into()),
@@ -76,18 +75,11 @@ impl FromStr for Cidr {
             }
             IpAddr::V6(a) if prefix <= 128 => {
                 a.to_bits()
-                    & 1u128
-                        .checked_shl(128 - u32::from(prefix))
-                        .unwrap_or(0)
-                        .wrapping_sub(1)
+                    & 1u128.checked_shl(128 - u32::from(prefix)).unwrap_or(0).wrapping_sub(1)
             }
             IpAddr::V4(_) | IpAddr::V6(_) => return Err(InvalidCidr::Form),
         };
-        if host_bits == 0 {
-            Ok(cidr)
-        } else {
-            Err(InvalidCidr::HostBits)
-        }
+        if host_bits == 0 { Ok(cidr) } else { Err(InvalidCidr::HostBits) }
     }
 }
 

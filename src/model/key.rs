@@ -16,6 +16,11 @@ impl ResourceId {
         }
     }
 
+    /// The inverse of [`ResourceId::as_str`].
+    pub fn from_qualified(text: &str) -> ResourceId {
+        ResourceId(text.into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

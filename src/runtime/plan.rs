@@ -24,14 +24,8 @@ impl TryFrom<String> for PodUid {
 
     fn try_from(text: String) -> Result<PodUid, String> {
         let fits = (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits {
-            Ok(PodUid(text))
-        } else {
-            Err(format!("{text:?} is not a pod uid"))
-        }
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits { Ok(PodUid(text)) } else { Err(format!("{text:?} is not a pod uid")) }
     }
 }
 

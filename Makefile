@@ -1,0 +1,55 @@
+# The commands of this project. `make help` lists them.
+
+SHELL        := /bin/bash
+TARGET       := x86_64-unknown-linux-gnu
+OUT          := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
+JOEY_RELEASE := $(OUT)/release/joey
+JOEY_DEBUG   := $(OUT)/debug/joey
+IMAGES       := images/out
+export CARGO_TERM_COLOR ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build images demo test test-long check bench deny fmt man clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: ## Install what building and testing need (Debian packages, the newest kubectl)
+	@tests/setup.sh
+
+build: setup ## Build the release binary
+	cargo build --release --locked
+	@ls -lh $(JOEY_RELEASE) | awk '{print $$9, $$5}'
+
+images: build ## Build the sample images as OCI archives into images/out
+	@images/build.sh $(JOEY_RELEASE) $(IMAGES)
+
+demo: build images ## Show a pod's life on this machine, in namespaces of its own (HOST=1: on the real network)
+	@HOST=$(HOST) tests/demo/run.sh $(JOEY_RELEASE) $(IMAGES)
+
+check: ## Formatting, lints, and the tests that need no privilege
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --test tidy
+
+test: setup ## Everything: lints, unit tests, real namespaces and packets, the real kubectl, the demo
+	@tests/run.sh
+
+test-long: setup ## The same with the long forms of random tests
+	@JOEY_TEST_LONG=1 tests/run.sh
+
+bench: build images ## Measure against peers and the floor in alternation; prints tables
+	@tests/bench.sh $(JOEY_RELEASE) $(IMAGES)
+
+deny: ## Licences, advisories and duplicate crates (needs cargo-deny)
+	cargo deny --all-features check
+
+fmt: ## Format the code
+	cargo fmt --all
+
+man: build ## Write the man pages into target/man
+	$(JOEY_RELEASE) man target/man
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf $(IMAGES) .tools

@@ -1,0 +1,220 @@
+//! From a URL path to what it names.
+//!
+//! One canonical reading: every segment is percent-decoded once, and a path with empty segments, dot
+//! segments, encoded slashes or control characters names nothing. It never looks at objects.
+
+use crate::api::catalog::{self, Kind, Subresource};
+
+/// What a path names.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Health,
+    Version,
+    OpenApiIndex,
+    /// `api/v1`, `apis/apps/v1`.
+    OpenApiDocument(String),
+    OpenApiV2,
+    /// `/api`.
+    CoreVersions,
+    /// `/apis`.
+    Groups,
+    /// `/apis/{group}`.
+    Group(&'static str),
+    /// `/api/v1`, `/apis/{group}/{version}`.
+    Resources {
+        group: &'static str,
+        version: &'static str,
+    },
+    /// All objects of a kind, in one namespace or in all.
+    Collection {
+        kind: &'static Kind,
+        namespace: Option<String>,
+    },
+    Object(Object),
+    Subresource {
+        object: Object,
+        subresource: &'static Subresource,
+    },
+}
+
+/// A path to one object.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub kind: &'static Kind,
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+/// Reads `path`; `None` if it names nothing that this server has.
+pub fn parse(path: &str) -> Option<Target> {
+    let segments = segments(path)?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["livez" | "readyz" | "healthz", ..] => Some(Target::Health),
+        ["version"] => Some(Target::Version),
+        ["openapi", "v2"] => Some(Target::OpenApiV2),
+        ["openapi", "v3"] => Some(Target::OpenApiIndex),
+        ["openapi", "v3", document @ ..] => Some(Target::OpenApiDocument(document.join("/"))),
+        ["api"] => Some(Target::CoreVersions),
+        ["apis"] => Some(Target::Groups),
+        ["apis", group] => known_group(group).map(Target::Group),
+        ["api", version] => resources("", version),
+        ["apis", group, version] => resources(group, version),
+        ["api", version, rest @ ..] => within("", version, rest),
+        ["apis", group, version, rest @ ..] if !group.is_empty() => within(group, version, rest),
+        _ => None,
+    }
+}
+
+fn known_group(name: &str) -> Option<&'static str> {
+    catalog::groups()
+        .into_iter()
+        .map(|(group, _)| group)
+        .find(|group| !group.is_empty() && *group == name)
+}
+
+fn resources(group: &str, version: &str) -> Option<Target> {
+    let (group, versions) = catalog::groups().into_iter().find(|(known, _)| *known == group)?;
+    let version = versions.into_iter().find(|known| *known == version)?;
+    Some(Target::Resources { group, version })
+}
+
+fn within(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
+    // "namespaces/x" and its subresources are the Namespace itself; what follows is inside it.
+    if let ["namespaces", namespace, plural, below @ ..] = rest
+        && let Some(kind) = catalog::find(group, version, plural)
+        && kind.is_namespaced()
+    {
+        return below_kind(kind, Some((*namespace).to_owned()), below);
+    }
+    let (plural, below) = rest.split_first()?;
+    let kind = catalog::find(group, version, plural)?;
+    // Objects of a namespaced kind have no address without their namespace.
+    if kind.is_namespaced() && !below.is_empty() {
+        return None;
+    }
+    below_kind(kind, None, below)
+}
+
+fn below_kind(kind: &'static Kind, namespace: Option<String>, below: &[&str]) -> Option<Target> {
+    match below {
+        [] => Some(Target::Collection { kind, namespace }),
+        [name] => Some(Target::Object(Object { kind, namespace, name: (*name).to_owned() })),
+        [name, subresource] => Some(Target::Subresource {
+            subresource: kind.subresource(subresource)?,
+            object: Object { kind, namespace, name: (*name).to_owned() },
+        }),
+        _ => None,
+    }
+}
+
+/// Decoded segments; `None` when two readings of the path would be possible.
+fn segments(path: &str) -> Option<Vec<String>> {
+    let path = path.strip_prefix('/')?;
+    // kubectl asks for "/api/" nowhere, but curl users and health checks do end with a slash.
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.split('/').map(segment).collect()
+}
+
+fn segment(raw: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let digit = |byte: u8| (byte as char).to_digit(16);
+        let high = bytes.next().and_then(digit)?;
+        let low = bytes.next().and_then(digit)?;
+        decoded.push(u8::try_from(high << 4 | low).ok()?);
+    }
+    let text = String::from_utf8(decoded).ok()?;
+    let is_plain = !text.is_empty()
+        && text != "."
+        && text != ".."
+        && !text.contains('/')
+        && !text.contains('\\')
+        && !text.chars().any(char::is_control);
+    is_plain.then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(path: &str) -> String {
+        match parse(path) {
+            None => "nothing".to_owned(),
+            Some(Target::Collection { kind, namespace }) => {
+                format!("{} in {:?}", kind.resource(), namespace)
+            }
+            Some(Target::Object(object)) => {
+                format!("{} {:?} {}", object.kind.resource(), object.namespace, object.name)
+            }
+            Some(Target::Subresource { object, subresource }) => format!(
+                "{}/{} {:?} {}",
+                object.kind.resource(),
+                subresource.name,
+                object.namespace,
+                object.name
+            ),
+            Some(other) => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_name_exactly_one_thing() {
+        for (path, expected) in [
+            ("/api/v1/pods", "pods in None"),
+            ("/api/v1/namespaces/a/pods", "pods in Some(\"a\")"),
+            ("/api/v1/namespaces/a/pods/p", "pods Some(\"a\") p"),
+            ("/api/v1/namespaces/a/pods/p/log", "pods/log Some(\"a\") p"),
+            ("/api/v1/namespaces/a", "namespaces None a"),
+            ("/api/v1/namespaces/a/status", "namespaces/status None a"),
+            ("/api/v1/namespaces/a/finalize", "namespaces/finalize None a"),
+            ("/api/v1/namespaces", "namespaces in None"),
+            ("/api/v1/nodes/n/status", "nodes/status None n"),
+            (
+                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n",
+                "leases.coordination.k8s.io Some(\"kube-node-lease\") n",
+            ),
+            ("/api/v1/namespaces/a/pods/system%3Ax", "pods Some(\"a\") system:x"),
+            ("/openapi/v3/apis/apps/v1", "OpenApiDocument(\"apis/apps/v1\")"),
+            ("/apis/events.k8s.io", "Group(\"events.k8s.io\")"),
+        ] {
+            assert_eq!(show(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_and_unknown_paths_name_nothing() {
+        for path in [
+            "",
+            "/",
+            "api/v1",
+            "//api/v1/pods",
+            "/api//v1/pods",
+            "/api/v1/namespaces/a%2fb/pods",
+            "/api/v1/namespaces/../pods",
+            "/api/v1/namespaces/%2e%2e/pods",
+            "/api/v1/namespaces/./pods",
+            "/api/v1/namespaces/a/pods/p%00",
+            "/api/v1/namespaces/a/pods/p%",
+            "/api/v1/namespaces/a/pods/p%zz",
+            "/api/v1/namespaces/a/pods/%ff",
+            "/api/v1/pods/p",
+            "/api/v1/namespaces/a/nodes",
+            "/api/v1/Pods",
+            "/api/v2/pods",
+            "/apis//v1/pods",
+            "/apis/v1",
+            "/api/v1/namespaces/a/pods/p/log/x",
+            "/api/v1/namespaces/a/configmaps/c/status",
+            "/apis/coordination.k8s.io/v1/nodes",
+            "/api/v1/namespaces/a\\b/pods",
+        ] {
+            assert_eq!(show(path), "nothing", "{path}");
+        }
+    }
+}

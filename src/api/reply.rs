@@ -1,0 +1,206 @@
+//! From what a verb found to the HTTP answer: shape (object, table, metadata only), encoding, headers.
+//!
+//! It never decides what a client may see.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::api::catalog::Kind;
+use crate::api::failure::Failure;
+use crate::api::negotiate::{self, Encoding, Representation, Shape};
+use crate::api::table::{self, IncludeObject};
+use crate::api::verbs::write;
+use crate::api::{event, object};
+use crate::store::Stored;
+use crate::sys::clock;
+
+/// What a verb answers.
+#[derive(Debug)]
+pub enum Content {
+    /// One object of the kind.
+    One(Value),
+    /// Objects of the kind, and the list's own metadata.
+    Many { items: Vec<Value>, metadata: Value },
+    /// As `Many`, not read yet: a long list is never held as parsed objects unless it must be.
+    Stored { items: Vec<Stored>, metadata: Value },
+    /// Something that is not of the kind (a Status, a TokenRequest): never a table.
+    Other(Value),
+    /// A finished answer (streams).
+    Raw(Response<Body>),
+}
+
+/// A verb's answer with its code and the warnings it earned.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: StatusCode,
+    pub content: Content,
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    pub fn ok(content: Content) -> Answer {
+        Answer { code: StatusCode::OK, content, warnings: Vec::new() }
+    }
+
+    pub fn created(content: Content) -> Answer {
+        Answer { code: StatusCode::CREATED, ..Answer::ok(content) }
+    }
+
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Answer {
+        self.warnings.extend(warnings);
+        self
+    }
+}
+
+/// How the client wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    pub representation: Representation,
+    pub include_object: IncludeObject,
+}
+
+/// Renders `answer` about objects of `kind`.
+pub fn render(kind: &Kind, wish: Wish, answer: Answer) -> Result<Response<Body>, Failure> {
+    let content = match answer.content {
+        Content::Stored { items, metadata } => {
+            if wish.representation == negotiate::JSON
+                && let Some(text) = splice_list(kind, &items, &metadata)
+            {
+                let mut response = text_response(answer.code, "application/json", text);
+                add_warnings(&mut response, &answer.warnings);
+                return Ok(response);
+            }
+            Content::Many {
+                items: items
+                    .iter()
+                    .map(|stored| write::show(kind, stored))
+                    .collect::<Result<_, _>>()?,
+                metadata,
+            }
+        }
+        other => other,
+    };
+    let value = match content {
+        Content::Stored { .. } => unreachable!("read above"),
+        Content::Raw(mut response) => {
+            add_warnings(&mut response, &answer.warnings);
+            return Ok(response);
+        }
+        Content::Other(value) => value,
+        Content::One(value) => match wish.representation.shape {
+            Shape::Object => value,
+            Shape::PartialMetadata => partial_metadata(value),
+            Shape::Table => {
+                let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
+                let rows = std::slice::from_ref(&value);
+                let resource = kind.resource();
+                table::render(&resource, rows, wish.include_object, metadata, clock::now())
+            }
+        },
+        Content::Many { items, metadata } => match wish.representation.shape {
+            Shape::Object => {
+                list(&format!("{}List", kind.kind), &kind.api_version(), metadata, items)
+            }
+            Shape::PartialMetadata => list(
+                "PartialObjectMetadataList",
+                "meta.k8s.io/v1",
+                metadata,
+                items.into_iter().map(partial_metadata).collect(),
+            ),
+            Shape::Table => {
+                table::render(&kind.resource(), &items, wish.include_object, metadata, clock::now())
+            }
+        },
+    };
+    let mut response = encode(&value, wish.representation.encoding)?;
+    *response.status_mut() = answer.code;
+    add_warnings(&mut response, &answer.warnings);
+    Ok(response)
+}
+
+/// The list as text, put together from what is stored; `None` if something must be read first.
+fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8>> {
+    if !event::shows_as_stored(kind) {
+        return None;
+    }
+    let size: usize = items.iter().map(|stored| stored.value.len() + 40).sum();
+    let mut text = Vec::with_capacity(size + 200);
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        kind.kind,
+        kind.api_version()
+    );
+    text.extend_from_slice(head.as_bytes());
+    for (index, stored) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        if !object::splice(&mut text, &stored.value, stored.revision) {
+            return None;
+        }
+    }
+    text.extend_from_slice(b"]}\n");
+    Some(text)
+}
+
+/// `object` reduced to what PartialObjectMetadata carries.
+pub fn partial_metadata(mut object: Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object["metadata"].take(),
+    })
+}
+
+fn list(kind: &str, api_version: &str, metadata: Value, items: Vec<Value>) -> Value {
+    let mut list = Map::new();
+    list.insert("kind".to_owned(), kind.into());
+    list.insert("apiVersion".to_owned(), api_version.into());
+    list.insert("metadata".to_owned(), metadata);
+    list.insert("items".to_owned(), Value::Array(items));
+    Value::Object(list)
+}
+
+/// A 200 with `value` as JSON or YAML.
+pub fn encode(value: &Value, encoding: Encoding) -> Result<Response<Body>, Failure> {
+    let (text, content_type) = match encoding {
+        Encoding::Json => (format!("{value}\n"), "application/json"),
+        Encoding::Yaml => (
+            serde_saphyr::to_string(value)
+                .map_err(|_| Failure::internal("the object has no YAML form"))?,
+            "application/yaml",
+        ),
+    };
+    Ok(text_response(StatusCode::OK, content_type, text))
+}
+
+/// A finished text.
+pub fn text_response(
+    code: StatusCode,
+    content_type: &'static str,
+    text: impl Into<Bytes>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.into()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// kubectl prints each as "Warning: text".
+fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for text in warnings {
+        let quoted: String = text
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                c => vec![c],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The TLS listener: connections, their limits, who is at the other end, orderly shutdown.
+//!
+//! It hands every request to the router with an identity attached; it never looks at paths or bodies.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::failure::Failure;
+use crate::api::identity::Identity;
+use crate::api::{Api, authenticate, router};
+
+/// How the listener presents itself.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub config: Arc<rustls::ServerConfig>,
+    /// Names and addresses of the server certificate: the only hosts a request may name (a browser
+    /// tricked by DNS rebinding names another).
+    pub names: Arc<BTreeSet<String>>,
+}
+
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+const HEADER_LIMIT: Duration = Duration::from_secs(10);
+const MAX_HEADERS: usize = 100;
+const HEADER_BYTES: u32 = 64 * 1024;
+const MAX_CONNECTIONS: usize = 1000;
+const STREAMS_PER_CONNECTION: u32 = 250;
+/// Requests under way get this long to end once shutdown has begun.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// After a failed accept (no descriptors left) the next try waits.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Api {
+    /// Serves on `listener` until `shutdown`, then ends what runs: watches and streams at once,
+    /// requests within seconds.
+    pub async fn serve(&self, listener: TcpListener, tls: Tls, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        let graceful = GracefulShutdown::new();
+        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let acceptor = TlsAcceptor::from(tls.config.clone());
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = accept(&listener, &free) => accepted,
+            };
+            match accepted {
+                Ok((socket, permit)) => {
+                    let connection = Connection {
+                        api: self.clone(),
+                        names: tls.names.clone(),
+                        shutdown: shutdown.clone(),
+                    };
+                    let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
+                    connections.spawn(async move {
+                        connection.run(socket, acceptor, watcher).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        connections.close();
+        let ends = async {
+            self.inner.streams.close().await;
+            graceful.shutdown().await;
+            connections.wait().await;
+        };
+        if tokio::time::timeout(GOODBYE, ends).await.is_err() {
+            tracing::warn!("connections were cut off that did not end in time");
+        }
+    }
+}
+
+/// A free place first, then a connection: beyond the cap the kernel queues.
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (socket, _) = listener.accept().await?;
+    socket.set_nodelay(true)?;
+    Ok((socket, permit))
+}
+
+struct Connection {
+    api: Api,
+    names: Arc<BTreeSet<String>>,
+    shutdown: CancellationToken,
+}
+
+impl Connection {
+    async fn run(self, socket: TcpStream, acceptor: TlsAcceptor, watcher: Watcher) {
+        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(socket));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+        };
+        let peer = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|certificate| authenticate::from_certificate(certificate));
+        // A certificate of our authority that names nobody is a credential we cannot use.
+        let peer = match peer {
+            None => None,
+            Some(Some(identity)) => Some(identity),
+            Some(None) => return tracing::debug!("a client certificate names nobody"),
+        };
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_LIMIT)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(HEADER_BYTES as usize);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .max_header_list_size(HEADER_BYTES)
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let (api, names, shutdown) = (self.api, self.names, self.shutdown.clone());
+        let service = service_fn(move |request| {
+            let (api, names, peer) = (api.clone(), names.clone(), peer.clone());
+            let shutdown = shutdown.clone();
+            async move { Ok::<_, Infallible>(answer(&api, &names, peer, shutdown, request).await) }
+        });
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = watcher.watch(connection.into_owned());
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended");
+        }
+    }
+}
+
+async fn answer(
+    api: &Api,
+    names: &BTreeSet<String>,
+    peer: Option<Identity>,
+    shutdown: CancellationToken,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if let Err(failure) = check_host(names, &request) {
+        return router::refuse(failure).await;
+    }
+    let identity = authenticate::identify(api, peer.as_ref(), request.headers())
+        .and_then(|identity| authenticate::impersonate(identity, request.headers()));
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(failure) => return router::refuse(failure).await,
+    };
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(router::Shutdown(shutdown));
+    router::answer(api, request).await
+}
+
+fn check_host<B>(names: &BTreeSet<String>, request: &Request<B>) -> Result<(), Failure> {
+    let host = match request.uri().host() {
+        Some(host) => host,
+        None => {
+            let value = request
+                .headers()
+                .get(header::HOST)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
+            without_port(value)
+        }
+    };
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    let lower = plain.trim_end_matches('.').to_ascii_lowercase();
+    match names.contains(&lower) {
+        true => Ok(()),
+        false => Err(Failure::misdirected(host)),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        Some(_) | None => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hosts_of_the_certificate_are_served() {
+        let names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+        for (host, is_served) in [
+            ("localhost", true),
+            ("LOCALHOST:6443", true),
+            ("localhost.:6443", true),
+            ("127.0.0.1:1", true),
+            ("[::1]:6443", true),
+            ("[::1]", true),
+            ("evil", false),
+            ("localhost.evil", false),
+            ("evil:localhost", false),
+            ("", false),
+        ] {
+            let request = Request::builder()
+                .uri("/version")
+                .header("host", host)
+                .body(())
+                .expect("a request");
+            assert_eq!(check_host(&names, &request).is_ok(), is_served, "{host}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a request does, one file a verb; [`Call`] is what every verb is given.
+//!
+//! Nothing here reads HTTP method or path: the router has.
+
+pub mod binding;
+pub mod body;
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod review;
+pub mod selection;
+pub mod token_request;
+pub mod update;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::catalog::Kind;
+use crate::api::identity::Identity;
+use crate::api::path::Object;
+use crate::api::query::Query;
+use crate::api::reply::Wish;
+use crate::model::key::ObjectKey;
+
+/// An authorized request, its body read to the end.
+pub struct Call {
+    pub identity: Identity,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub wish: Wish,
+    /// Ends what would run for long.
+    pub shutdown: CancellationToken,
+}
+
+impl Call {
+    pub fn header(&self, name: http::header::HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Where the store keeps the object.
+pub fn key(kind: &Kind, namespace: Option<&str>, name: &str) -> ObjectKey {
+    ObjectKey { resource: kind.stored_as(), namespace: namespace.map(Arc::from), name: name.into() }
+}
+
+/// As [`key`], for an object named by a path.
+pub fn key_of(object: &Object) -> ObjectKey {
+    key(object.kind, object.namespace.as_deref(), &object.name)
+}

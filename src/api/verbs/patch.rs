@@ -1,0 +1,104 @@
+//! PATCH: the next object computed from the current one, again whenever another writer was faster.
+//!
+//! The dialects themselves are in [`crate::api::patch`]. Field ownership (managedFields) is not kept,
+//! so apply patches are refused with 415 and clients fall back or say so.
+
+use http::header;
+use serde_json::Value;
+
+use crate::api::admit::{self, Part};
+use crate::api::catalog::Kind;
+use crate::api::decode::{self, Decoded};
+use crate::api::failure::Failure;
+use crate::api::patch::{self, PatchError};
+use crate::api::path::Object;
+use crate::api::query::FieldValidation;
+use crate::api::reply::{Answer, Content};
+use crate::api::verbs::{Call, body, create, key_of, update, write};
+use crate::api::{Api, negotiate};
+
+/// A patch that has been read.
+enum Patch {
+    Json(bytes::Bytes),
+    Merge(Value),
+    Strategic(Value),
+}
+
+const ACCEPTED: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+/// etcd's request limit is what bounds an object in the reference server.
+const OBJECT_LIMIT: usize = 3 * 1024 * 1024 / 2;
+
+pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Result<Answer, Failure> {
+    let effect = call.query.effect()?;
+    let validation = call.query.field_validation()?;
+    if call.query.flag("force") {
+        return Err(Failure::invalid_causes(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            vec![crate::api::failure::Cause {
+                reason: "FieldValueForbidden".to_owned(),
+                message: "Forbidden: may not be specified for non-apply patch".to_owned(),
+                field: "force".to_owned(),
+            }],
+        ));
+    }
+    let patch = read(call)?;
+    let mut warnings = Vec::new();
+    let written = write::change(api, target.kind, &key_of(target), effect, |current| {
+        let next = patched(target, &patch, current, validation)?;
+        warnings = next.warnings;
+        let next = update::named_as(target, next.object)?;
+        update::compare_version(target, &next, current)?;
+        admit::update(target.kind, part, current, next).map(write::Next::Put)
+    })
+    .await?;
+    Ok(Answer::ok(Content::One(written.into_object())).with_warnings(warnings))
+}
+
+fn read(call: &Call) -> Result<Patch, Failure> {
+    let content_type = call.header(header::CONTENT_TYPE).unwrap_or_default();
+    let document = || {
+        decode::json(&call.body)
+            .map(|decoded| decoded.value)
+            .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))
+    };
+    match negotiate::media_type(content_type).as_str() {
+        "application/json-patch+json" => Ok(Patch::Json(call.body.clone())),
+        "application/merge-patch+json" => document().map(Patch::Merge),
+        "application/strategic-merge-patch+json" => document().map(Patch::Strategic),
+        _ => Err(Failure::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+fn patched(
+    target: &Object,
+    patch: &Patch,
+    current: &Value,
+    validation: FieldValidation,
+) -> Result<body::Typed, Failure> {
+    let kind = target.kind;
+    let value = match patch {
+        Patch::Json(text) => patch::json::apply(current, text),
+        Patch::Merge(document) => patch::merge::apply(current, document),
+        Patch::Strategic(document) => {
+            patch::strategic::apply(current, document, &kind.api_version(), kind.kind)
+        }
+    }
+    .map_err(|error| refused(kind, &target.name, error))?;
+    if value.to_string().len() > OBJECT_LIMIT {
+        return Err(Failure::too_large(OBJECT_LIMIT));
+    }
+    let decoded = Decoded { value, duplicates: Vec::new() };
+    body::typed(decoded, create::own_kind(kind), validation)
+}
+
+fn refused(kind: &Kind, name: &str, error: PatchError) -> Failure {
+    match error {
+        PatchError::BadRequest(why) => Failure::bad_request(why),
+        PatchError::TooLarge(why) => Failure::too_large_because(why),
+        PatchError::Unsupported(why) => Failure::unsupported_media_type(why),
+        PatchError::Invalid(why) => Failure::unprocessable(kind, name, &why),
+    }
+}

@@ -1,0 +1,185 @@
+//! Read, compute, commit, retry: the only caller of `commit`.
+//!
+//! It never decides what an object becomes; callers pass a decision over the current state.
+
+use serde_json::Value;
+
+use crate::api::admit::Admitted;
+use crate::api::catalog::Kind;
+use crate::api::failure::Failure;
+use crate::api::query::Effect;
+use crate::api::{Api, event, object};
+use crate::model::key::ObjectKey;
+use crate::model::revision::{Precondition, Revision};
+use crate::store::{Change, CommitError, Op, Refused, Stored, Unavailable};
+
+/// How often a write that lost a race is computed anew before the client is told of the conflict.
+/// Each loss means that another writer won, so this bounds only a storm on one object.
+const ATTEMPTS: usize = 100;
+
+/// What a decision wants of the current object.
+pub enum Next {
+    Put(Admitted),
+    Remove,
+    /// Nothing to do.
+    Keep,
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Written {
+    /// The object as it is now.
+    Stored(Value),
+    /// The object as it last was.
+    Removed(Value),
+}
+
+impl Written {
+    pub fn into_object(self) -> Value {
+        match self {
+            Written::Stored(object) | Written::Removed(object) => object,
+        }
+    }
+}
+
+/// Reads the object at `key` as `kind` shows it.
+pub fn read(api: &Api, kind: &Kind, key: &ObjectKey) -> Result<Option<Value>, Failure> {
+    let stored = api.inner.store.get(key).map_err(unavailable)?;
+    stored.map(|stored| show(kind, &stored)).transpose()
+}
+
+/// A stored value as `kind` shows it.
+pub fn show(kind: &Kind, stored: &Stored) -> Result<Value, Failure> {
+    show_at(kind, &stored.value, stored.revision)
+}
+
+/// As [`show`], under a given revision.
+pub fn show_at(kind: &Kind, value: &[u8], revision: Revision) -> Result<Value, Failure> {
+    let object = object::from_stored(value, revision).map_err(|error| {
+        tracing::error!(%error, resource = %kind.resource(), "a stored value is not JSON");
+        Failure::internal("a stored object cannot be read")
+    })?;
+    Ok(event::present(kind, object))
+}
+
+/// Creates several objects at once; the first one must not exist, the others are put regardless.
+/// `None` when the first exists.
+pub async fn create(
+    api: &Api,
+    objects: Vec<(ObjectKey, &Kind, Admitted)>,
+    effect: Effect,
+) -> Result<Option<Value>, Failure> {
+    let Some((first_key, _, first)) = objects.first().cloned() else {
+        return Ok(None);
+    };
+    if effect == Effect::DryRun {
+        let taken = api.inner.store.get(&first_key).map_err(unavailable)?;
+        return Ok(taken.is_none().then(|| first.into_value()));
+    }
+    let changes = objects
+        .into_iter()
+        .enumerate()
+        .map(|(index, (key, kind, admitted))| Change {
+            key,
+            when: match index {
+                0 => Precondition::Absent,
+                _ => Precondition::Any,
+            },
+            op: Op::Put(object::to_stored(event::store_form(kind, admitted.into_value()))),
+        })
+        .collect();
+    match api.inner.store.commit(changes).await {
+        Ok(revision) => {
+            let mut value = first.into_value();
+            object::set_revision(&mut value, revision);
+            Ok(Some(value))
+        }
+        Err(CommitError::Refused { refused: Refused::Exists, .. }) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Changes the object at `key` to what `decide` makes of its current state; `NotFound` if there is
+/// none. `decide` runs again when another writer was faster.
+pub async fn change(
+    api: &Api,
+    kind: &Kind,
+    key: &ObjectKey,
+    effect: Effect,
+    mut decide: impl FnMut(&Value) -> Result<Next, Failure>,
+) -> Result<Written, Failure> {
+    for _ in 0..ATTEMPTS {
+        let Some(stored) = api.inner.store.get(key).map_err(unavailable)? else {
+            return Err(Failure::not_found(kind, &key.name));
+        };
+        let current = show(kind, &stored)?;
+        let (op, mut written) = match decide(&current)? {
+            Next::Keep => return Ok(Written::Stored(current)),
+            Next::Remove => (Op::Delete, Written::Removed(current)),
+            Next::Put(admitted) => {
+                let next = admitted.into_value();
+                if object::same_but_revision(&current, &next) {
+                    return Ok(Written::Stored(current));
+                }
+                match is_finished(kind, &next) {
+                    true => (Op::Delete, Written::Removed(next)),
+                    false => (
+                        Op::Put(object::to_stored(event::store_form(kind, next.clone()))),
+                        Written::Stored(next),
+                    ),
+                }
+            }
+        };
+        if effect == Effect::DryRun {
+            return Ok(written);
+        }
+        let change = Change { key: key.clone(), when: Precondition::At(stored.revision), op };
+        match api.inner.store.commit(vec![change]).await {
+            Ok(revision) => {
+                let (Written::Stored(object) | Written::Removed(object)) = &mut written;
+                object::set_revision(object, revision);
+                return Ok(written);
+            }
+            Err(CommitError::Refused { .. }) => {} // Another writer was faster: decide anew.
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err(Failure::modified(kind, &key.name))
+}
+
+/// Whether nothing keeps a deleted object any longer: no finalizer, no grace left.
+fn is_finished(kind: &Kind, object: &Value) -> bool {
+    let has_own_finalizers = kind.plural == "namespaces"
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    object::is_terminating(object)
+        && object::finalizers(object).is_empty()
+        && !has_own_finalizers
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+/// A read that the store could not serve.
+pub fn unavailable(error: Unavailable) -> Failure {
+    match error {
+        Unavailable::Expired { oldest } => Failure::expired(format!(
+            "The resourceVersion for the provided list is too old (history starts at {oldest})."
+        )),
+        Unavailable::Future { current } => Failure::future_version(0, current),
+        Unavailable::Failed(reason) => {
+            tracing::error!(%reason, "the store cannot read");
+            Failure::internal("the store cannot read")
+        }
+    }
+}
+
+fn failed(error: CommitError) -> Failure {
+    match error {
+        CommitError::Refused { index, refused } => {
+            tracing::error!(index, ?refused, "a commit without demands was refused");
+            Failure::internal("the store refused a write")
+        }
+        CommitError::Failed(reason) => {
+            tracing::error!(%reason, "the store cannot write");
+            Failure::internal("the store cannot write")
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! `joey apply` and `joey delete`: manifests in, declared state changed.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value, json};
+
+use super::get::Scope;
+use super::resources::{Resource, Resources, Selection, select};
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const MANAGER: &str = "fieldManager=joey&fieldValidation=Strict";
+
+#[derive(Debug, clap::Args)]
+pub struct ApplyArgs {
+    /// File or directory with manifests, or - for standard input; repeatable
+    #[arg(short, long, required = true)]
+    filename: Vec<PathBuf>,
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// none, or server: go through everything and change nothing
+    #[arg(long, default_value = "none")]
+    dry_run: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DeleteArgs {
+    /// TYPE NAME… or TYPE/NAME…
+    what: Vec<String>,
+    /// Delete what these manifests declare
+    #[arg(short, long)]
+    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    scope: Scope,
+    /// Everything of the type
+    #[arg(long)]
+    all: bool,
+    /// Seconds that a pod gets to end by itself
+    #[arg(long)]
+    grace_period: Option<i64>,
+    /// Same as a grace period of one second
+    #[arg(long)]
+    now: bool,
+    /// With --grace-period=0: forget the object before its processes are known to be gone
+    #[arg(long)]
+    force: bool,
+    /// Wait until the objects are gone
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    wait: bool,
+    /// Not finding an object is no failure
+    #[arg(long)]
+    ignore_not_found: bool,
+}
+
+/// The objects of manifests: YAML documents, JSON, and Lists taken apart.
+fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for file in files {
+        for (name, text) in texts(file)? {
+            let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+                .with_context(|| format!("error parsing {name}"))?;
+            for document in documents {
+                match document["kind"].as_str() {
+                    _ if document.is_null() => {}
+                    Some(kind) if kind.ends_with("List") && document["items"].is_array() => {
+                        objects.extend(document["items"].as_array().into_iter().flatten().cloned());
+                    }
+                    _ => objects.push(document),
+                }
+            }
+        }
+    }
+    match objects.is_empty() {
+        true => bail!("no objects passed to apply"),
+        false => Ok(objects),
+    }
+}
+
+fn texts(file: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text)?;
+        return Ok(vec![("STDIN".to_owned(), text)]);
+    }
+    let reading = || format!("reading {}", file.display());
+    if !file.is_dir() {
+        return Ok(vec![(
+            file.display().to_string(),
+            fs::read_to_string(file).with_context(reading)?,
+        )]);
+    }
+    let mut paths: Vec<PathBuf> = fs::read_dir(file)
+        .with_context(reading)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    paths.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"));
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            Ok((path.display().to_string(), text))
+        })
+        .collect()
+}
+
+/// The object's resource, its namespace if it has one, and its name.
+fn place<'a>(
+    resources: &Resources,
+    object: &'a Value,
+    namespace: &'a str,
+) -> anyhow::Result<(Resource, &'a str, &'a str)> {
+    let field = |name: &str| object[name].as_str().filter(|text| !text.is_empty());
+    let kind = field("kind").context("Object 'Kind' is missing")?;
+    let api_version = field("apiVersion").context("apiVersion not set")?;
+    let resource = resources.of_manifest(api_version, kind)?;
+    let name = object["metadata"]["name"].as_str().context("resource name may not be empty")?;
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or(namespace);
+    Ok((resource, namespace, name))
+}
+
+pub async fn apply(client: kube::Client, args: ApplyArgs) -> anyhow::Result<ExitCode> {
+    let dry = match args.dry_run.as_str() {
+        "none" => "",
+        "server" => "&dryRun=All",
+        other => bail!("--dry-run={other}: must be none or server"),
+    };
+    let note = if dry.is_empty() { "" } else { " (server dry run)" };
+    let resources = Resources::discover(&client).await?;
+    for object in read(&args.filename)? {
+        let (resource, namespace, name) = place(&resources, &object, &args.namespace)?;
+        let collection = resource.path(Some(namespace));
+        let mut wanted = object.clone();
+        let mut bare = object.clone();
+        if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
+            annotations.remove(LAST_APPLIED);
+        }
+        if wanted["metadata"]["annotations"].is_null() {
+            wanted["metadata"]["annotations"] = json!({});
+        }
+        wanted["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{bare}\n"));
+        let printed = format!("{}/{name}", resource.printed_kind());
+        let existing = client
+            .request::<Value>(http::Request::get(format!("{collection}/{name}")).body(Vec::new())?)
+            .await;
+        match existing {
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                let request = http::Request::post(format!("{collection}?{MANAGER}{dry}"))
+                    .header("content-type", "application/json")
+                    .body(serde_json::to_vec(&wanted)?)?;
+                client.request::<Value>(request).await?;
+                println!("{printed} created{note}");
+            }
+            Err(error) => return Err(error.into()),
+            Ok(current) => {
+                let before = current["metadata"]["annotations"][LAST_APPLIED].as_str();
+                let before =
+                    before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
+                let patch = three_way(&before, &wanted, &current);
+                let request = http::Request::patch(format!("{collection}/{name}?{MANAGER}{dry}"))
+                    .header("content-type", "application/merge-patch+json")
+                    .body(serde_json::to_vec(&patch)?)?;
+                let after: Value = client.request(request).await?;
+                let same =
+                    after["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
+                println!("{printed} {}{note}", if same { "unchanged" } else { "configured" });
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A merge patch (RFC 7386) that sets what is wanted and removes what was applied before and is no longer.
+/// Fields that others set stay. A list is one value.
+fn three_way(before: &Value, wanted: &Value, current: &Value) -> Value {
+    let (Some(wanted), empty) = (wanted.as_object(), Map::new()) else { return wanted.clone() };
+    let (before, current) =
+        (before.as_object().unwrap_or(&empty), current.as_object().unwrap_or(&empty));
+    let mut patch = Map::new();
+    for (key, value) in wanted {
+        let none = Value::Null;
+        let (old, now) = (before.get(key).unwrap_or(&none), current.get(key).unwrap_or(&none));
+        match value.is_object() && now.is_object() {
+            true => {
+                let inner = three_way(old, value, now);
+                if inner.as_object().is_some_and(|map| !map.is_empty()) {
+                    patch.insert(key.clone(), inner);
+                }
+            }
+            false if value != now => {
+                patch.insert(key.clone(), value.clone());
+            }
+            false => {}
+        }
+    }
+    let gone = before.keys().filter(|key| !wanted.contains_key(*key) && current.contains_key(*key));
+    patch.extend(gone.map(|key| (key.clone(), Value::Null)));
+    Value::Object(patch)
+}
+
+pub async fn delete(client: kube::Client, args: DeleteArgs) -> anyhow::Result<ExitCode> {
+    let resources = Resources::discover(&client).await?;
+    let mut targets: Vec<(Resource, String, String)> = Vec::new();
+    if !args.filename.is_empty() {
+        for object in read(&args.filename)? {
+            let (resource, namespace, name) = place(&resources, &object, &args.scope.namespace)?;
+            targets.push((resource, namespace.to_owned(), name.to_owned()));
+        }
+    } else {
+        match select(&resources, &args.what)? {
+            Selection::Named(named) => {
+                let namespace = &args.scope.namespace;
+                targets
+                    .extend(named.into_iter().map(|(kind, name)| (kind, namespace.clone(), name)));
+            }
+            Selection::All(_) if !args.all && args.scope.selector.is_none() => {
+                bail!(
+                    "resource(s) were provided, but no name was specified; name them, or use -l or --all"
+                )
+            }
+            Selection::All(kinds) => {
+                for kind in kinds {
+                    let path =
+                        format!("{}{}", kind.path(args.scope.namespace()), args.scope.query(&[]));
+                    let list: Value =
+                        client.request(http::Request::get(path).body(Vec::new())?).await?;
+                    for item in list["items"].as_array().into_iter().flatten() {
+                        let text = |name: &str| {
+                            item["metadata"][name].as_str().unwrap_or_default().to_owned()
+                        };
+                        targets.push((kind.clone(), text("namespace"), text("name")));
+                    }
+                }
+            }
+        }
+    }
+    let grace = match (args.now, args.force, args.grace_period) {
+        (true, ..) => Some(1),
+        (_, true, None) => Some(0),
+        (_, false, Some(0)) => bail!(
+            "--grace-period=0 needs --force: the processes may still run when the object is gone"
+        ),
+        (_, _, period) => period,
+    };
+    let mut options = json!({"propagationPolicy": "Background"});
+    if let Some(seconds) = grace {
+        options["gracePeriodSeconds"] = json!(seconds);
+    }
+    let mut pending = Vec::new();
+    for (resource, namespace, name) in targets {
+        let path = format!("{}/{name}", resource.path(Some(&namespace)));
+        let request = http::Request::delete(&path)
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&options)?)?;
+        match client.request::<Value>(request).await {
+            Ok(answer) => {
+                let printed = resource.printed_kind();
+                let how = if args.force { "force deleted" } else { "deleted" };
+                println!("{printed} \"{name}\" {how} from {namespace} namespace");
+                let uid = answer["details"]["uid"].as_str().or(answer["metadata"]["uid"].as_str());
+                pending.push((path, uid.unwrap_or_default().to_owned()));
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 && args.ignore_not_found => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if args.wait {
+        for (path, uid) in pending {
+            until_gone(&client, &path, &uid).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Watches one object until it, by its uid, is no more.
+async fn until_gone(client: &kube::Client, path: &str, uid: &str) -> anyhow::Result<()> {
+    use futures::{AsyncBufReadExt, TryStreamExt};
+    loop {
+        let current: Value = match client.request(http::Request::get(path).body(Vec::new())?).await
+        {
+            Ok(current) => current,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if current["metadata"]["uid"] != uid {
+            return Ok(());
+        }
+        let (collection, name) = path.rsplit_once('/').context("an object's path has a name")?;
+        let revision = current["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        let query =
+            format!("watch=true&resourceVersion={revision}&fieldSelector=metadata.name%3D{name}");
+        let request = http::Request::get(format!("{collection}?{query}")).body(Vec::new())?;
+        let mut lines = client.request_stream(request).await?.lines();
+        while let Some(line) = lines.try_next().await? {
+            let event: Value = serde_json::from_str(&line)?;
+            if event["type"] == "DELETED" {
+                return Ok(());
+            }
+            if event["type"] == "ERROR" {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apply_removes_only_what_it_applied_before() {
+        let before = json!({"data": {"a": "1", "b": "2"}});
+        let wanted = json!({"data": {"a": "3"}});
+        let current = json!({"data": {"a": "1", "b": "2", "theirs": "x"}, "status": {}});
+        assert_eq!(three_way(&before, &wanted, &current), json!({"data": {"a": "3", "b": null}}));
+        let settled = json!({"data": {"a": "3", "theirs": "x"}});
+        assert_eq!(three_way(&wanted, &wanted, &settled), json!({}));
+    }
+}

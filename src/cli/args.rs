@@ -1,0 +1,161 @@
+//! What was typed: commands and flags, their help texts, completions and man pages.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Kubernetes for one Linux host in a single binary.
+///
+/// `joey serve` runs the cluster; every other command works on one that runs, found by the same
+/// --data-dir and --run-dir. The real kubectl works too: `joey kubeconfig --merge` introduces them.
+#[derive(Debug, Parser)]
+#[command(name = "joey", version, max_term_width = 100, propagate_version = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Settings; each may also stand in the environment as JOEY_… or in the configuration file.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Settings (also as JOEY_… variables and as keys of the file)")]
+pub struct SettingFlags {
+    /// Configuration file [default: /etc/joey/config.yaml, which may be absent]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What outlives a reboot: store, images, certificates [default: /var/lib/joey]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// What a reboot ends: sockets, namespaces [default: /run/joey]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub run_dir: Option<String>,
+    /// Address of the Kubernetes API, repeatable [default: 127.0.0.1:6443]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", hide_short_help = true)]
+    pub listen: Vec<String>,
+    /// Name of this host's Node [default: the host name]
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    pub node_name: Option<String>,
+    /// Addresses of pods [default: 10.42.0.0/16]
+    #[arg(long, global = true, value_name = "CIDR", hide_short_help = true)]
+    pub pod_cidr: Option<String>,
+    /// Addresses of Services [default: 10.43.0.0/16]
+    #[arg(long, global = true, value_name = "CIDR", hide_short_help = true)]
+    pub service_cidr: Option<String>,
+    /// DNS domain of the cluster [default: cluster.local]
+    #[arg(long, global = true, value_name = "DOMAIN", hide_short_help = true)]
+    pub cluster_domain: Option<String>,
+    /// Registry spoken to over plain HTTP, repeatable
+    #[arg(long, global = true, value_name = "HOST:PORT", hide_short_help = true)]
+    pub plain_http_registry: Vec<String>,
+    /// PEM file with authorities of registries
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub registry_ca_file: Option<String>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", hide_short_help = true)]
+    pub log_level: Option<String>,
+    /// auto, text or json [default: auto: journal fields under systemd, else text]
+    #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
+    pub log_format: Option<String>,
+}
+
+impl SettingFlags {
+    /// The typed values by setting name; settings that were not typed are absent.
+    pub fn flags(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let one = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
+        let all = [
+            ("data-dir", one(&self.data_dir)),
+            ("run-dir", one(&self.run_dir)),
+            ("listen", self.listen.clone()),
+            ("node-name", one(&self.node_name)),
+            ("pod-cidr", one(&self.pod_cidr)),
+            ("service-cidr", one(&self.service_cidr)),
+            ("cluster-domain", one(&self.cluster_domain)),
+            ("plain-http-registry", self.plain_http_registry.clone()),
+            ("registry-ca-file", one(&self.registry_ca_file)),
+            ("log-level", one(&self.log_level)),
+            ("log-format", one(&self.log_format)),
+        ];
+        all.into_iter().filter(|(_, values)| !values.is_empty()).collect()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the cluster in the foreground, for a person or a systemd unit
+    ///
+    /// Makes its certificates and <data-dir>/admin.kubeconfig at the first start. Pods outlive it: stop and
+    /// start it as you like, or `joey reset` to be rid of everything.
+    Serve,
+    /// Show objects
+    Get(super::get::GetArgs),
+    /// Show one object for people, with its events
+    Describe(super::describe::DescribeArgs),
+    /// Declare objects from manifests
+    Apply(super::apply::ApplyArgs),
+    /// Delete objects, and wait until they are gone
+    Delete(super::apply::DeleteArgs),
+    /// Print a container's output
+    Logs(super::streams::LogsArgs),
+    /// Run a command in a container
+    Exec(super::streams::ExecArgs),
+    /// Run one pod from an image, attached
+    Run(super::streams::RunArgs),
+    /// Print every setting in force and where it came from
+    Config,
+    /// Look for what of this host will not work, and say how to mend it
+    Doctor,
+    /// Work with the images on this host
+    #[command(subcommand)]
+    Image(super::image::ImageCommand),
+    /// Stop every pod of these directories and remove every trace
+    Reset {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the administrator's kubeconfig
+    Kubeconfig {
+        /// Put it into your own kubeconfig (KUBECONFIG or ~/.kube/config) and make it current
+        #[arg(long)]
+        merge: bool,
+    },
+    /// Print a shell completion script
+    Completions { shell: clap_complete::Shell },
+    /// Write the man pages into a directory
+    Man { directory: PathBuf },
+}
+
+/// Prints the completion script for `shell`.
+pub fn write_completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Args::command(), "joey", &mut std::io::stdout());
+}
+
+/// Writes one page a command.
+///
+/// # Errors
+/// The directory cannot be made or written.
+pub fn write_man_pages(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(Args::command(), directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_has_a_flag() {
+        let command = Args::command();
+        for setting in super::super::settings::SETTINGS {
+            let found = command.get_arguments().any(|arg| arg.get_long() == Some(setting.name));
+            assert!(found, "--{} is missing", setting.name);
+        }
+    }
+}

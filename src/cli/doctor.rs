@@ -1,0 +1,303 @@
+//! `joey doctor`: what of this host will not work for Joey, and how to mend it.
+//!
+//! It looks and never changes anything.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use super::instance;
+use super::settings::Settings;
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Good(String),
+    /// Works, with a limit that the text names, and its cure.
+    Limited {
+        finding: String,
+        cure: String,
+    },
+    /// Joey cannot run like this.
+    Bad {
+        finding: String,
+        cure: String,
+    },
+}
+
+/// The oldest kernel that everything is tested on.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// Prints every check; fails when one is bad.
+pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let checks: Vec<(&str, Verdict)> = vec![
+        ("privilege", privilege()),
+        ("kernel", kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())),
+        ("cgroup v2", cgroup(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())),
+        ("overlayfs", overlay(&fs::read_to_string("/proc/filesystems").unwrap_or_default())),
+        ("nftables", nftables()),
+        ("forwarding", forwarding(settings)),
+        ("disk", disk(&settings.data_dir())),
+        ("API address", listen(settings)),
+        ("name resolution", resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())),
+        ("network", network_problems(&settings.run_dir())),
+    ];
+    let mut out = io::stdout().lock();
+    let colour = out.is_terminal();
+    let mut bad = 0;
+    for (name, verdict) in &checks {
+        let (mark, code, finding, cure) = match verdict {
+            Verdict::Good(finding) => ("ok", "32", finding, None),
+            Verdict::Limited { finding, cure } => ("limited", "33", finding, Some(cure)),
+            Verdict::Bad { finding, cure } => ("bad", "31", finding, Some(cure)),
+        };
+        bad += usize::from(matches!(verdict, Verdict::Bad { .. }));
+        let mark = format!("{mark:<7}");
+        let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark };
+        writeln!(out, "{mark}  {name:<15}  {finding}")?;
+        if let Some(cure) = cure {
+            writeln!(out, "{:26}→ {cure}", "")?;
+        }
+    }
+    match bad {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn privilege() -> Verdict {
+    match nix::unistd::geteuid().is_root() {
+        true => Verdict::Good("running as root".to_owned()),
+        false => Verdict::Bad {
+            finding: "not running as root".to_owned(),
+            cure: "namespaces, mounts and nftables need root: sudo joey …".to_owned(),
+        },
+    }
+}
+
+fn kernel(release: &str) -> Verdict {
+    let release = release.trim();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match version >= OLDEST_KERNEL {
+        true => Verdict::Good(format!("Linux {release}")),
+        false => Verdict::Bad {
+            finding: format!("Linux {release} is older than 6.1"),
+            cure: "install a newer kernel; Debian 12 and Ubuntu 24.04 have one".to_owned(),
+        },
+    }
+}
+
+/// The mount point of cgroup v2 in the text of mountinfo, see proc(5).
+pub fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let kind = after.split(' ').next()?;
+        (kind == "cgroup2").then(|| before.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+fn cgroup(mountinfo: &str) -> Verdict {
+    let Some(mount) = cgroup_mount(mountinfo) else {
+        return Verdict::Limited {
+            finding: "not mounted; Joey mounts it for itself below its run directory".to_owned(),
+            cure: "boot with systemd.unified_cgroup_hierarchy=1 for the usual place".to_owned(),
+        };
+    };
+    let controllers = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+    let missing: Vec<&str> = ["cpu", "memory", "pids"]
+        .into_iter()
+        .filter(|wanted| !controllers.split_whitespace().any(|have| have == *wanted))
+        .collect();
+    let place = mount.display();
+    match missing.is_empty() {
+        true => Verdict::Good(format!("{place} with {}", controllers.trim())),
+        false => Verdict::Limited {
+            finding: format!(
+                "{place} has no {}: pods that ask for such a limit are refused, requests and Joey's own caps have no effect",
+                missing.join(", ")
+            ),
+            cure: "the controllers belong to cgroup v1 on this host; boot with \
+                   systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all on the kernel's command line"
+                .to_owned(),
+        },
+    }
+}
+
+fn overlay(filesystems: &str) -> Verdict {
+    let known = filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    match known {
+        true => Verdict::Good("known to the kernel".to_owned()),
+        false => Verdict::Bad {
+            finding: "the kernel does not know overlayfs".to_owned(),
+            cure: "modprobe overlay, and add it to /etc/modules-load.d".to_owned(),
+        },
+    }
+}
+
+fn nftables() -> Verdict {
+    let version = Command::new("nft").arg("--version").output();
+    let Ok(version) = version else {
+        return Verdict::Bad {
+            finding: "the program nft is missing".to_owned(),
+            cure: "apt-get install nftables (dnf install nftables)".to_owned(),
+        };
+    };
+    let text = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    // --check asks the kernel about the batch and commits nothing.
+    let checked = Command::new("nft").args(["--check", "add table inet joey_doctor"]).output();
+    match checked {
+        Ok(output) if output.status.success() => Verdict::Good(text),
+        Ok(output) => Verdict::Bad {
+            finding: format!(
+                "the kernel refuses: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
+            cure: "modprobe nf_tables; inside a container, CAP_NET_ADMIN is needed".to_owned(),
+        },
+        Err(error) => Verdict::Bad {
+            finding: format!("nft cannot run: {error}"),
+            cure: "apt-get install --reinstall nftables".to_owned(),
+        },
+    }
+}
+
+fn forwarding(settings: &Settings) -> Verdict {
+    let global = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
+    let recorded = fs::read_to_string(settings.data_dir().join("net/sysctls.json"));
+    match (global.trim(), recorded) {
+        (_, Ok(text)) if text.trim() != "{}" && text.trim() != "[]" => Verdict::Good(format!(
+            "set by this Joey and put back by `joey reset`: {}",
+            text.split_whitespace().collect::<String>()
+        )),
+        ("1", _) => Verdict::Good("already on for the whole host".to_owned()),
+        _ => Verdict::Good(
+            "off; Joey turns it on for its bridges and the uplink, drops foreign transit, and puts it back on reset"
+                .to_owned(),
+        ),
+    }
+}
+
+fn disk(data_dir: &Path) -> Verdict {
+    let place = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let Ok(stat) = nix::sys::statvfs::statvfs(place) else {
+        return Verdict::Bad {
+            finding: format!("{} cannot be looked at", place.display()),
+            cure: "choose another --data-dir".to_owned(),
+        };
+    };
+    let size = stat.blocks() * stat.fragment_size();
+    let free = stat.blocks_available() * stat.fragment_size();
+    let finding = format!("{} MiB of {} MiB free at {}", free >> 20, size >> 20, place.display());
+    match free >= (1 << 30) && free * 10 >= size {
+        true => Verdict::Good(finding),
+        false => Verdict::Limited {
+            finding,
+            cure: "images are refused when less than a tenth is free: make room".to_owned(),
+        },
+    }
+}
+
+fn listen(settings: &Settings) -> Verdict {
+    let mut good = Vec::new();
+    for address in settings.listen() {
+        match TcpListener::bind(address) {
+            Ok(_) => good.push(format!("{address} is free")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let ours = instance::holder(&settings.run_dir());
+                match ours {
+                    Some(pid) => good.push(format!("{address} (this Joey runs, process {pid})")),
+                    None => {
+                        return Verdict::Bad {
+                            finding: format!("{address} is in use by another program"),
+                            cure: format!(
+                                "end it (ss -ltnp 'sport = :{}' names it) or choose another --listen",
+                                address.port()
+                            ),
+                        };
+                    }
+                }
+            }
+            Err(error) => {
+                return Verdict::Bad {
+                    finding: format!("{address}: {error}"),
+                    cure: "choose an address of this host for --listen".to_owned(),
+                };
+            }
+        }
+    }
+    Verdict::Good(good.join(", "))
+}
+
+fn resolvers(resolv_conf: &str) -> Verdict {
+    let servers: Vec<&str> = resolv_conf
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver"))
+        .map(str::trim)
+        .collect();
+    let loopback = |server: &&str| server.starts_with("127.") || *server == "::1";
+    match servers.iter().copied().find(|server| !loopback(server)) {
+        Some(server) => Verdict::Good(format!("pods ask {server}")),
+        None if Path::new("/run/systemd/resolve/resolv.conf").exists() => {
+            Verdict::Good("pods ask the upstreams of systemd-resolved".to_owned())
+        }
+        None => Verdict::Limited {
+            finding: "the host has no resolver that a pod can reach".to_owned(),
+            cure: "put a nameserver that is not a loopback address into /etc/resolv.conf"
+                .to_owned(),
+        },
+    }
+}
+
+/// The daemon's probe at its start wrote what of the host stands in the way.
+fn network_problems(run_dir: &Path) -> Verdict {
+    let text = fs::read_to_string(run_dir.join("network-problems")).unwrap_or_default();
+    let problems: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    match problems.as_slice() {
+        [] => Verdict::Good("nothing of the host is known to stand in the way of pods".to_owned()),
+        [first, rest @ ..] => Verdict::Limited {
+            finding: (*first).to_owned(),
+            cure: match rest {
+                [] => "add the rule named above, then restart Joey".to_owned(),
+                _ => rest.join("; "),
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_older_than_the_tested_one_are_bad() {
+        for (release, good) in [
+            ("6.1.0-56-amd64\n", true),
+            ("6.18.44", true),
+            ("7.0.0-rc1", true),
+            ("5.15.0-91-generic", false),
+            ("6.0.9", false),
+            ("", false),
+        ] {
+            assert_eq!(matches!(kernel(release), Verdict::Good(_)), good, "{release}");
+        }
+    }
+
+    #[test]
+    fn cgroup_v2_is_found_wherever_it_is_mounted() {
+        let hybrid = "29 23 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+                      39 23 0:36 / /sys/fs/cgroup/unified rw,relatime shared:1 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup_mount("29 23 0:26 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+
+    #[test]
+    fn loopback_resolvers_are_told() {
+        assert!(matches!(
+            resolvers("nameserver 127.0.0.11\nnameserver 9.9.9.9\n"),
+            Verdict::Good(_)
+        ));
+    }
+}

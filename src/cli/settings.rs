@@ -1,0 +1,485 @@
+//! What is in force: every setting with its value and where the value came from.
+//!
+//! Precedence: flag, then `JOEY_…` in the environment, then the configuration file, then the default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::model::cidr::Cidr;
+
+/// One setting: its flag (without dashes), which is also its key in the file; the environment variable
+/// is `JOEY_` and the flag in upper case with underscores.
+pub struct Setting {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+    /// Takes several values: a repeated flag, a comma-separated variable, a list in the file.
+    pub many: bool,
+    check: fn(&str) -> Result<(), String>,
+}
+
+/// Every setting, in the order in which `joey config` prints them.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "data-dir",
+        default: "/var/lib/joey",
+        help: "Directory of everything that outlives a reboot: store, images, certificates, volumes, logs",
+        many: false,
+        check: absolute,
+    },
+    Setting {
+        name: "run-dir",
+        default: "/run/joey",
+        help: "Directory of everything that a reboot ends: sockets, namespaces, state of running pods",
+        many: false,
+        check: absolute,
+    },
+    Setting {
+        name: "listen",
+        default: "127.0.0.1:6443",
+        help: "Address and port of the Kubernetes API",
+        many: true,
+        check: socket_address,
+    },
+    Setting {
+        name: "node-name",
+        default: "",
+        help: "Name of this host's Node object (default: the host name)",
+        many: false,
+        check: node_name,
+    },
+    Setting {
+        name: "pod-cidr",
+        default: "10.42.0.0/16",
+        help: "Addresses of pods",
+        many: false,
+        check: cidr,
+    },
+    Setting {
+        name: "service-cidr",
+        default: "10.43.0.0/16",
+        help: "Addresses of Services",
+        many: false,
+        check: cidr,
+    },
+    Setting {
+        name: "cluster-domain",
+        default: "cluster.local",
+        help: "DNS domain of the cluster",
+        many: false,
+        check: domain,
+    },
+    Setting {
+        name: "plain-http-registry",
+        default: "",
+        help: "Registry host:port that is spoken to over plain HTTP",
+        many: true,
+        check: anything,
+    },
+    Setting {
+        name: "registry-ca-file",
+        default: "",
+        help: "PEM file with certificate authorities of registries, beside the host's own",
+        many: false,
+        check: anything,
+    },
+    Setting {
+        name: "log-level",
+        default: "info",
+        help: "error, warn, info, debug or trace",
+        many: false,
+        check: log_level,
+    },
+    Setting {
+        name: "log-format",
+        default: "auto",
+        help: "auto (journal under systemd, else text), text or json",
+        many: false,
+        check: log_format,
+    },
+];
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Flag,
+    Environment(String),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("flag"),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// The values of all settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    values: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+}
+
+/// A setting that cannot be used; names the setting and where it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{name} ({origin}): {reason}")]
+    Value { name: String, origin: Origin, reason: String },
+    #[error("configuration file {path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error(
+        "configuration file {path}: unknown key {key:?}; `joey config` lists every key that exists"
+    )]
+    UnknownKey { path: PathBuf, key: String },
+}
+
+/// The sources of settings before they are merged.
+pub struct Sources<'a> {
+    pub flags: BTreeMap<&'static str, Vec<String>>,
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The file's path and text, when there is one.
+    pub file: Option<(PathBuf, String)>,
+}
+
+pub const DEFAULT_FILE: &str = "/etc/joey/config.yaml";
+
+impl Settings {
+    /// Reads the environment and the file and merges them with what was typed.
+    pub fn gather(typed: &super::args::SettingFlags) -> anyhow::Result<Settings> {
+        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let named = typed.config.clone().or_else(|| environment("JOEY_CONFIG").map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => Some((path, text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => None,
+            Err(error) => {
+                return Err(SettingsError::File { path, reason: error.to_string() }.into());
+            }
+        };
+        Ok(Settings::merge(Sources { flags: typed.flags(), environment: &environment, file })?)
+    }
+
+    /// Applies the precedence and checks every value.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, with its origin.
+    pub fn merge(sources: Sources<'_>) -> Result<Settings, SettingsError> {
+        let from_file = match &sources.file {
+            Some((path, text)) => read_file(path, text)?,
+            None => BTreeMap::new(),
+        };
+        let mut values = BTreeMap::new();
+        for setting in SETTINGS {
+            let variable = variable_of(setting.name);
+            let (value, origin) = if let Some(value) = sources.flags.get(setting.name) {
+                (value.clone(), Origin::Flag)
+            } else if let Some(text) = (sources.environment)(&variable) {
+                let value = match setting.many {
+                    true => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                    false => vec![text],
+                };
+                (value, Origin::Environment(variable))
+            } else if let (Some(value), Some((path, _))) =
+                (from_file.get(setting.name), &sources.file)
+            {
+                (value.clone(), Origin::File(path.clone()))
+            } else if setting.default.is_empty() {
+                (Vec::new(), Origin::Default)
+            } else {
+                (vec![setting.default.to_owned()], Origin::Default)
+            };
+            for one in &value {
+                (setting.check)(one).map_err(|reason| SettingsError::Value {
+                    name: setting.name.to_owned(),
+                    origin: origin.clone(),
+                    reason,
+                })?;
+            }
+            values.insert(setting.name, (value, origin));
+        }
+        Ok(Settings { values, file: sources.file.map(|(path, _)| path) })
+    }
+
+    /// All values of a setting and their origin.
+    pub fn get(&self, name: &str) -> (&[String], &Origin) {
+        let (values, origin) = self.values.get(name).expect("every name used is in SETTINGS");
+        (values, origin)
+    }
+
+    fn one(&self, name: &str) -> &str {
+        self.get(name).0.first().map_or("", String::as_str)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        PathBuf::from(self.one("data-dir"))
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        PathBuf::from(self.one("run-dir"))
+    }
+
+    pub fn listen(&self) -> Vec<SocketAddr> {
+        self.get("listen").0.iter().map(|text| text.parse().expect("checked in merge")).collect()
+    }
+
+    /// `None`: the host name.
+    pub fn node_name(&self) -> Option<&str> {
+        Some(self.one("node-name")).filter(|name| !name.is_empty())
+    }
+
+    pub fn pod_cidr(&self) -> Cidr {
+        self.one("pod-cidr").parse().expect("checked in merge")
+    }
+
+    pub fn service_cidr(&self) -> Cidr {
+        self.one("service-cidr").parse().expect("checked in merge")
+    }
+
+    pub fn cluster_domain(&self) -> &str {
+        self.one("cluster-domain")
+    }
+
+    pub fn plain_http_registries(&self) -> Vec<String> {
+        self.get("plain-http-registry").0.to_vec()
+    }
+
+    pub fn registry_ca_file(&self) -> Option<PathBuf> {
+        Some(self.one("registry-ca-file")).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    pub fn log_level(&self) -> &str {
+        self.one("log-level")
+    }
+
+    pub fn log_format(&self) -> &str {
+        self.one("log-format")
+    }
+}
+
+/// `data-dir` → `JOEY_DATA_DIR`.
+pub fn variable_of(name: &str) -> String {
+    format!("JOEY_{}", name.to_uppercase().replace('-', "_"))
+}
+
+fn read_file(
+    path: &Path,
+    text: &str,
+) -> Result<BTreeMap<&'static str, Vec<String>>, SettingsError> {
+    let broken = |reason: String| SettingsError::File { path: path.to_owned(), reason };
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(BTreeMap::new());
+    }
+    let document: serde_json::Value =
+        serde_saphyr::from_str(text).map_err(|error| broken(error.to_string()))?;
+    let keys = document
+        .as_object()
+        .ok_or_else(|| broken("it must hold a map of setting names to values".to_owned()))?;
+    let mut values = BTreeMap::new();
+    for (key, value) in keys {
+        let setting = SETTINGS
+            .iter()
+            .find(|setting| setting.name == key)
+            .ok_or_else(|| SettingsError::UnknownKey { path: path.to_owned(), key: key.clone() })?;
+        let scalars = match value {
+            serde_json::Value::Array(items) if setting.many => items.iter().map(scalar).collect(),
+            other => scalar(other).map(|text| vec![text]),
+        };
+        let texts: Option<Vec<String>> = scalars;
+        values.insert(
+            setting.name,
+            texts.ok_or_else(|| SettingsError::Value {
+                name: key.clone(),
+                origin: Origin::File(path.to_owned()),
+                reason: match setting.many {
+                    true => "must be a text or a list of texts".to_owned(),
+                    false => "must be one text".to_owned(),
+                },
+            })?,
+        );
+    }
+    Ok(values)
+}
+
+fn scalar(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Array(_)
+        | serde_json::Value::Object(_) => None,
+    }
+}
+
+fn absolute(text: &str) -> Result<(), String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|part| {
+        matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
+    });
+    match path.is_absolute() && plain {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not an absolute path without `..`")),
+    }
+}
+
+fn socket_address(text: &str) -> Result<(), String> {
+    text.parse::<SocketAddr>()
+        .map(drop)
+        .map_err(|_| format!("{text:?} is not ADDRESS:PORT, such as 127.0.0.1:6443 or [::1]:6443"))
+}
+
+fn node_name(text: &str) -> Result<(), String> {
+    let fits = !text.is_empty() && text.len() <= 63 && domain(text).is_ok();
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("{text:?} is not a lowercase DNS name of at most 63 bytes"))
+    }
+}
+
+fn cidr(text: &str) -> Result<(), String> {
+    text.parse::<Cidr>().map(drop).map_err(|error| format!("{text:?} {error}"))
+}
+
+fn domain(text: &str) -> Result<(), String> {
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+        (1..=63).contains(&bytes.len())
+            && bytes.iter().all(inner)
+            && bytes[0] != b'-'
+            && bytes[bytes.len() - 1] != b'-'
+    };
+    match text.len() <= 253 && text.split('.').all(label) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a lowercase DNS domain")),
+    }
+}
+
+fn log_level(text: &str) -> Result<(), String> {
+    one_of(text, &["error", "warn", "info", "debug", "trace"])
+}
+
+fn log_format(text: &str) -> Result<(), String> {
+    one_of(text, &["auto", "text", "json"])
+}
+
+fn one_of(text: &str, known: &[&str]) -> Result<(), String> {
+    match known.contains(&text) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is none of {}", known.join(", "))),
+    }
+}
+
+fn anything(_text: &str) -> Result<(), String> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(
+        flag: Option<&str>,
+        variable: Option<&str>,
+        file: Option<&str>,
+    ) -> Result<Settings, String> {
+        let variable = variable.map(str::to_owned);
+        let flags = flag.map(|value| ("pod-cidr", vec![value.to_owned()])).into_iter().collect();
+        Settings::merge(Sources {
+            flags,
+            environment: &|name| variable.clone().filter(|_| name == "JOEY_POD_CIDR"),
+            file: file.map(|text| (PathBuf::from("/etc/joey/config.yaml"), text.to_owned())),
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flag_beats_environment_beats_file_beats_default() {
+        let cases = [
+            (
+                Some("10.1.0.0/16"),
+                Some("10.2.0.0/16"),
+                Some("pod-cidr: 10.3.0.0/16"),
+                "10.1.0.0/16",
+                "flag",
+            ),
+            (
+                None,
+                Some("10.2.0.0/16"),
+                Some("pod-cidr: 10.3.0.0/16"),
+                "10.2.0.0/16",
+                "environment JOEY_POD_CIDR",
+            ),
+            (
+                None,
+                None,
+                Some("pod-cidr: 10.3.0.0/16"),
+                "10.3.0.0/16",
+                "file /etc/joey/config.yaml",
+            ),
+            (None, None, Some("# nothing\n"), "10.42.0.0/16", "default"),
+            (None, None, None, "10.42.0.0/16", "default"),
+        ];
+        for (flag, variable, file, value, origin) in cases {
+            let settings = merged(flag, variable, file).unwrap();
+            assert_eq!(settings.pod_cidr().to_string(), value);
+            assert_eq!(settings.get("pod-cidr").1.to_string(), origin);
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_origin() {
+        let cases = [
+            (
+                Some("10.1.0.1/16"),
+                None,
+                "pod-cidr (flag): \"10.1.0.1/16\" must not have bits set beyond the prefix length",
+            ),
+            (
+                None,
+                Some("pod-cidr: [a]"),
+                "pod-cidr (file /etc/joey/config.yaml): must be one text",
+            ),
+            (
+                None,
+                Some("pod-cidrs: 1"),
+                "configuration file /etc/joey/config.yaml: unknown key \"pod-cidrs\"; `joey config` lists every key that exists",
+            ),
+            (
+                None,
+                Some("listen: nowhere"),
+                "listen (file /etc/joey/config.yaml): \"nowhere\" is not ADDRESS:PORT, such as 127.0.0.1:6443 or [::1]:6443",
+            ),
+            (
+                None,
+                Some("data-dir: relative"),
+                "data-dir (file /etc/joey/config.yaml): \"relative\" is not an absolute path without `..`",
+            ),
+            (
+                None,
+                Some("cluster-domain: A.b"),
+                "cluster-domain (file /etc/joey/config.yaml): \"A.b\" is not a lowercase DNS domain",
+            ),
+        ];
+        for (flag, file, message) in cases {
+            assert_eq!(merged(flag, None, file).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn a_list_may_be_a_list_or_one_text() {
+        let listed = merged(None, None, Some("listen: ['127.0.0.1:1', '[::1]:2']")).unwrap();
+        assert_eq!(listed.listen().len(), 2);
+        assert_eq!(merged(None, None, Some("listen: 127.0.0.1:1")).unwrap().listen().len(), 1);
+    }
+}

@@ -1,0 +1,347 @@
+//! `joey logs`, `joey exec` and `joey run`: a process's output, and a terminal into it.
+
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use futures::{AsyncReadExt, SinkExt, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{AttachParams, AttachedProcess, DeleteParams, PostParams, TerminalSize};
+use kube::runtime::{WatchStreamExt, watcher};
+use nix::sys::termios::{self, SetArg, Termios};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::get::encode;
+
+#[derive(Debug, clap::Args)]
+pub struct LogsArgs {
+    /// POD or pod/POD
+    pod: String,
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Needed when the pod has several containers
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on as the container writes
+    #[arg(short, long)]
+    follow: bool,
+    /// The container's run before this one
+    #[arg(short, long)]
+    previous: bool,
+    /// Only so many lines from the end
+    #[arg(long)]
+    tail: Option<i64>,
+    /// Only what is younger, such as 5s, 2m or 3h
+    #[arg(long)]
+    since: Option<String>,
+    #[arg(long)]
+    timestamps: bool,
+}
+
+pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
+    let name =
+        args.pod.strip_prefix("pod/").or(args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
+    let mut query = vec![
+        format!("follow={}", args.follow),
+        format!("previous={}", args.previous),
+        format!("timestamps={}", args.timestamps),
+    ];
+    query.extend(
+        args.container.as_deref().map(|container| format!("container={}", encode(container))),
+    );
+    query.extend(args.tail.filter(|lines| *lines >= 0).map(|lines| format!("tailLines={lines}")));
+    if let Some(since) = &args.since {
+        query.push(format!("sinceSeconds={}", seconds(since)?));
+    }
+    let path = format!("/api/v1/namespaces/{}/pods/{name}/log?{}", args.namespace, query.join("&"));
+    let mut stream = client.request_stream(http::Request::get(path).body(Vec::new())?).await?;
+    let mut chunk = vec![0; 32 << 10];
+    let mut out = std::io::stdout().lock();
+    loop {
+        let length = stream.read(&mut chunk).await?;
+        if length == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        out.write_all(&chunk[..length])?;
+        out.flush()?;
+    }
+}
+
+/// `90s`, `5m`, `2h` or plain seconds.
+fn seconds(text: &str) -> anyhow::Result<u64> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((end, 's')) => (&text[..end], 1),
+        Some((end, 'm')) => (&text[..end], 60),
+        Some((end, 'h')) => (&text[..end], 3600),
+        _ => (text, 1),
+    };
+    let number: u64 =
+        number.parse().with_context(|| format!("{text:?} is no time span such as 5s, 2m or 3h"))?;
+    number.checked_mul(unit).with_context(|| format!("{text:?} is too long"))
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// POD or pod/POD
+    pod: String,
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Give the process a terminal
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// The command, after --
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+pub async fn exec(client: kube::Client, args: ExecArgs) -> anyhow::Result<ExitCode> {
+    let name =
+        args.pod.strip_prefix("pod/").or(args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
+    let pods: Api<Pod> = Api::namespaced(client, &args.namespace);
+    let tty = args.tty && std::io::stdin().is_terminal();
+    if args.tty && !tty {
+        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    let mut params = AttachParams { container: args.container, ..AttachParams::default() };
+    params = params.stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
+    let process = pods.exec(name, args.command, &params).await?;
+    join(process, tty).await
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The image to run
+    image: String,
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Name of the pod [default: the image's, with a random end]
+    #[arg(long)]
+    name: Option<String>,
+    /// Delete the pod at the end
+    #[arg(long)]
+    rm: bool,
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// NAME=VALUE, repeatable
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Arguments instead of the image's own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub async fn run(client: kube::Client, args: RunArgs) -> anyhow::Result<ExitCode> {
+    let tty = args.tty && std::io::stdin().is_terminal();
+    let base = args.image.rsplit('/').next().unwrap_or_default();
+    let base = base.split([':', '@']).next().unwrap_or_default();
+    let metadata = match &args.name {
+        Some(name) => json!({"name": name}),
+        None => json!({"generateName": format!("{base}-")}),
+    };
+    let env: Vec<_> = args
+        .env
+        .iter()
+        .map(|pair| {
+            pair.split_once('=').with_context(|| format!("--env {pair}: must be NAME=VALUE"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let env: Vec<_> =
+        env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": metadata,
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": base,
+                "image": args.image,
+                "args": args.arguments,
+                "env": env,
+                "stdin": args.stdin,
+                "stdinOnce": args.stdin,
+                "tty": tty,
+            }],
+        },
+    }))?;
+    let pods: Api<Pod> = Api::namespaced(client, &args.namespace);
+    let created = pods.create(&PostParams::default(), &pod).await?;
+    let name = created.metadata.name.context("a created pod has a name")?;
+    let outcome = attached(&pods, &name, &args, tty).await;
+    if args.rm {
+        pods.delete(&name, &DeleteParams::default()).await?;
+        let uid = created.metadata.uid.unwrap_or_default();
+        let gone = kube::runtime::conditions::is_deleted(&uid);
+        kube::runtime::wait::await_condition(pods, &name, gone).await?;
+    }
+    outcome
+}
+
+/// Waits for the container, joins its streams, and returns its exit code.
+async fn attached(
+    pods: &Api<Pod>,
+    name: &str,
+    args: &RunArgs,
+    tty: bool,
+) -> anyhow::Result<ExitCode> {
+    await_started(pods, name).await?;
+    let params = AttachParams::default().stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
+    match pods.attach(name, &params).await {
+        Ok(process) => {
+            join(process, tty).await?;
+        }
+        // It may be over before anybody could attach; its output is in the log.
+        Err(_) => {
+            let log = pods.logs(name, &Default::default()).await?;
+            std::io::stdout().lock().write_all(log.as_bytes())?;
+        }
+    }
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events =
+        std::pin::pin!(watcher(pods.clone(), config).default_backoff().applied_objects());
+    while let Some(pod) = events.next().await {
+        let statuses = pod?.status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let terminated = statuses.into_iter().find_map(|status| status.state?.terminated);
+        if let Some(terminated) = terminated {
+            return Ok(ExitCode::from(terminated.exit_code.clamp(0, 255) as u8));
+        }
+    }
+    bail!("the pod went away before its container ended")
+}
+
+async fn await_started(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events =
+        std::pin::pin!(watcher(pods.clone(), config).default_backoff().applied_objects());
+    let mut told = None;
+    while let Some(pod) = events.next().await {
+        let Some(status) = pod?.status else { continue };
+        if status.phase.as_deref().is_some_and(|phase| phase != "Pending") {
+            return Ok(());
+        }
+        let waiting =
+            status.container_statuses.into_iter().flatten().find_map(|one| one.state?.waiting);
+        let Some(waiting) = waiting else { continue };
+        let reason = waiting.reason.unwrap_or_default();
+        let transient = ["ContainerCreating", "PodInitializing", ""].contains(&reason.as_str());
+        if !transient && told.as_ref() != Some(&reason) {
+            eprintln!("{reason}: {}", waiting.message.unwrap_or_default());
+            told = Some(reason);
+        }
+    }
+    bail!("the pod went away before its container started")
+}
+
+/// Puts the terminal back when dropped.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn enter() -> anyhow::Result<RawTerminal> {
+        let stdin = std::io::stdin();
+        let before = termios::tcgetattr(stdin.as_fd())?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &raw)?;
+        Ok(RawTerminal(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A terminal that has gone needs no mending.
+        let _ = termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+/// Joins our standard streams with the process's; returns its exit code.
+async fn join(mut process: AttachedProcess, tty: bool) -> anyhow::Result<ExitCode> {
+    let _raw = if tty { Some(RawTerminal::enter()?) } else { None };
+    if let (true, Some(mut sizes)) = (tty, process.terminal_size()) {
+        tokio::spawn(async move {
+            let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
+            loop {
+                if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdin()) {
+                    let size = TerminalSize { width: size.ws_col, height: size.ws_row };
+                    if sizes.send(size).await.is_err() {
+                        return;
+                    }
+                }
+                changed.recv().await;
+            }
+        });
+    }
+    if let Some(mut remote) = process.stdin() {
+        tokio::spawn(async move {
+            // The process may end before its input does.
+            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut remote).await;
+            let _ = remote.shutdown().await;
+        });
+    }
+    let stdout = process.stdout().map(|remote| tokio::spawn(copy(remote, tokio::io::stdout())));
+    let stderr = process.stderr().map(|remote| tokio::spawn(copy(remote, tokio::io::stderr())));
+    let status = process.take_status().context("the connection has no status")?.await;
+    for task in [stdout, stderr].into_iter().flatten() {
+        task.await??;
+    }
+    let Some(status) = status else { bail!("the connection ended before the process did") };
+    if status.status.as_deref() == Some("Success") {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let causes = status.details.as_ref().and_then(|details| details.causes.as_ref());
+    let code = causes
+        .into_iter()
+        .flatten()
+        .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+        .and_then(|cause| cause.message.as_deref()?.parse::<u8>().ok());
+    match code {
+        Some(code) => {
+            eprintln!("command terminated with exit code {code}");
+            Ok(ExitCode::from(code))
+        }
+        None => bail!("{}", status.message.unwrap_or_default()),
+    }
+}
+
+async fn copy(
+    mut remote: impl tokio::io::AsyncRead + Unpin,
+    mut local: impl tokio::io::AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    let mut chunk = vec![0; 32 << 10];
+    loop {
+        match remote.read(&mut chunk).await? {
+            0 => return Ok(()),
+            length => {
+                local.write_all(&chunk[..length]).await?;
+                local.flush().await?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_seconds_minutes_or_hours() {
+        for (text, expected) in [
+            ("5s", Some(5)),
+            ("2m", Some(120)),
+            ("3h", Some(10_800)),
+            ("7", Some(7)),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(text).ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Events as the actors (node agent, scheduler) tell them: equal ones counted, floods cut.
+//!
+//! It never blocks and never fails its caller: an Event that finds the queue full or the API away is dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::time::Timestamp;
+use crate::sys::clock;
+
+const QUEUE: usize = 512;
+/// Different Events that are remembered for counting.
+const REMEMBERED: usize = 4096;
+/// client-go's spam filter: so many Events about one object at once …
+const BURST: f64 = 25.0;
+/// … and then one every five minutes.
+const REFILL: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Normal,
+    Warning,
+}
+
+/// Something to tell about an object.
+#[derive(Debug, Clone)]
+pub struct Note {
+    pub about: core::ObjectReference,
+    pub kind: Kind,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// Takes notes. Clones share one queue.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<(Timestamp, Note)>,
+}
+
+impl Recorder {
+    /// Starts the task that writes Events as `component` on `node`.
+    pub fn start(
+        client: kube::Client,
+        component: &'static str,
+        node: String,
+        stop: CancellationToken,
+    ) -> Recorder {
+        let (queue, notes) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            client,
+            component,
+            node,
+            told: BTreeMap::new(),
+            order: VecDeque::new(),
+            spent: BTreeMap::new(),
+        };
+        tokio::spawn(stop.run_until_cancelled_owned(writer.run(notes)));
+        Recorder { queue }
+    }
+
+    pub fn note(&self, note: Note) {
+        if self.queue.try_send((clock::now(), note)).is_err() {
+            tracing::debug!("an event was dropped: the queue is full");
+        }
+    }
+}
+
+/// A reference to a pod, or to one of its containers (`spec.containers{name}`).
+pub fn about_pod(pod: &core::Pod, field_path: Option<String>) -> core::ObjectReference {
+    core::ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        resource_version: pod.metadata.resource_version.clone(),
+        field_path,
+    }
+}
+
+/// What makes two Events the same.
+type Key = (String, String, Kind, &'static str, String);
+
+struct Told {
+    namespace: String,
+    name: String,
+    count: i32,
+}
+
+struct Writer {
+    client: kube::Client,
+    component: &'static str,
+    node: String,
+    told: BTreeMap<Key, Told>,
+    order: VecDeque<Key>,
+    /// By object: tokens left, and when that was.
+    spent: BTreeMap<String, (f64, Timestamp)>,
+}
+
+impl Writer {
+    async fn run(mut self, mut notes: mpsc::Receiver<(Timestamp, Note)>) {
+        while let Some((when, note)) = notes.recv().await {
+            self.write(when, note).await;
+        }
+    }
+
+    async fn write(&mut self, when: Timestamp, note: Note) {
+        let object = format!(
+            "{}/{}",
+            note.about.namespace.as_deref().unwrap_or_default(),
+            note.about.uid.as_deref().or(note.about.name.as_deref()).unwrap_or_default()
+        );
+        if !self.may_speak(&object, when) {
+            return;
+        }
+        let path = note.about.field_path.clone().unwrap_or_default();
+        let key = (object, path, note.kind, note.reason, note.message.clone());
+        let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".into());
+        if let Some(told) = self.told.get_mut(&key) {
+            told.count = told.count.saturating_add(1);
+            let api: Api<core::Event> = Api::namespaced(self.client.clone(), &told.namespace);
+            let patch = json!({"count": told.count, "lastTimestamp": Time(when.as_jiff())});
+            let written =
+                api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+            match written {
+                Ok(_) => return,
+                // It has expired: tell it anew.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return tracing::debug!(%error, "an event was not counted"),
+            }
+        }
+        let event = self.event(when, &note, &namespace);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let api: Api<core::Event> = Api::namespaced(self.client.clone(), &namespace);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
+            return tracing::debug!(%error, "an event was not written");
+        }
+        if self.told.insert(key.clone(), Told { namespace, name, count: 1 }).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.told.remove(&oldest);
+        }
+    }
+
+    fn may_speak(&mut self, object: &str, when: Timestamp) -> bool {
+        if self.spent.len() > REMEMBERED {
+            self.spent.retain(|_, (_, at)| when.since(*at) < REFILL * 25);
+        }
+        let (tokens, at) = self.spent.get(object).copied().unwrap_or((BURST, when));
+        let earned = when.since(at).as_secs_f64() / REFILL.as_secs_f64();
+        let tokens = (tokens + earned).min(BURST);
+        let may = tokens >= 1.0;
+        self.spent.insert(object.to_owned(), (if may { tokens - 1.0 } else { tokens }, when));
+        may
+    }
+
+    fn event(&self, when: Timestamp, note: &Note, namespace: &str) -> core::Event {
+        let mut random = [0u8; 8];
+        clock::random(&mut random);
+        let suffix: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let time = Some(Time(when.as_jiff()));
+        core::Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{suffix}", note.about.name.as_deref().unwrap_or("unknown"))),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: note.about.clone(),
+            type_: Some(
+                match note.kind {
+                    Kind::Normal => "Normal",
+                    Kind::Warning => "Warning",
+                }
+                .into(),
+            ),
+            reason: Some(note.reason.into()),
+            message: Some(note.message.chars().take(1024).collect()),
+            count: Some(1),
+            first_timestamp: time.clone(),
+            last_timestamp: time,
+            source: Some(core::EventSource {
+                component: Some(self.component.into()),
+                host: Some(self.node.clone()).filter(|node| !node.is_empty()),
+            }),
+            reporting_component: Some(self.component.into()),
+            reporting_instance: Some(self.node.clone()),
+            ..core::Event::default()
+        }
+    }
+}

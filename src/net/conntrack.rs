@@ -1,0 +1,112 @@
+//! Flows that the kernel remembers, forgotten when the translation they were made under changes.
+//!
+//! Translation is decided once a flow. A UDP client that keeps sending from one port would reach a pod that is gone
+//! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Only pods with UDP or
+//! SCTP ports of the host pay the walk through the table.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use nix::errno::Errno;
+
+use super::host_port::Lease;
+use super::netlink::{ACK, REQUEST, Request, Socket};
+use super::{HostPort, Protocol, nfnetlink};
+
+/// ctnetlink's messages (nfnetlink_conntrack.h).
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+/// nfgenmsg: AF_INET, version, resource.
+const FAMILY: [u8; 4] = [2, 0, 0, 0];
+const NESTED: u16 = 0x8000;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Flow {
+    protocol: u8,
+    to: Ipv4Addr,
+    port: u16,
+    /// Who answers: another than `to` when translated.
+    answered_by: Ipv4Addr,
+    /// The original tuple as the kernel wrote it, which names the flow.
+    tuple: Vec<u8>,
+}
+
+/// Forgets flows through the connectionless ports of `lease` that its coming or going makes wrong.
+pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Result<()> {
+    let is_connectionless = |port: &&HostPort| port.protocol != Protocol::Tcp;
+    if !lease.ports.iter().any(|port| is_connectionless(&port)) {
+        return Ok(());
+    }
+    let requests: Vec<Request> = socket
+        .dump(GET, &FAMILY)?
+        .iter()
+        .filter_map(|reply| parse(reply.get(FAMILY.len()..)?))
+        .filter(|flow| {
+            let is_port = |port: &HostPort| {
+                nfnetlink::number(port.protocol) == flow.protocol && port.host_port == flow.port
+            };
+            let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
+            let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
+            (if is_leaving { is_ours } else { is_astray })
+                && lease.ports.iter().filter(is_connectionless).any(is_port)
+        })
+        .map(|flow| Request {
+            kind: DELETE,
+            flags: REQUEST | ACK,
+            payload: [&FAMILY[..], &flow.tuple].concat(),
+        })
+        .collect();
+    for some in requests.chunks(64) {
+        // One that ended meanwhile is forgotten as well.
+        socket.exchange(some)?.except(&[Errno::ENOENT])?;
+    }
+    Ok(())
+}
+
+fn parse(attributes: &[u8]) -> Option<Flow> {
+    let original = find(attributes, 1)?;
+    let reply = find(attributes, 2)?;
+    let protocol = find(original, 2)?;
+    let mut tuple = Vec::with_capacity(original.len() + 4);
+    tuple.extend_from_slice(&((original.len() + 4) as u16).to_ne_bytes());
+    tuple.extend_from_slice(&(1 | NESTED).to_ne_bytes());
+    tuple.extend_from_slice(original);
+    Some(Flow {
+        protocol: *find(protocol, 1)?.first()?,
+        port: u16::from_be_bytes(*find(protocol, 3)?.first_chunk()?),
+        to: address(find(find(original, 1)?, 2)?)?,
+        answered_by: address(find(find(reply, 1)?, 1)?)?,
+        tuple,
+    })
+}
+
+fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?))
+}
+
+/// The value of the first attribute of a kind; `None` when it is missing or cut short.
+fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    while let Some(header) = attributes.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let value = attributes.get(4..length)?;
+        if u16::from_ne_bytes([header[2], header[3]]) & 0x3fff == kind {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..128)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

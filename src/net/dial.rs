@@ -1,0 +1,32 @@
+//! Connections to a port inside a pod, as port-forward needs them.
+//!
+//! The socket is made inside the pod's namespace by a thread that ends there; afterwards it is used like any other.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::sys::netns;
+
+/// On loopback a live listener answers at once; a full backlog may take a retransmission or two.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connects to 127.0.0.1, then ::1, at `port` in the namespace pinned at `netns`.
+///
+/// The error is the first address's.
+pub async fn dial(netns: &Path, port: u16) -> io::Result<tokio::net::TcpStream> {
+    let netns = PathBuf::from(netns);
+    let stream = tokio::task::spawn_blocking(move || netns::enter_path(&netns, || connect(port)))
+        .await
+        .map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    tokio::net::TcpStream::from_std(stream)
+}
+
+fn connect(port: u16) -> io::Result<TcpStream> {
+    let first = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let second = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&first, DEADLINE)
+        .or_else(|error| TcpStream::connect_timeout(&second, DEADLINE).map_err(|_| error))
+}

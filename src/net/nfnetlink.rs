@@ -1,0 +1,177 @@
+//! Members of nftables sets and maps, in and out in microseconds.
+//!
+//! Only element changes travel here, as one all-or-nothing batch; tables, chains and rules go through `nft`. The layout
+//! (nfnetlink.h, nf_tables.h; integers of the payload are big-endian, attribute headers are not):
+//!
+//! ```text
+//! BATCH_BEGIN │ NEWSETELEM or DELSETELEM … │ BATCH_END
+//!               ├ family, version, resource
+//!               ├ 1 table name ├ 2 set name
+//!               └ 3 [ 1 [ 1 key [ 1 bytes ] , 2 value [ 1 bytes ] ] … ]
+//! ```
+
+use std::collections::BTreeSet;
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use super::Protocol;
+use super::netlink::{ACK, CREATE, REQUEST, Request, Socket};
+use super::ruleset::{Element, ElementChanges, Elements, Field};
+
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NFTABLES: u16 = 10;
+const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
+const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
+const INET: u8 = 1;
+const NESTED: u16 = 0x8000;
+/// Members a message carries at most: attribute lengths are 16 bits.
+const MEMBERS: usize = 256;
+
+pub fn open() -> io::Result<Socket> {
+    Socket::open(SockProtocol::NetlinkNetFilter)
+}
+
+/// Applies `changes` in one transaction.
+pub fn apply(socket: &mut Socket, table: &str, changes: &ElementChanges) -> io::Result<()> {
+    let requests = batch(table, changes);
+    if requests.len() > 2 {
+        socket.exchange(&requests)?.except(&[])?;
+    }
+    Ok(())
+}
+
+/// Removes `elements`, whether or not they are (all) there.
+pub fn remove(socket: &mut Socket, table: &str, elements: &Elements) -> io::Result<()> {
+    let removal = |elements: Elements| ElementChanges {
+        remove: elements,
+        add: Elements::new(),
+    };
+    match apply(socket, table, &removal(elements.clone())) {
+        // One that is missing undid the batch: take them one at a time.
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
+            for (set, members) in elements {
+                for member in members {
+                    let one = Elements::from([(*set, BTreeSet::from([member.clone()]))]);
+                    let requests = batch(table, &removal(one));
+                    socket.exchange(&requests)?.except(&[Errno::ENOENT])?;
+                }
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The messages of one transaction: removals first, so that a key may change its value.
+pub fn batch(table: &str, changes: &ElementChanges) -> Vec<Request> {
+    let mut requests = vec![border(BATCH_BEGIN)];
+    let directions = [
+        (DELETE_ELEMENTS, REQUEST | ACK, &changes.remove),
+        (NEW_ELEMENTS, REQUEST | ACK | CREATE, &changes.add),
+    ];
+    for (kind, flags, elements) in directions {
+        for (set, members) in elements {
+            let members: Vec<_> = members.iter().collect();
+            for some in members.chunks(MEMBERS) {
+                requests.push(Request {
+                    kind,
+                    flags,
+                    payload: elements_payload(table, set, some),
+                });
+            }
+        }
+    }
+    requests.push(border(BATCH_END));
+    requests
+}
+
+fn border(kind: u16) -> Request {
+    let mut payload = vec![0, 0];
+    payload.extend_from_slice(&NFTABLES.to_be_bytes());
+    Request {
+        kind,
+        flags: REQUEST,
+        payload,
+    }
+}
+
+fn elements_payload(table: &str, set: &str, members: &[&Element]) -> Vec<u8> {
+    let mut payload = vec![INET, 0, 0, 0];
+    attribute(&mut payload, 1, |out| text(out, table));
+    attribute(&mut payload, 2, |out| text(out, set));
+    attribute(&mut payload, 3 | NESTED, |list| {
+        for member in members {
+            attribute(list, 1 | NESTED, |element| {
+                data(element, 1, |out| out.extend(concatenation(&member.key)));
+                if let Some(value) = &member.value {
+                    data(element, 2, |out| value.encode(out));
+                }
+            });
+        }
+    });
+    payload
+}
+
+/// Appends one attribute whose value `fill` writes; its length counts the header but not the padding.
+fn attribute(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&kind.to_ne_bytes());
+    fill(out);
+    let length = (out.len() - start) as u16;
+    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn text(out: &mut Vec<u8>, words: &str) {
+    out.extend_from_slice(words.as_bytes());
+    out.push(0);
+}
+
+fn data(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    attribute(out, kind | NESTED, |data| attribute(data, 1, fill));
+}
+
+/// Each part padded to the kernel's 4-byte registers; a value that stands alone is not padded.
+fn concatenation(fields: &[Field]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in fields {
+        field.encode(&mut bytes);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
+}
+
+impl Field {
+    /// In network byte order, as packets carry it.
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Field::Link(name) => {
+                // IFNAMSIZ, zero-filled.
+                let mut padded = [0u8; 16];
+                let length = name.len().min(15);
+                padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+                out.extend_from_slice(&padded);
+            }
+            Field::Address(address) => out.extend_from_slice(&address.octets()),
+            Field::Mac(mac) => out.extend_from_slice(mac),
+            Field::Protocol(protocol) => out.push(number(*protocol)),
+            Field::Port(port) => out.extend_from_slice(&port.to_be_bytes()),
+        }
+    }
+}
+
+/// IANA's.
+pub fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! Requests and limits as cgroup v2 numbers, and the OOM score that goes with them.
+//!
+//! Pure. A *limit* whose controller is missing is refused by name; requests and our own caps are left out
+//! there, which the Node's conditions tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::Refusal;
+use crate::model::quantity;
+use crate::node::status::{QosClass, qos_class};
+use crate::runtime::plan::{CpuMax, Limits};
+
+/// Processes and threads that a pod may have, unless configured otherwise (KEP-2023's intent).
+pub const DEFAULT_PIDS: u64 = 1024;
+
+/// A quantity in units of 10⁻⁹; `None` when it is not one.
+pub fn nanos(quantity: &Quantity) -> Option<i128> {
+    quantity.0.parse::<quantity::Quantity>().ok().map(quantity::Quantity::nanos)
+}
+
+/// Rounded up, as Kubernetes' `MilliValue`.
+pub fn millis(quantity: &Quantity) -> Option<u64> {
+    u64::try_from(round_up(nanos(quantity)?, 1_000_000)).ok()
+}
+
+/// Rounded up, as Kubernetes' `Value`.
+pub fn units(quantity: &Quantity) -> Option<u64> {
+    u64::try_from(round_up(nanos(quantity)?, 1_000_000_000)).ok()
+}
+
+pub(super) fn round_up(value: i128, divisor: i128) -> i128 {
+    value.div_euclid(divisor) + i128::from(value.rem_euclid(divisor) != 0)
+}
+
+/// A container's own cgroup numbers.
+pub fn container_limits(
+    container: &core::Container,
+    controllers: &BTreeSet<String>,
+) -> Result<Limits, Refusal> {
+    let amounts = Amounts::of(container);
+    refuse_missing(&amounts, &container.name, controllers)?;
+    Ok(Limits {
+        cpu_weight: has(controllers, "cpu").then(|| cpu_weight(amounts.cpu_request.unwrap_or(0))),
+        cpu_max: amounts.cpu_limit.map(cpu_max),
+        memory_max_bytes: amounts.memory_limit,
+        pids_max: None,
+    })
+}
+
+/// The numbers of the pod's cgroup: sums over its containers where all of them name a limit, at least the
+/// largest init container's.
+pub fn pod_limits(spec: &core::PodSpec, controllers: &BTreeSet<String>) -> Result<Limits, Refusal> {
+    let init = spec.init_containers.iter().flatten();
+    for container in init.clone().chain(&spec.containers) {
+        refuse_missing(&Amounts::of(container), &container.name, controllers)?;
+    }
+    let over = |read: fn(&Amounts) -> Option<u64>| -> Option<u64> {
+        let mut sum = 0u64;
+        for container in &spec.containers {
+            sum = sum.saturating_add(read(&Amounts::of(container))?);
+        }
+        for container in init.clone() {
+            sum = sum.max(read(&Amounts::of(container))?);
+        }
+        Some(sum)
+    };
+    let requested = over(|a| Some(a.cpu_request.unwrap_or(0))).unwrap_or(0);
+    Ok(Limits {
+        cpu_weight: has(controllers, "cpu").then(|| cpu_weight(requested)),
+        cpu_max: over(|a| a.cpu_limit).map(cpu_max),
+        memory_max_bytes: over(|a| a.memory_limit),
+        pids_max: has(controllers, "pids").then_some(DEFAULT_PIDS),
+    })
+}
+
+/// The pod's cgroup below the instance's root, by quality of service as kubelet lays it out.
+pub fn cgroup_parent(spec: &core::PodSpec, uid: &str) -> String {
+    match qos_class(spec) {
+        QosClass::Guaranteed => format!("pod{uid}"),
+        QosClass::Burstable => format!("burstable/pod{uid}"),
+        QosClass::BestEffort => format!("besteffort/pod{uid}"),
+    }
+}
+
+/// kubelet's `GetContainerOOMScoreAdjust`.
+pub fn oom_score_adj(
+    spec: &core::PodSpec,
+    container: &core::Container,
+    memory_capacity: u64,
+) -> i32 {
+    const NODE_CRITICAL: i32 = 2_000_001_000;
+    if spec.priority.is_some_and(|priority| priority >= NODE_CRITICAL) {
+        return -997;
+    }
+    match qos_class(spec) {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
+            let request = u128::from(Amounts::of(container).memory_request.unwrap_or(0));
+            let share = 1000 * request / u128::from(memory_capacity.max(1));
+            let share = i32::try_from(share.min(1000)).expect("at most 1000");
+            (1000 - share).clamp(3, 999)
+        }
+    }
+}
+
+/// What one container asks for. An absent request is its limit, as the API defaults it.
+struct Amounts {
+    cpu_request: Option<u64>,
+    cpu_limit: Option<u64>,
+    memory_request: Option<u64>,
+    memory_limit: Option<u64>,
+}
+
+impl Amounts {
+    fn of(container: &core::Container) -> Amounts {
+        let resources = container.resources.as_ref();
+        let read = |list: Option<&BTreeMap<String, Quantity>>,
+                    name: &str,
+                    unit: fn(&Quantity) -> Option<u64>| {
+            list.and_then(|l| l.get(name)).and_then(unit).filter(|n| *n > 0)
+        };
+        let limits = resources.and_then(|r| r.limits.as_ref());
+        let requests = resources.and_then(|r| r.requests.as_ref());
+        let cpu_limit = read(limits, "cpu", millis);
+        let memory_limit = read(limits, "memory", units);
+        Amounts {
+            cpu_request: read(requests, "cpu", millis).or(cpu_limit),
+            cpu_limit,
+            memory_request: read(requests, "memory", units).or(memory_limit),
+            memory_limit,
+        }
+    }
+}
+
+fn has(controllers: &BTreeSet<String>, name: &str) -> bool {
+    controllers.contains(name)
+}
+
+fn refuse_missing(
+    amounts: &Amounts,
+    container: &str,
+    controllers: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    for (name, limit) in [("cpu", amounts.cpu_limit), ("memory", amounts.memory_limit)] {
+        if limit.is_some() && !has(controllers, name) {
+            return Err(Refusal::config(format!(
+                "container {container:?} sets resources.limits.{name}, but this host has no cgroup v2 \
+                 {name:?} controller to enforce it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// 100 ms periods, at least 1 ms of quota, as kubelet's `MilliCPUToQuota`.
+fn cpu_max(milli: u64) -> CpuMax {
+    const PERIOD_US: u64 = 100_000;
+    CpuMax { quota_us: (milli.saturating_mul(PERIOD_US) / 1000).max(1000), period_us: PERIOD_US }
+}
+
+/// Requests become shares (2..=262144), shares a weight (1..=10000): kubelet's `CPUSharesToCPUWeight`.
+fn cpu_weight(milli: u64) -> u64 {
+    let shares = (milli.saturating_mul(1024) / 1000).clamp(2, 262_144);
+    1 + (shares - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn container(resources: serde_json::Value) -> core::Container {
+        serde_json::from_value(json!({"name": "a", "resources": resources})).unwrap()
+    }
+
+    fn all() -> BTreeSet<String> {
+        ["cpu", "memory", "pids"].map(String::from).into()
+    }
+
+    #[test]
+    fn requests_and_limits_become_the_kernels_numbers() {
+        let c = container(
+            json!({"requests": {"cpu": "1"}, "limits": {"cpu": "250m", "memory": "64Mi"}}),
+        );
+        assert_eq!(
+            container_limits(&c, &all()).unwrap(),
+            Limits {
+                cpu_weight: Some(39),
+                cpu_max: Some(CpuMax { quota_us: 25_000, period_us: 100_000 }),
+                memory_max_bytes: Some(67_108_864),
+                pids_max: None,
+            }
+        );
+        assert_eq!(cpu_weight(0), 1);
+        assert_eq!(cpu_weight(100), 4);
+        assert_eq!(cpu_weight(u64::MAX), 10_000);
+        assert_eq!(cpu_max(1).quota_us, 1000);
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_refused_and_names_it() {
+        let c = container(json!({"limits": {"memory": "64Mi"}}));
+        let refusal = container_limits(&c, &["cpu".to_owned()].into()).unwrap_err();
+        assert!(refusal.message.contains("\"memory\" controller"), "{}", refusal.message);
+        // Requests alone degrade.
+        let c = container(json!({"requests": {"cpu": "1", "memory": "64Mi"}}));
+        assert_eq!(container_limits(&c, &BTreeSet::new()).unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn the_pod_is_limited_only_when_every_container_is() {
+        let spec = |second: serde_json::Value| -> core::PodSpec {
+            serde_json::from_value(json!({
+                "initContainers": [{"name": "i", "resources": {"limits": {"memory": "1Gi"}}}],
+                "containers": [
+                    {"name": "a", "resources": {"limits": {"memory": "100Mi"}}},
+                    {"name": "b", "resources": second},
+                ],
+            }))
+            .unwrap()
+        };
+        let limits = pod_limits(&spec(json!({"limits": {"memory": "100Mi"}})), &all()).unwrap();
+        assert_eq!(limits.memory_max_bytes, Some(1 << 30));
+        assert_eq!(limits.pids_max, Some(1024));
+        let limits = pod_limits(&spec(json!({})), &all()).unwrap();
+        assert_eq!(limits.memory_max_bytes, None);
+    }
+
+    #[test]
+    fn oom_scores_follow_quality_of_service() {
+        let score = |resources: serde_json::Value| {
+            let spec: core::PodSpec = serde_json::from_value(
+                json!({"containers": [{"name": "a", "resources": resources}]}),
+            )
+            .unwrap();
+            oom_score_adj(&spec, &spec.containers[0], 4 << 30)
+        };
+        assert_eq!(score(json!({})), 1000);
+        assert_eq!(score(json!({"requests": {"memory": "1Gi"}})), 750);
+        assert_eq!(score(json!({"requests": {"memory": "4Gi"}})), 3);
+        assert_eq!(score(json!({"requests": {"cpu": "1m"}})), 999);
+        assert_eq!(score(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), -997);
+    }
+}

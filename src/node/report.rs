@@ -1,0 +1,196 @@
+//! Writes a pod's status: the newest one only, and only what differs from what was written.
+//!
+//! It never decides what a status says. One task per pod; a status that is overtaken while a write is under way
+//! is never written.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+/// The writing end of one pod's status. Dropping it ends the task once all is written.
+pub struct Reporter {
+    wanted: watch::Sender<Wanted>,
+    written: watch::Receiver<u64>,
+}
+
+#[derive(Clone)]
+struct Wanted {
+    number: u64,
+    status: core::PodStatus,
+}
+
+/// Whose status it is.
+#[derive(Clone)]
+pub struct Target {
+    pub api: Api<core::Pod>,
+    pub name: String,
+    pub uid: String,
+}
+
+impl Reporter {
+    /// `current` is what the API holds now.
+    pub fn start(target: Target, current: core::PodStatus) -> Reporter {
+        let (wanted, wants) = watch::channel(Wanted { number: 0, status: current.clone() });
+        let (done, written) = watch::channel(0);
+        tokio::spawn(write_all(target, current, wants, done));
+        Reporter { wanted, written }
+    }
+
+    /// Has this status written, soon.
+    pub fn set(&self, status: core::PodStatus) {
+        self.wanted.send_if_modified(|wanted| {
+            let differs = wanted.status != status;
+            if differs {
+                *wanted = Wanted { number: wanted.number + 1, status };
+            }
+            differs
+        });
+    }
+
+    /// Waits until everything set so far is written, or the deadline is over.
+    pub async fn flush(&self, deadline: Duration) {
+        let number = self.wanted.borrow().number;
+        let mut written = self.written.clone();
+        let all = written.wait_for(|done| *done >= number);
+        if tokio::time::timeout(deadline, all).await.is_err() {
+            tracing::warn!("a final status could not be written in time");
+        }
+    }
+}
+
+async fn write_all(
+    target: Target,
+    mut current: core::PodStatus,
+    mut wants: watch::Receiver<Wanted>,
+    done: watch::Sender<u64>,
+) {
+    const FIRST_RETRY: Duration = Duration::from_millis(100);
+    const LAST_RETRY: Duration = Duration::from_secs(10);
+    let mut retry = FIRST_RETRY;
+    while wants.changed().await.is_ok() {
+        loop {
+            let wanted = wants.borrow_and_update().clone();
+            let Some(patch) = difference(&current, &wanted.status, &target.uid) else {
+                done.send_replace(wanted.number);
+                break;
+            };
+            let params = PatchParams::default();
+            match target.api.patch_status(&target.name, &params, &Patch::Strategic(&patch)).await {
+                Ok(_) => {
+                    current = wanted.status;
+                    done.send_replace(wanted.number);
+                    retry = FIRST_RETRY;
+                    break;
+                }
+                // The pod is gone, or another one has its name: nobody waits for this status any more.
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+                    done.send_replace(u64::MAX);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(pod = target.name, %error, "status not written");
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                    if wants.has_changed().is_err() && retry == LAST_RETRY {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A strategic merge patch from one status to the other, bound to the pod's uid; `None` when they are equal.
+///
+/// Conditions merge by type, so only our changed ones are sent and those of others stay. Addresses merge by
+/// value, so they are replaced.
+fn difference(old: &core::PodStatus, new: &core::PodStatus, uid: &str) -> Option<Value> {
+    let as_map = |status: &core::PodStatus| match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        Ok(_) | Err(_) => Map::new(),
+    };
+    let (old, new) = (as_map(old), as_map(new));
+    let mut patch = Map::new();
+    for (key, value) in &new {
+        if old.get(key) == Some(value) {
+            continue;
+        }
+        let value = match (key.as_str(), value) {
+            ("conditions", Value::Array(conditions)) => {
+                let before = old.get("conditions").and_then(Value::as_array);
+                changed_conditions(before.map_or(&[], Vec::as_slice), conditions)
+            }
+            ("podIPs" | "hostIPs", Value::Array(list)) => {
+                let mut replaced = vec![json!({"$patch": "replace"})];
+                replaced.extend(list.iter().cloned());
+                Value::Array(replaced)
+            }
+            (_, value) => value.clone(),
+        };
+        patch.insert(key.clone(), value);
+    }
+    // What the node owns and no longer says goes; fields of others (nominatedNodeName …) stay.
+    for key in ["reason", "message", "podIP", "podIPs", "initContainerStatuses"] {
+        if old.contains_key(key) && !new.contains_key(key) {
+            patch.insert(key.into(), Value::Null);
+        }
+    }
+    if patch.is_empty() {
+        return None;
+    }
+    Some(json!({"metadata": {"uid": uid}, "status": patch}))
+}
+
+fn changed_conditions(old: &[Value], new: &[Value]) -> Value {
+    let changed = new.iter().filter(|condition| !old.contains(condition)).map(|condition| {
+        let mut condition = condition.clone();
+        let before = old.iter().find(|c| c["type"] == condition["type"]);
+        for key in ["reason", "message"] {
+            if before.is_some_and(|c| c.get(key).is_some()) && condition.get(key).is_none() {
+                condition[key] = Value::Null;
+            }
+        }
+        condition
+    });
+    Value::Array(changed.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn status(value: Value) -> core::PodStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn an_equal_status_is_never_written() {
+        let same = status(
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+        );
+        assert_eq!(difference(&same, &same, "u"), None);
+    }
+
+    #[test]
+    fn only_what_changed_is_written_and_what_ended_is_removed() {
+        let old = status(json!({
+            "phase": "Pending", "reason": "Old", "hostIP": "1.2.3.4", "nominatedNodeName": "n",
+            "podIPs": [{"ip": "10.0.0.1"}],
+            "conditions": [
+                {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"},
+                {"type": "PodScheduled", "status": "True"},
+            ],
+        }));
+        let new = status(json!({
+            "phase": "Running", "hostIP": "1.2.3.4", "podIPs": [{"ip": "10.0.0.2"}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}],
+        }));
+        expect![[r#"{"metadata":{"uid":"u"},"status":{"conditions":[{"status":"True","type":"Ready","reason":null,"message":null}],"phase":"Running","podIPs":[{"$patch":"replace"},{"ip":"10.0.0.2"}],"reason":null}}"#]]
+        .assert_eq(&difference(&old, &new, "u").unwrap().to_string());
+    }
+}

@@ -1,0 +1,145 @@
+//! Gathers the facts that a plan is made from: objects from the API, files of the host and of images.
+//!
+//! It never decides anything about them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1 as auth;
+use k8s_openapi::api::core::v1 as core;
+use kube::Api;
+use kube::api::PostParams;
+
+use crate::model::time::Timestamp;
+use crate::node::compile::ObjectFacts;
+use crate::node::compile::dns::HostDns;
+use crate::node::credentials::credentials;
+use crate::node::volume::payload::{References, TokenWant};
+use crate::runtime::image::{Credentials, Image, Images};
+use crate::sys::clock;
+
+/// Larger passwd and group files are not read: nobody needs them, and they cost memory at every start.
+const NAMES_LIMIT: usize = 1 << 20;
+
+/// The ConfigMaps and Secrets named; absent ones are simply not among them.
+pub async fn objects(
+    client: &kube::Client,
+    namespace: &str,
+    references: &References,
+) -> Result<ObjectFacts, kube::Error> {
+    let mut facts = ObjectFacts::default();
+    let maps: Api<core::ConfigMap> = Api::namespaced(client.clone(), namespace);
+    for name in references.config_maps.iter().filter(|name| !name.is_empty()) {
+        if let Some(map) = maps.get_opt(name).await? {
+            facts.config_maps.insert(name.clone(), map);
+        }
+    }
+    let secrets: Api<core::Secret> = Api::namespaced(client.clone(), namespace);
+    for name in references.secrets.iter().filter(|name| !name.is_empty()) {
+        if let Some(secret) = secrets.get_opt(name).await? {
+            facts.secrets.insert(name.clone(), secret);
+        }
+    }
+    Ok(facts)
+}
+
+/// What the pod's image pull secrets hold.
+pub async fn pull_credentials(
+    client: &kube::Client,
+    pod: &core::Pod,
+) -> Result<Vec<Credentials>, kube::Error> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let secrets: Api<core::Secret> = Api::namespaced(client.clone(), namespace);
+    let mut found = Vec::new();
+    let references = pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten());
+    for reference in references.filter(|reference| !reference.name.is_empty()) {
+        if let Some(secret) = secrets.get_opt(&reference.name).await? {
+            found.extend(credentials(&secret));
+        }
+    }
+    Ok(found)
+}
+
+/// The host's resolver files; absent ones are empty.
+pub async fn host_dns() -> HostDns {
+    HostDns {
+        resolv_conf: read_text("/etc/resolv.conf").await.unwrap_or_default(),
+        stub_upstreams: read_text("/run/systemd/resolve/resolv.conf").await,
+    }
+}
+
+/// The host's /etc/hosts, for pods in its network.
+pub async fn host_hosts() -> String {
+    read_text("/etc/hosts").await.unwrap_or_default()
+}
+
+async fn read_text(path: &str) -> Option<String> {
+    tokio::fs::read_to_string(path).await.ok()
+}
+
+/// The image's own passwd and group texts.
+pub async fn image_names(images: &Images, image: &Image) -> (String, String) {
+    let (images, image) = (images.clone(), image.clone());
+    let read = move |path: &str| {
+        let bytes = images.read_file(&image, path, NAMES_LIMIT).ok().flatten();
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    };
+    let both = move || (read("/etc/passwd"), read("/etc/group"));
+    tokio::task::spawn_blocking(both).await.unwrap_or_default()
+}
+
+/// The pod's service-account tokens, renewed when four fifths of their time have passed.
+#[derive(Default)]
+pub struct Tokens {
+    held: BTreeMap<TokenWant, (String, Timestamp)>,
+}
+
+impl Tokens {
+    pub async fn bring_up(
+        &mut self,
+        client: &kube::Client,
+        pod: &core::Pod,
+        references: &References,
+    ) -> Result<BTreeMap<TokenWant, String>, kube::Error> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
+        let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+        let api: Api<core::ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        for want in &references.tokens {
+            let now = clock::now();
+            if self.held.get(want).is_some_and(|(_, renew_at)| *renew_at > now) {
+                continue;
+            }
+            let request = auth::TokenRequest {
+                spec: Some(auth::TokenRequestSpec {
+                    audiences: Some(want.audience.clone())
+                        .filter(|audience| !audience.is_empty())
+                        .map(|audience| vec![audience]),
+                    expiration_seconds: Some(want.expiration_seconds),
+                    bound_object_ref: Some(auth::BoundObjectReference {
+                        api_version: Some("v1".into()),
+                        kind: Some("Pod".into()),
+                        name: pod.metadata.name.clone(),
+                        uid: pod.metadata.uid.clone(),
+                    }),
+                }),
+                ..auth::TokenRequest::default()
+            };
+            let given = api.create_token_request(account, &PostParams::default(), &request).await?;
+            let status = given.status.unwrap_or_default();
+            if let (Some(token), Some(ends)) = (status.token, status.expiration_timestamp) {
+                let life = Timestamp::from(ends.0).since(now);
+                self.held.insert(want.clone(), (token, now.plus(life * 4 / 5)));
+            }
+        }
+        self.held.retain(|want, _| references.tokens.contains(want));
+        Ok(self.held.iter().map(|(want, (token, _))| (want.clone(), token.clone())).collect())
+    }
+
+    /// When the next token is due; far away when there is none.
+    pub fn renew_in(&self) -> Duration {
+        let now = clock::now();
+        let soonest = self.held.values().map(|(_, renew_at)| renew_at.since(now)).min();
+        soonest.unwrap_or(Duration::from_secs(365 * 86400))
+    }
+}

@@ -1,0 +1,203 @@
+//! Empties namespaces that are being deleted, pods first, then lets them go.
+//!
+//! Pods go before everything else (KEP-5080), so that no pod runs on without its policies and secrets. It never
+//! touches a namespace that is not being deleted.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1 as core;
+use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::core::discovery::{ApiResource, Scope, verbs};
+use kube::discovery::Discovery;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const FINALIZER: &str = "kubernetes";
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Works until cancelled.
+pub async fn run(client: kube::Client, stop: CancellationToken) {
+    stop.run_until_cancelled(watch(client)).await;
+}
+
+/// What is left in a namespace.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Content {
+    pods: usize,
+    /// By resource, such as `configmaps`; only those that hold something.
+    others: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Next {
+    DeletePods,
+    DeleteOthers,
+    /// Nothing is left: our finalizer goes.
+    Finalize,
+}
+
+fn next(content: &Content) -> Next {
+    match (content.pods, content.others.is_empty()) {
+        (1.., _) => Next::DeletePods,
+        (0, false) => Next::DeleteOthers,
+        (0, true) => Next::Finalize,
+    }
+}
+
+async fn watch(client: kube::Client) {
+    let events = watcher(Api::<core::Namespace>::all(client.clone()), watcher::Config::default());
+    let mut events = pin!(events.default_backoff());
+    let mut emptying: BTreeMap<String, tokio::task::AbortHandle> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(watcher::Event::Apply(namespace) | watcher::Event::InitApply(namespace))) => {
+                    let name = namespace.name_any();
+                    let going = namespace.metadata.deletion_timestamp.is_some();
+                    if going && !emptying.contains_key(&name) {
+                        let handle = tasks.spawn(empty(client.clone(), name.clone()));
+                        emptying.insert(name, handle);
+                    }
+                }
+                Some(Ok(watcher::Event::Delete(namespace))) => {
+                    if let Some(task) = emptying.remove(&namespace.name_any()) {
+                        task.abort();
+                    }
+                }
+                Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+                Some(Err(error)) => tracing::debug!(%error, "watching namespaces"),
+                None => return,
+            },
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Ok(name) = ended {
+                    emptying.remove(&name);
+                }
+            }
+        }
+    }
+}
+
+/// Empties one namespace, however long its pods take.
+async fn empty(client: kube::Client, name: String) -> String {
+    let mut pause = FIRST_PAUSE;
+    let mut before = None;
+    loop {
+        match step(&client, &name).await {
+            Ok(None) => return name,
+            Ok(Some(content)) => {
+                // Progress keeps us quick; waiting for a slow pod makes us patient.
+                let moved = before.as_ref() != Some(&content);
+                pause = if moved { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+                before = Some(content);
+            }
+            Err(error) => {
+                tracing::debug!(namespace = name, %error, "the namespace is not empty yet");
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// One round; `None` when the namespace has been let go.
+async fn step(client: &kube::Client, name: &str) -> Result<Option<Content>, kube::Error> {
+    let kinds = namespaced_kinds(client).await?;
+    let content = count(client, name, &kinds).await?;
+    match next(&content) {
+        Next::DeletePods => {
+            let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
+            pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        }
+        Next::DeleteOthers => {
+            for kind in kinds.iter().filter(|kind| content.others.contains_key(&kind.plural)) {
+                let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
+                api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+            }
+        }
+        Next::Finalize => {
+            finalize(client, name).await?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(content))
+}
+
+/// Every namespaced kind that can be listed and deleted, pods apart.
+async fn namespaced_kinds(client: &kube::Client) -> Result<Vec<ApiResource>, kube::Error> {
+    let discovery = Discovery::new(client.clone()).run().await?;
+    let kinds = discovery.groups().flat_map(|group| group.recommended_resources());
+    Ok(kinds
+        .filter(|(kind, capabilities)| {
+            capabilities.scope == Scope::Namespaced
+                && capabilities.supports_operation(verbs::LIST)
+                && capabilities.supports_operation(verbs::DELETE_COLLECTION)
+                && !(kind.group.is_empty() && kind.plural == "pods")
+        })
+        .map(|(kind, _)| kind)
+        // Events last: they tell of the others' end. Both groups serve the same ones.
+        .filter(|kind| !(kind.group == "events.k8s.io" && kind.plural == "events"))
+        .collect())
+}
+
+async fn count(
+    client: &kube::Client,
+    name: &str,
+    kinds: &[ApiResource],
+) -> Result<Content, kube::Error> {
+    let some = ListParams::default().limit(500);
+    let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
+    let mut content =
+        Content { pods: pods.list_metadata(&some).await?.items.len(), others: BTreeMap::new() };
+    if content.pods > 0 {
+        return Ok(content);
+    }
+    for kind in kinds {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
+        let left = api.list_metadata(&some).await?.items.len();
+        if left > 0 {
+            content.others.insert(kind.plural.clone(), left);
+        }
+    }
+    Ok(content)
+}
+
+/// Takes our finalizer off, which removes the namespace.
+async fn finalize(client: &kube::Client, name: &str) -> Result<(), kube::Error> {
+    let api: Api<core::Namespace> = Api::all(client.clone());
+    let Some(mut namespace) = api.get_opt(name).await? else {
+        return Ok(());
+    };
+    if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+    }
+    let body = serde_json::to_vec(&namespace).map_err(kube::Error::SerdeError)?;
+    let request = http::Request::put(format!("/api/v1/namespaces/{name}/finalize"))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .map_err(kube::Error::HttpError)?;
+    match client.request::<core::Namespace>(request).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_go_first_and_the_namespace_last() {
+        let others = || [("secrets".to_owned(), 2)].into();
+        assert_eq!(next(&Content { pods: 1, others: others() }), Next::DeletePods);
+        assert_eq!(next(&Content { pods: 0, others: others() }), Next::DeleteOthers);
+        assert_eq!(next(&Content::default()), Next::Finalize);
+    }
+}

@@ -1,0 +1,372 @@
+//! Create, update, patch: names, versions, field validation, dry run.
+
+use http::Request;
+use kube::client::Body;
+use serde_json::json;
+
+use crate::harness::{CONFIG_MAPS, PODS, cluster, pod};
+
+#[tokio::test]
+async fn create_sets_what_the_server_owns() {
+    let cluster = cluster().await;
+    let body = json!({
+        "metadata": {
+            "name": "c", "uid": "mine", "creationTimestamp": "2001-01-01T00:00:00Z",
+            "generation": 7, "managedFields": [{"manager": "m"}], "selfLink": "/x",
+            "deletionTimestamp": "2001-01-01T00:00:00Z",
+        },
+    });
+    let reply = cluster.post(CONFIG_MAPS, body).await;
+    assert_eq!(reply.code, 201);
+    let created = reply.json();
+    let metadata = created["metadata"].as_object().unwrap();
+    let keys: Vec<&str> = metadata.keys().map(String::as_str).collect();
+    let expected = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
+    assert_eq!(keys, expected);
+    assert_ne!(metadata["uid"], "mine");
+    assert_ne!(metadata["creationTimestamp"], "2001-01-01T00:00:00Z");
+    assert!(
+        reply.text.starts_with(r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","#)
+    );
+    assert!(reply.text.ends_with("}\n"));
+    assert!(reply.headers.contains_key("audit-id"));
+    assert_eq!(reply.headers["cache-control"], "no-cache, private");
+}
+
+#[tokio::test]
+async fn create_refuses_in_the_words_of_kubernetes() {
+    let cluster = cluster().await;
+    cluster.config_map("c").await;
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    for (path, body, code, message) in [
+        (CONFIG_MAPS, named("c"), 409, r#"configmaps "c" already exists"#),
+        (
+            "/api/v1/namespaces/nowhere/configmaps",
+            named("c"),
+            404,
+            r#"namespaces "nowhere" not found"#,
+        ),
+        (
+            CONFIG_MAPS,
+            json!({"metadata": {"name": "d", "namespace": "other"}}),
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        (
+            CONFIG_MAPS,
+            json!({"apiVersion": "v2", "metadata": {"name": "d"}}),
+            400,
+            "the API version in the data (v2) does not match the expected API version (v1)",
+        ),
+        (
+            CONFIG_MAPS,
+            json!({"metadata": {"name": "d", "resourceVersion": "1"}}),
+            500,
+            "resourceVersion should not be set on objects to be created",
+        ),
+        (
+            PODS,
+            {
+                let mut pod = pod("p");
+                pod["spec"]["serviceAccountName"] = "nobody".into();
+                pod
+            },
+            403,
+            r#"pods "p" is forbidden: error looking up service account default/nobody: serviceaccount "nobody" not found"#,
+        ),
+        (
+            PODS,
+            {
+                let mut pod = pod("p");
+                pod["spec"]["priorityClassName"] = "vip".into();
+                pod
+            },
+            403,
+            r#"pods "p" is forbidden: no PriorityClass with name vip was found"#,
+        ),
+    ] {
+        let reply = cluster.post(path, body).await;
+        assert_eq!(reply.refusal(), (code, message.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_generated_name_has_five_letters_more() {
+    let cluster = cluster().await;
+    let body = json!({"metadata": {"generateName": "web-"}});
+    let first = cluster.post(CONFIG_MAPS, body.clone()).await.json();
+    let second = cluster.post(CONFIG_MAPS, body).await.json();
+    let name = first["metadata"]["name"].as_str().unwrap();
+    assert_eq!(name.len(), 9);
+    assert_ne!(first["metadata"]["name"], second["metadata"]["name"]);
+}
+
+#[tokio::test]
+async fn a_stale_version_is_a_conflict_and_none_at_all_is_unconditional() {
+    let cluster = cluster().await;
+    let mut object = cluster.config_map("c").await;
+    let path = format!("{CONFIG_MAPS}/c");
+    object["data"]["a"] = "2".into();
+    let second = cluster.put(&path, object.clone()).await;
+    assert_eq!(second.code, 200);
+    object["data"]["a"] = "3".into();
+    let stale = cluster.put(&path, object.clone()).await;
+    assert_eq!(
+        stale.refusal(),
+        (
+            409,
+            r#"Operation cannot be fulfilled on configmaps "c": the object has been modified; please apply your changes to the latest version and try again"#.to_owned()
+        )
+    );
+    assert_eq!(stale.json()["reason"], "Conflict");
+    object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    assert_eq!(cluster.put(&path, object).await.code, 200);
+    let merge = json!({"metadata": {"resourceVersion": "1"}, "data": {"a": "4"}});
+    assert_eq!(cluster.merge(&path, merge).await.code, 409);
+}
+
+#[tokio::test]
+async fn writing_what_is_there_changes_nothing() {
+    let cluster = cluster().await;
+    let object = cluster.config_map("c").await;
+    let path = format!("{CONFIG_MAPS}/c");
+    let again = cluster.put(&path, object.clone()).await.json();
+    assert_eq!(again, object);
+    let merged = cluster.merge(&path, json!({"data": {"a": "1"}})).await;
+    assert_eq!(merged.json(), object);
+}
+
+#[tokio::test]
+async fn generation_counts_intent_only() {
+    let cluster = cluster().await;
+    cluster.pod("p", "").await;
+    let path = format!("{PODS}/p");
+    let generation = |reply: crate::harness::Reply| reply.json()["metadata"]["generation"].clone();
+    let labelled = cluster.merge(&path, json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(generation(labelled), 1);
+    let status = format!("{path}/status");
+    let running = cluster.merge(&status, json!({"status": {"phase": "Running"}})).await;
+    assert_eq!(running.json()["status"]["phase"], "Running");
+    assert_eq!(generation(running), 1);
+    let changed = cluster.merge(&path, json!({"spec": {"activeDeadlineSeconds": 5}})).await;
+    assert_eq!(changed.code, 200, "{}", changed.text);
+    assert_eq!(generation(changed), 2);
+}
+
+#[tokio::test]
+async fn status_and_main_endpoint_do_not_write_each_other() {
+    let cluster = cluster().await;
+    let mut pod = cluster.pod("p", "n").await;
+    let path = format!("{PODS}/p");
+    pod["status"]["phase"] = "Failed".into();
+    let main = cluster.put(&path, pod.clone()).await.json();
+    assert_eq!(main["status"]["phase"], "Pending");
+    pod["spec"]["nodeName"] = "other".into();
+    let status = cluster.put(&format!("{path}/status"), pod).await.json();
+    assert_eq!(status["status"]["phase"], "Failed");
+    assert_eq!(status["spec"]["nodeName"], "n");
+}
+
+#[tokio::test]
+async fn field_validation_is_strict_warning_or_silent() {
+    let cluster = cluster().await;
+    let mut body = pod("p");
+    body["spec"]["containers"][0]["imagee"] = "y".into();
+    body["spec"]["foo"] = 1.into();
+    let strict = cluster.post(&format!("{PODS}?fieldValidation=Strict"), body.clone()).await;
+    let (code, message) = strict.refusal();
+    assert_eq!(code, 400);
+    assert!(
+        message.starts_with(r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "#),
+        "{message}"
+    );
+    let ignored = cluster.post(&format!("{PODS}?fieldValidation=Ignore"), body.clone()).await;
+    assert_eq!(ignored.code, 201);
+    assert!(!ignored.headers.contains_key("warning"));
+    body["metadata"]["name"] = "q".into();
+    let warned = cluster.post(PODS, body.clone()).await;
+    let mut warnings: Vec<&str> =
+        warned.headers.get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
+    warnings.sort_unstable();
+    assert_eq!(
+        warnings,
+        [
+            r#"299 - "unknown field \"spec.containers[0].imagee\"""#,
+            r#"299 - "unknown field \"spec.foo\"""#,
+        ]
+    );
+    assert!(warned.json()["spec"].get("foo").is_none());
+    let unknown = cluster.post(&format!("{PODS}?fieldValidation=No"), body).await;
+    assert_eq!(unknown.code, 400);
+}
+
+#[tokio::test]
+async fn dry_run_answers_but_leaves_nothing() {
+    let cluster = cluster().await;
+    let before = cluster.get(CONFIG_MAPS).await.json()["metadata"]["resourceVersion"].clone();
+    let body = json!({"metadata": {"name": "c"}});
+    let made = cluster.post(&format!("{CONFIG_MAPS}?dryRun=All"), body).await;
+    assert_eq!(made.code, 201);
+    assert!(made.json()["metadata"]["uid"].is_string());
+    let list = cluster.get(CONFIG_MAPS).await.json();
+    assert_eq!(list["metadata"]["resourceVersion"], before);
+    let object = cluster.config_map("c").await;
+    let path = format!("{CONFIG_MAPS}/c");
+    let twice = cluster
+        .post(&format!("{CONFIG_MAPS}?dryRun=All"), json!({"metadata": {"name": "c"}}))
+        .await;
+    assert_eq!(twice.code, 409);
+    let patched =
+        cluster.merge(&format!("{path}?dryRun=All"), json!({"data": {"a": "9"}})).await.json();
+    assert_eq!(patched["data"]["a"], "9");
+    assert_eq!(patched["metadata"]["resourceVersion"], object["metadata"]["resourceVersion"]);
+    let deleted = cluster.delete(&path, json!({"dryRun": ["All"]})).await;
+    assert_eq!(deleted.code, 200);
+    assert_eq!(cluster.get(&path).await.json(), object);
+    let other = cluster.delete(&format!("{path}?dryRun=Some"), json!(null)).await;
+    assert_eq!(
+        other.refusal(),
+        (
+            400,
+            r#"Invalid value: dryRun: Unsupported value: "Some": supported values: "All""#
+                .to_owned()
+        )
+    );
+}
+
+#[tokio::test]
+async fn bodies_in_other_clothes() {
+    let cluster = cluster().await;
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: clothes\ndata:\n  a: \"1\"\n";
+    let made = cluster.write("POST", CONFIG_MAPS, "application/yaml", yaml.to_owned()).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let shown = cluster.get_as(&format!("{CONFIG_MAPS}/clothes"), "application/yaml").await;
+    assert_eq!(shown.headers["content-type"], "application/yaml");
+    assert!(shown.text.contains("kind: ConfigMap"), "{}", shown.text);
+    let odd = cluster.write("POST", CONFIG_MAPS, "text/plain", "x".to_owned()).await;
+    assert_eq!(odd.code, 415);
+    let html = cluster.get_as(CONFIG_MAPS, "text/html").await;
+    assert_eq!(html.code, 406);
+    let apply = cluster
+        .write(
+            "PATCH",
+            &format!("{CONFIG_MAPS}/clothes"),
+            "application/apply-patch+yaml",
+            yaml.to_owned(),
+        )
+        .await;
+    assert_eq!(apply.code, 415);
+    assert!(apply.refusal().1.contains("application/strategic-merge-patch+json"));
+    let broken = cluster.write("POST", CONFIG_MAPS, "application/json", "{".to_owned()).await;
+    assert_eq!(broken.code, 400);
+    let list = cluster.write("POST", CONFIG_MAPS, "application/json", "[]".to_owned()).await;
+    assert_eq!(list.code, 400);
+}
+
+#[tokio::test]
+async fn a_body_beyond_three_mebibytes_is_refused() {
+    let cluster = cluster().await;
+    let big = vec![b' '; 3 * 1024 * 1024 + 1];
+    let request = Request::post(CONFIG_MAPS).body(Body::from(big)).unwrap();
+    let reply = cluster.send(request).await;
+    assert_eq!(reply.refusal(), (413, "Request entity too large: limit is 3145728".to_owned()));
+}
+
+#[tokio::test]
+async fn json_patch_and_strategic_patch_reach_the_object() {
+    let cluster = cluster().await;
+    cluster.config_map("c").await;
+    let path = format!("{CONFIG_MAPS}/c");
+    let json_patch =
+        r#"[{"op":"test","path":"/data/a","value":"1"},{"op":"add","path":"/data/b","value":"2"}]"#;
+    let kind = "application/json-patch+json";
+    let patched = cluster.write("PATCH", &path, kind, json_patch.to_owned()).await;
+    assert_eq!(patched.json()["data"], json!({"a": "1", "b": "2"}));
+    let failing = r#"[{"op":"test","path":"/data/a","value":"9"}]"#;
+    let failed = cluster.write("PATCH", &path, kind, failing.to_owned()).await;
+    assert_eq!(
+        failed.refusal(),
+        (422, "the server rejected our request due to an error in our request".to_owned())
+    );
+    let strategic = "application/strategic-merge-patch+json";
+    let removed =
+        cluster.write("PATCH", &path, strategic, r#"{"data":{"b":null}}"#.to_owned()).await;
+    assert_eq!(removed.json()["data"], json!({"a": "1"}));
+    let renamed = cluster.merge(&path, json!({"metadata": {"name": "d"}})).await;
+    assert_eq!(
+        renamed.refusal(),
+        (400, "the name of the object (d) does not match the name on the URL (c)".to_owned())
+    );
+    let missing = cluster.merge(&format!("{CONFIG_MAPS}/x"), json!({})).await;
+    assert_eq!(missing.code, 404);
+}
+
+#[tokio::test]
+async fn put_creates_leases_but_no_config_maps() {
+    let cluster = cluster().await;
+    let lease = json!({"metadata": {"name": "n"}, "spec": {"holderIdentity": "n"}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n";
+    assert_eq!(cluster.put(leases, lease.clone()).await.code, 201);
+    assert_eq!(cluster.put(leases, lease).await.code, 200);
+    let config_map = json!({"metadata": {"name": "x"}});
+    let put = cluster.put(&format!("{CONFIG_MAPS}/x"), config_map).await;
+    assert_eq!(put.code, 404);
+}
+
+#[tokio::test]
+async fn a_namespace_comes_with_its_account_and_its_authority() {
+    let cluster = cluster().await;
+    let made =
+        cluster.post("/api/v1/namespaces", json!({"metadata": {"name": "team"}})).await.json();
+    assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "team");
+    assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
+    assert_eq!(made["status"]["phase"], "Active");
+    for path in [
+        "/api/v1/namespaces/team/serviceaccounts/default",
+        "/api/v1/namespaces/team/configmaps/kube-root-ca.crt",
+        "/api/v1/namespaces/kube-system/serviceaccounts/default",
+    ] {
+        assert_eq!(cluster.get(path).await.code, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let cluster = cluster().await;
+    let bound = cluster.pod("p", "n1").await;
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n2"},
+    });
+    let again = cluster.post(&format!("{PODS}/p/binding"), binding).await;
+    assert_eq!(
+        again.refusal(),
+        (
+            409,
+            r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n1""#.to_owned()
+        )
+    );
+}
+
+#[tokio::test]
+async fn events_have_two_presentations() {
+    let cluster = cluster().await;
+    let core = json!({
+        "metadata": {"name": "e"}, "type": "Normal", "reason": "Started", "message": "m",
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"},
+    });
+    let made = cluster.post("/api/v1/namespaces/default/events", core).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let group = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let shown = cluster.get(&format!("{group}/e")).await.json();
+    assert_eq!(shown["note"], "m");
+    assert_eq!(shown["regarding"]["name"], "p");
+    assert_eq!(shown["apiVersion"], "events.k8s.io/v1");
+    let list = cluster
+        .get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name=p")
+        .await
+        .json();
+    assert_eq!(list["items"][0]["message"], "m");
+}

@@ -1,0 +1,13 @@
+//! The story, chapter by chapter, with the real kubectl against the real daemon.
+
+#[path = "harness/cluster.rs"]
+mod cluster;
+
+#[path = "story/pod.rs"]
+mod pod;
+
+#[path = "story/restart.rs"]
+mod restart;
+
+#[path = "story/mistakes.rs"]
+mod mistakes;

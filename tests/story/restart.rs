@@ -1,0 +1,94 @@
+//! "I want my container to restart when it crashes", and the daemon that dies beside it.
+
+use crate::cluster::Cluster;
+use crate::pod::POD;
+
+#[test]
+fn a_crash_is_restarted_and_remembered() {
+    let mut cluster = Cluster::start("crash");
+    cluster.apply(POD).ok();
+    cluster.wait_running("kangaroo-backend");
+    let address = cluster.value("pod/kangaroo-backend", "{.status.podIP}");
+    // The server dies before it answers.
+    cluster.fetch(&format!("http://{address}/crash?code=3"));
+    cluster.wait_for("one restart is counted", |cluster| {
+        cluster.value("pod/kangaroo-backend", "{.status.containerStatuses[0].restartCount}") == "1"
+    });
+    cluster.wait_running("kangaroo-backend");
+    let last = "{.status.containerStatuses[0].lastState.terminated.exitCode}";
+    assert_eq!(cluster.value("pod/kangaroo-backend", last), "3");
+    assert_eq!(cluster.value("pod/kangaroo-backend", "{.status.podIP}"), address);
+    let previous = cluster.kubectl(&["logs", "--previous", "kangaroo-backend"]).ok();
+    assert!(previous.contains("/crash"), "{previous}");
+    cluster.finish();
+}
+
+#[test]
+fn restart_policies_decide_what_an_exit_means() {
+    let mut cluster = Cluster::start("policies");
+    let cases = [
+        ("never-0", "Never", 0, "Succeeded", "0"),
+        ("never-1", "Never", 1, "Failed", "0"),
+        ("onfailure-0", "OnFailure", 0, "Succeeded", "0"),
+    ];
+    for (name, policy, code, _, _) in cases {
+        let image = "--image=toolbox";
+        let restart = format!("--restart={policy}");
+        let script = format!("exit {code}");
+        let pull = "--image-pull-policy=IfNotPresent";
+        cluster
+            .kubectl(&["run", name, image, pull, &restart, "--", "/bin/bash", "-c", &script])
+            .ok();
+    }
+    for (name, _, _, phase, restarts) in cases {
+        let object = format!("pod/{name}");
+        cluster.wait_for(&format!("{name} is {phase}"), |cluster| {
+            cluster.value(&object, "{.status.phase}") == phase
+        });
+        assert_eq!(cluster.value(&object, "{.status.containerStatuses[0].restartCount}"), restarts);
+    }
+    let image = "--image=toolbox";
+    let pull = "--image-pull-policy=IfNotPresent";
+    cluster.kubectl(&["run", "always", image, pull, "--", "/bin/bash", "-c", "exit 0"]).ok();
+    cluster.wait_for("the second crash backs off", |cluster| {
+        cluster.value("pod/always", "{.status.containerStatuses[0].state.waiting.reason}")
+            == "CrashLoopBackOff"
+    });
+    let row = cluster.kubectl(&["get", "pod", "always", "--no-headers"]).ok();
+    assert!(row.contains("CrashLoopBackOff"), "{row}");
+    cluster.finish();
+}
+
+#[test]
+fn a_killed_daemon_is_not_noticed_by_the_pod() {
+    let mut cluster = Cluster::start("killed");
+    cluster.apply(POD).ok();
+    cluster.wait_running("kangaroo-backend");
+    let address = cluster.value("pod/kangaroo-backend", "{.status.podIP}");
+    let identity = |cluster: &Cluster| {
+        let id = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].state.running.startedAt} {.status.containerStatuses[0].restartCount} {.status.podIP}";
+        cluster.value("pod/kangaroo-backend", id)
+    };
+    let before = identity(&cluster);
+    for _ in 0..3 {
+        cluster.kill_daemon();
+        let answer = cluster.fetch(&format!("http://{address}/")).ok();
+        assert!(answer.contains("1.14.2"), "{answer}");
+        cluster.start_daemon();
+        assert_eq!(identity(&cluster), before);
+    }
+    // The exit that happens while nobody watches is reported with its true code.
+    cluster.kill_daemon();
+    cluster.fetch(&format!("http://{address}/crash?code=5"));
+    cluster.start_daemon();
+    cluster.wait_for("the exit is reported", |cluster| {
+        cluster.value(
+            "pod/kangaroo-backend",
+            "{.status.containerStatuses[0].lastState.terminated.exitCode}",
+        ) == "5"
+    });
+    cluster.wait_running("kangaroo-backend");
+    let logs = cluster.kubectl(&["logs", "--previous", "kangaroo-backend"]).ok();
+    assert_eq!(logs.matches("GET / ").count(), 3, "{logs}");
+    cluster.finish();
+}

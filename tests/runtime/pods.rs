@@ -53,7 +53,8 @@ async fn host_namespaces_are_shared_when_asked(scene: Scene) {
     plan.network = NetworkPlan::Host;
     plan.pid = PidPlan::Host;
     let pod = scene.runtime.launch(&plan).await.unwrap();
-    let script = "for n in ipc uts net pid; do readlink /proc/self/ns/$n; done; echo done; sleep 1000 & sleep 1000";
+    let script = "for n in ipc uts net pid; do readlink /proc/self/ns/$n; done; echo done; \
+                  sleep 1000 & sleep 1000";
     let container = scene.script(script);
     pod.start(&container).await.unwrap();
     logged(&container, "done").await;
@@ -382,6 +383,15 @@ async fn frozen_containers_stand_still(scene: Scene) {
 
 async fn forgotten_containers_leave_no_directory(scene: Scene) {
     let pod = scene.pod().await;
+    let mut container = scene.container("main", &["sleep", "1000"]);
+    container.attempt = 7;
+    pod.start(&container).await.unwrap();
+    assert!(pod.remove_container("main", 7).await.is_err());
+    assert!(container.rootfs.scratch.exists());
+    pod.kill("main").await.unwrap();
+    exit(&pod, "main").await;
+    pod.remove_container("main", 7).await.unwrap();
+
     let container = scene.script("true");
     pod.start(&container).await.unwrap();
     exit(&pod, "main").await;

@@ -174,6 +174,7 @@ impl Worker {
             // What it has, as the network remembers it.
             self.attach().await;
         }
+        self.publish_entry();
         loop {
             self.observe();
             let now = clock::now();

@@ -15,6 +15,7 @@ mod netlink;
 mod nfnetlink;
 mod nft;
 mod owner;
+mod probe;
 mod ruleset;
 mod sysctl;
 
@@ -161,7 +162,8 @@ impl Network {
     /// Pods that hold an address, in order.
     pub fn attached(&self) -> Vec<String> {
         let pods = self.shared.seen.pods.lock();
-        pods.unwrap_or_else(PoisonError::into_inner).clone()
+        let pods = pods.unwrap_or_else(PoisonError::into_inner);
+        pods.iter().cloned().collect()
     }
 
     /// The host's own address towards the default route (the Node's InternalIP), or the gateway's.
@@ -171,7 +173,7 @@ impl Network {
 
     /// What of the host stands in the way of pod traffic, each as one sentence with its cure.
     pub fn problems(&self) -> Vec<String> {
-        self.shared.seen.problems.clone()
+        self.shared.seen.problems.get().cloned().unwrap_or_default()
     }
 
     /// Removes every trace of the instance: namespaces, links, routes, rules, records; forwarding is put back.

@@ -50,6 +50,7 @@ impl Api {
     /// requests within seconds.
     pub async fn serve(&self, listener: TcpListener, tls: Tls, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let cut_off = CancellationToken::new();
         let graceful = GracefulShutdown::new();
         let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let acceptor = TlsAcceptor::from(tls.config.clone());
@@ -66,8 +67,12 @@ impl Api {
                         shutdown: shutdown.clone(),
                     };
                     let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
+                    let cut_off = cut_off.clone();
                     connections.spawn(async move {
-                        connection.run(socket, acceptor, watcher).await;
+                        tokio::select! {
+                            () = connection.run(socket, acceptor, watcher) => {}
+                            () = cut_off.cancelled() => {}
+                        }
                         drop(permit);
                     });
                 }
@@ -86,6 +91,8 @@ impl Api {
         };
         if tokio::time::timeout(GOODBYE, ends).await.is_err() {
             tracing::warn!("connections were cut off that did not end in time");
+            cut_off.cancel();
+            connections.wait().await;
         }
     }
 }
@@ -163,13 +170,13 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     if let Err(failure) = check_host(names, &request) {
-        return failure.into_response();
+        return router::refuse(failure).await;
     }
     let identity = authenticate::identify(api, peer.as_ref(), request.headers())
         .and_then(|identity| authenticate::impersonate(identity, request.headers()));
     let identity = match identity {
         Ok(identity) => identity,
-        Err(failure) => return failure.into_response(),
+        Err(failure) => return router::refuse(failure).await,
     };
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(identity);

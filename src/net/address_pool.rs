@@ -97,6 +97,13 @@ impl AddressPool {
         Some(self.address(offset))
     }
 
+    /// The highest free offset, held by nobody afterwards either: for what is over before it is given away.
+    pub fn spare(&self, besides: Option<u32>) -> Option<u32> {
+        (FIRST..self.end)
+            .rev()
+            .find(|offset| !self.taken.contains(offset) && Some(*offset) != besides)
+    }
+
     fn hold(&mut self, pod: &str, offset: u32) {
         self.held.insert(pod.to_owned(), offset);
         self.taken.insert(offset);

@@ -62,6 +62,10 @@ impl Prepared {
         Ok(Prepared { namespace, socket })
     }
 
+    pub fn namespace(&self) -> &OwnedFd {
+        &self.namespace
+    }
+
     /// Keeps the namespace alive at `path` and ends our hold on it.
     pub fn pin(self, path: &Path) -> io::Result<()> {
         netns::pin(self.namespace.as_fd(), path)
@@ -128,7 +132,7 @@ impl Fabric {
     ) -> Result<(), NetError> {
         let name = self.names.port(offset);
         let index = self
-            .veth(&name, address, prepared)
+            .veth(offset, &name, address, prepared)
             .map_err(step("make veth"))?;
         self.inside(address, prepared)
             .map_err(step("configure the pod's link"))?;
@@ -155,7 +159,13 @@ impl Fabric {
             .map(drop)
     }
 
-    fn veth(&mut self, name: &str, address: Ipv4Addr, prepared: &Prepared) -> io::Result<u32> {
+    fn veth(
+        &mut self,
+        offset: u32,
+        name: &str,
+        address: Ipv4Addr,
+        prepared: &Prepared,
+    ) -> io::Result<u32> {
         let namespace = prepared.namespace.as_fd();
         let mac = self.names.gateway_mac();
         let requests = [
@@ -165,12 +175,7 @@ impl Fabric {
         let mut replies = self.socket.exchange(&requests)?;
         if replies.refused.first() == Some(&(0, Errno::EEXIST)) {
             // A pod that had this address before is still being swept up by the kernel: rare, so slow is fine.
-            if let Some(reply) = replies.payloads.first() {
-                let index = link::index_of(reply)?;
-                self.socket
-                    .exchange(&[link::delete(index)])?
-                    .except(&[Errno::ENODEV])?;
-            }
+            self.delete_port(offset)?;
             replies = self.socket.exchange(&requests)?;
         }
         let answers = replies.except(&[])?;
@@ -193,6 +198,22 @@ impl Fabric {
             ])?
             .except(&[])
             .map(drop)
+    }
+
+    /// Deletes the host's end, and with it the pod's: the slow way, for those who cannot wait for the kernel.
+    pub fn delete_port(&mut self, offset: u32) -> io::Result<()> {
+        let name = self.names.port(offset);
+        let answers = self
+            .socket
+            .exchange(&[link::get(&name)])?
+            .except(&[Errno::ENODEV])?;
+        if let Some(reply) = answers.first() {
+            let index = link::index_of(reply)?;
+            self.socket
+                .exchange(&[link::delete(index)])?
+                .except(&[Errno::ENODEV])?;
+        }
+        Ok(())
     }
 
     /// Takes away what leads to the pod, then its namespace. The link dies with the namespace, in the kernel's own

@@ -14,6 +14,9 @@ use super::names::{LINKS_OF_ALL, Names};
 use super::{journal, sysctl};
 use crate::model::cidr::Cidr;
 
+/// Written, it overwrites every link's (Documentation/networking/ip-sysctl.rst).
+const ALL: &str = "ipv4/conf/all/forwarding";
+
 /// The host as it is around our own links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
@@ -115,40 +118,37 @@ pub fn occupied(
     address.or_else(route)
 }
 
+/// Links that we turned on, each with what `all` said then: when that has changed since, somebody decided about
+/// routing anew and our change counts for nothing.
+type Changed = BTreeMap<String, String>;
+
 /// Turns forwarding on where it is off, and returns the links whose foreign transit must be dropped.
 pub fn forward(record: &Path, survey: &Survey) -> io::Result<BTreeSet<String>> {
-    let mut before = recorded(record)?;
-    if sysctl::read("ipv4/conf/all/forwarding")? == "1" {
-        // Somebody made this host a router on purpose, maybe after us: nothing of it is ours (any more).
-        if !before.is_empty() {
-            save(record, &BTreeMap::new())?;
-        }
-        let links = survey.links.iter();
-        for link in links.filter(|link| !is_forwarding(link)) {
-            before.insert(link.clone(), "0".to_owned());
-        }
-        before.retain(|link, _| !is_forwarding(link));
-    } else {
-        for link in &survey.links {
-            if !is_forwarding(link) || survey.has_neighbours {
-                before.entry(link.clone()).or_insert_with(|| "0".to_owned());
-            }
+    let all = sysctl::read(ALL)?;
+    let before = recorded(record)?;
+    let mut changed = before.clone();
+    changed.retain(|_, then| *then == all || all != "1");
+    for link in &survey.links {
+        // Where another instance lives, it may have been the one that turned it on.
+        if !is_forwarding(link) || (survey.has_neighbours && all != "1") {
+            changed.entry(link.clone()).or_insert_with(|| all.clone());
         }
     }
-    if !before.is_empty() {
-        save(record, &before)?;
+    if changed != before {
+        save(record, &changed)?;
     }
-    for link in before.keys() {
+    for link in changed.keys() {
         sysctl::write_if_there(&format!("ipv4/conf/{link}/forwarding"), "1")?;
     }
-    Ok(before.into_keys().collect())
+    Ok(changed.into_keys().collect())
 }
 
 /// Puts back what [`forward`] changed, unless another instance still needs it.
 pub fn restore(record: &Path, has_neighbours: bool) -> io::Result<()> {
-    if !has_neighbours && sysctl::read("ipv4/conf/all/forwarding")? != "1" {
-        for (link, value) in recorded(record)? {
-            sysctl::write_if_there(&format!("ipv4/conf/{link}/forwarding"), &value)?;
+    let all = sysctl::read(ALL)?;
+    for (link, then) in recorded(record)? {
+        if !has_neighbours && (then == all || all != "1") {
+            sysctl::write_if_there(&format!("ipv4/conf/{link}/forwarding"), "0")?;
         }
     }
     match fs::remove_file(record) {
@@ -161,14 +161,14 @@ fn is_forwarding(link: &str) -> bool {
     sysctl::read(&format!("ipv4/conf/{link}/forwarding")).is_ok_and(|value| value == "1")
 }
 
-fn recorded(record: &Path) -> io::Result<BTreeMap<String, String>> {
+fn recorded(record: &Path) -> io::Result<Changed> {
     match fs::read_to_string(record) {
         Ok(text) => Ok(serde_json::from_str(&text)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Changed::new()),
         Err(error) => Err(error),
     }
 }
 
-fn save(record: &Path, before: &BTreeMap<String, String>) -> io::Result<()> {
+fn save(record: &Path, before: &Changed) -> io::Result<()> {
     journal::replace(record, &serde_json::to_string(before)?)
 }

@@ -3,12 +3,12 @@
 //! Callers send it messages, so a caller that gives up halves nothing. It decides which steps follow which; what they
 //! are is written in `attach`, `ruleset` and `nfnetlink`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as blocking};
 use std::thread;
 
 use nix::errno::Errno;
@@ -21,7 +21,8 @@ use super::journal::Journal;
 use super::link::Link;
 use super::names::Names;
 use super::netlink::Socket;
-use super::ruleset::{self, Elements, Surroundings};
+use super::probe::{self, Culprit};
+use super::ruleset::{self, ElementChanges, Elements, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, conntrack, host, link, nfnetlink, nft, step,
 };
@@ -43,9 +44,10 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Seen {
     /// Short sections only.
-    pub pods: Mutex<Vec<String>>,
+    pub pods: Mutex<BTreeSet<String>>,
     pub node_address: IpAddr,
-    pub problems: Vec<String>,
+    /// Set before anybody sees this.
+    pub problems: OnceLock<Vec<String>>,
 }
 
 /// Where things lie on disk.
@@ -170,12 +172,14 @@ impl Owner {
             ahead: prepare_ahead().map_err(step("start preparing namespaces"))?,
             seen: Arc::new(Seen {
                 pods: Mutex::default(),
+                problems: OnceLock::new(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
-                problems: Vec::new(),
             }),
         };
         owner.take_over(config, &links, &alive)?;
-        owner.publish();
+        owner.published().extend(owner.leases.keys().cloned());
+        let problems = owner.probe(config);
+        owner.seen.problems.get_or_init(|| problems);
         Ok(owner)
     }
 
@@ -322,12 +326,21 @@ impl Owner {
             });
         match outcome {
             Ok(()) => {
-                self.publish();
+                self.published().insert(pod.to_owned());
                 Ok(attached)
             }
             Err(error) => {
-                // Half an attachment is none. What cannot be undone now is undone at the next detach or start.
-                if let Err(also) = self.detach(pod) {
+                // Half an attachment is none, but a pod that runs keeps what it had. What cannot be undone now is undone
+                // at the next detach or start.
+                let undone = match before.filter(|_| is_alive) {
+                    Some(lease) => {
+                        let undone = self.journal.hold(pod, &lease);
+                        self.leases.insert(pod.to_owned(), lease);
+                        undone.map_err(step("record the pod's ports as they were"))
+                    }
+                    None => self.detach(pod),
+                };
+                if let Err(also) = undone {
                     tracing::warn!(pod, %also, "could not undo a failed attachment");
                 }
                 Err(error)
@@ -362,17 +375,70 @@ impl Owner {
             .map_err(step("record that the address is free"))?;
         self.leases.remove(pod);
         self.pool.free(pod);
-        self.publish();
+        self.published().remove(pod);
         Ok(())
     }
 
-    fn publish(&self) {
-        let mut pods = self
-            .seen
+    fn published(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.seen
             .pods
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *pods = self.leases.keys().cloned().collect();
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Problems of the host, found with packets. A probe that cannot be made is a problem, not a failure.
+    fn probe(&mut self, config: &NetworkConfig) -> Vec<String> {
+        let first = self.pool.spare(None);
+        let second = self.pool.spare(first);
+        let (Some(first), Some(second)) = (first, second) else {
+            return Vec::new(); // Every address is in use: the pods themselves are the proof.
+        };
+        let outcome = self.probe_between(first, second);
+        for offset in [first, second] {
+            let address = self.pool.address(offset);
+            let lease = Lease {
+                address,
+                ports: Vec::new(),
+            };
+            let members = host_port::elements(&self.fabric.names, offset, &lease);
+            let removed = nfnetlink::remove(&mut self.elements, &self.table, &members);
+            if let Err(error) = removed.and(self.fabric.delete_port(offset)) {
+                tracing::warn!(%error, "could not remove a probe; the next start does");
+            }
+        }
+        match outcome {
+            Ok(passed) if passed.between_pods && passed.with_host => Vec::new(),
+            Ok(passed) => {
+                let listing = nft::list_all().unwrap_or_default();
+                let culprit = Culprit::find(&listing, probe::has_legacy_rules());
+                probe::explain(passed, config.pod_cidr, &culprit)
+            }
+            Err(error) => vec![format!(
+                "whether pods' packets pass could not be tried ({error})"
+            )],
+        }
+    }
+
+    fn probe_between(&mut self, first: u32, second: u32) -> Result<probe::Passed, NetError> {
+        let (one, other) = (self.probe_at(first)?, self.probe_at(second)?);
+        probe::run((&one.0, one.1), (&other.0, other.1)).map_err(step("send a probe"))
+    }
+
+    fn probe_at(&mut self, offset: u32) -> Result<(Prepared, Ipv4Addr), NetError> {
+        let address = self.pool.address(offset);
+        let mut prepared = Prepared::make().map_err(step("make a network namespace"))?;
+        self.fabric.connect(offset, address, &mut prepared)?;
+        let lease = Lease {
+            address,
+            ports: Vec::new(),
+        };
+        let changes = ElementChanges {
+            add: host_port::elements(&self.fabric.names, offset, &lease),
+            ..ElementChanges::default()
+        };
+        nfnetlink::apply(&mut self.elements, &self.table, &changes)
+            .map_err(step("put the probe's rules in force"))?;
+        Ok((prepared, address))
     }
 
     fn range(&self) -> String {

@@ -1,7 +1,8 @@
 //! Seccomp profiles as filters: our allow-list, and OCI JSON files.
 //!
 //! Native ABI only: a 32-bit or x32 entry would slip past rules on arguments (`socket` by
-//! `int 0x80` socketcall). Several filters stack, the strictest answer wins. It loads nothing itself.
+//! `int 0x80` socketcall). Several filters stack, the strictest answer wins. It loads nothing
+//! itself.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use serde::Deserialize;
 mod allowed;
 mod syscalls;
 
-/// Programs to load, in order.
+/// Programs to load, in order. Among equal actions the kernel takes the answer of the last one
+/// loaded.
 pub type Programs = Vec<BpfProgram>;
 
 /// Why a profile cannot be compiled.
@@ -32,14 +34,19 @@ pub enum ProfileError {
 /// Our allow-list for a process with these capabilities.
 pub fn default_profile(capabilities: CapabilitySet) -> Programs {
     let rules = allowed::rules(capabilities);
-    let list = compile(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
-        .expect("the built-in list is constant and a test compiles it");
+    let list = compile(
+        rules,
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+    )
+    .expect("the built-in list is constant and a test compiles it");
     vec![list, gate()]
 }
 
-/// Answers that depend on the number alone and that the allow-list cannot give, having a single refusal:
-/// clone3 and unknown calls are ENOSYS, so that libc falls back (glibc's posix_spawn fails on EPERM);
-/// x32 numbers are ENOSYS, as on a kernel without them; foreign architectures kill the process.
+/// Answers that depend on the number alone and that the allow-list cannot give, having a single
+/// refusal: clone3 and unknown calls are ENOSYS, so that libc falls back (glibc's posix_spawn fails
+/// on EPERM); x32 numbers are ENOSYS, as on a kernel without them; foreign architectures kill the
+/// process.
 fn gate() -> BpfProgram {
     const LD_W_ABS: u16 = 0x20;
     const JEQ_K: u16 = 0x15;
@@ -105,7 +112,8 @@ struct Argument {
     op: String,
 }
 
-/// Compiles a profile file. Names that this architecture does not have are skipped, as libseccomp does.
+/// Compiles a profile file. Names that this architecture does not have are skipped, as libseccomp
+/// does.
 pub fn localhost_profile(json: &[u8]) -> Result<Programs, ProfileError> {
     let profile: Profile =
         serde_json::from_slice(json).map_err(|error| ProfileError::Json(error.to_string()))?;
@@ -139,14 +147,14 @@ pub fn localhost_profile(json: &[u8]) -> Result<Programs, ProfileError> {
         }
     }
     let mut programs = Programs::new();
-    if default != SeccompAction::Allow {
-        // One filter refuses what no entry names; further ones give the entries' own refusals.
-        programs.push(compile(not_default, default, SeccompAction::Allow)?);
-    }
     for (action, rules) in by_action {
         if action != SeccompAction::Allow {
             programs.push(compile(rules, SeccompAction::Allow, action)?);
         }
+    }
+    if default != SeccompAction::Allow {
+        // Refuses what no entry names; comes last, for it may refuse the loading of another.
+        programs.push(compile(not_default, default, SeccompAction::Allow)?);
     }
     Ok(programs)
 }
@@ -198,7 +206,10 @@ mod tests {
 
     #[test]
     fn default_list_compiles_for_no_and_for_all_capabilities() {
-        for capabilities in [CapabilitySet::empty(), CapabilitySet::from_bits_retain(u64::MAX)] {
+        for capabilities in [
+            CapabilitySet::empty(),
+            CapabilitySet::from_bits_retain(u64::MAX),
+        ] {
             let programs = default_profile(capabilities);
             assert_eq!(programs.len(), 2);
             assert!(programs.iter().all(|program| program.len() < 4096));
@@ -216,7 +227,8 @@ mod tests {
     fn oci_profile_compiles_to_one_filter_an_action() {
         let json = br#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],
             "syscalls":[{"names":["read","arm_fadvise64_64"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
+                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[
+                    {"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
                 {"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
         assert_eq!(localhost_profile(json).unwrap().len(), 2);
     }
@@ -228,6 +240,9 @@ mod tests {
             localhost_profile(json).unwrap_err(),
             ProfileError::Unsupported("SCMP_ACT_NOTIFY".to_owned())
         );
-        assert!(matches!(localhost_profile(b"{"), Err(ProfileError::Json(_))));
+        assert!(matches!(
+            localhost_profile(b"{"),
+            Err(ProfileError::Json(_))
+        ));
     }
 }

@@ -25,6 +25,8 @@ pub const PLAN: &str = "plan.json";
 pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "shim.sock";
 pub const LOG: &str = "shim.log";
+/// Mount point of the pod's /dev/shm on kernels that need one.
+pub const SHM: &str = "shm";
 pub const CONTAINERS: &str = "containers";
 pub const STATE: &str = "state.json";
 pub const EXIT: &str = "exit.json";
@@ -99,7 +101,9 @@ fn read_attempt(directory: BorrowedFd<'_>) -> Option<Attempt> {
     let running: Option<Running> = running.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let phase = match (exit, running) {
         (Some(exit), _) => Some(ContainerPhase::Exited(exit)),
-        (None, Some(Running { pid, started_at })) => Some(ContainerPhase::Running { pid, started_at }),
+        (None, Some(Running { pid, started_at })) => {
+            Some(ContainerPhase::Running { pid, started_at })
+        }
         (None, None) => None,
     };
     Some(Attempt { plan, phase })
@@ -109,7 +113,10 @@ impl Attempt {
     /// The state to report, if it ever ran.
     pub fn state(&self) -> Option<ContainerState> {
         let phase = self.phase.clone()?;
-        Some(ContainerState { attempt: self.plan.attempt, phase })
+        Some(ContainerState {
+            attempt: self.plan.attempt,
+            phase,
+        })
     }
 }
 
@@ -121,6 +128,10 @@ pub fn plan_of(attempt: &Path) -> Option<ContainerPlan> {
 
 /// Plans of every attempt whose directory is still there.
 pub fn all_attempts(pod: &Path) -> Vec<ContainerPlan> {
-    let entries = std::fs::read_dir(pod.join(CONTAINERS)).into_iter().flatten();
-    entries.filter_map(|entry| plan_of(&entry.ok()?.path())).collect()
+    let entries = std::fs::read_dir(pod.join(CONTAINERS))
+        .into_iter()
+        .flatten();
+    entries
+        .filter_map(|entry| plan_of(&entry.ok()?.path()))
+        .collect()
 }

@@ -145,12 +145,12 @@ impl Layer<'_> {
                 let digest = self.fill(&file, path, content)?;
                 self.applied.content_bytes += entry.size;
                 self.dress(&file, entry)?;
-                return self.list('f', entry, &digest);
+                self.list('f', entry, &digest)
             }
             Kind::Symlink(target) => {
                 rustix::fs::symlinkat(target.as_slice(), parent, name).map_err(at("link", path))?;
                 self.dress_node(parent, name, entry)?;
-                self.list('l', entry, &Digest::of(target))
+                self.list('l', entry, Digest::of(target))
             }
             Kind::Char(0, 0) => Err(ApplyError::RawWhiteout(printable(path))),
             Kind::Char(major, minor) => {

@@ -25,6 +25,9 @@ pub struct Meta {
     pub mtime: u64,
 }
 
+/// Name and value of an extended attribute.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 /// A tar in the making.
 pub struct Tarball<W: Write> {
     builder: tar::Builder<W>,
@@ -85,7 +88,7 @@ impl<W: Write> Tarball<W> {
     }
 
     /// Extended attributes of the next member.
-    pub fn xattrs(&mut self, xattrs: &[(Vec<u8>, Vec<u8>)]) -> std::io::Result<()> {
+    pub fn xattrs(&mut self, xattrs: &[Xattr]) -> std::io::Result<()> {
         let named: Vec<(String, &[u8])> = xattrs
             .iter()
             .map(|(name, value)| {
@@ -240,7 +243,7 @@ fn meta(stat: &Stat) -> Meta {
 }
 
 /// The attributes that layers keep: `security.capability` and the user's own.
-pub fn kept_xattrs(file: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub fn kept_xattrs(file: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
     let mut list = vec![0u8; XATTR_MAX];
     let length = match rustix::fs::flistxattr(file, &mut list[..]) {
         Ok(length) => length,

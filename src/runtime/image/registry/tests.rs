@@ -23,11 +23,13 @@ struct Answer {
     needs: Option<(String, String)>,
 }
 
+type Asked = (String, Option<String>);
+
 /// Path (with query) → answer, and every request's path and `Authorization`.
 #[derive(Clone, Default)]
 struct Fake {
     routes: Arc<StdMutex<BTreeMap<String, Answer>>>,
-    log: Arc<StdMutex<Vec<(String, Option<String>)>>>,
+    log: Arc<StdMutex<Vec<Asked>>>,
     address: String,
 }
 
@@ -47,7 +49,8 @@ fn redirect(to: &str) -> Answer {
 
 impl Fake {
     async fn start(ip: &str, tls: Option<tokio_rustls::TlsAcceptor>) -> Fake {
-        let listener = TcpListener::bind((ip.parse::<std::net::IpAddr>().unwrap(), 0)).await.unwrap();
+        let listener =
+            TcpListener::bind((ip.parse::<std::net::IpAddr>().unwrap(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let fake = Fake { address, ..Fake::default() };
         let served = fake.clone();
@@ -84,10 +87,13 @@ impl Fake {
             name.eq_ignore_ascii_case("authorization").then(|| value.trim().to_owned())
         });
         self.log.lock().unwrap().push((path.clone(), authorization.clone()));
-        let mut answer = self.routes.lock().unwrap().get(&path).cloned().unwrap_or(Answer {
-            status: 404,
-            ..ok("application/json", b"{}")
-        });
+        let mut answer = self
+            .routes
+            .lock()
+            .unwrap()
+            .get(&path)
+            .cloned()
+            .unwrap_or(Answer { status: 404, ..ok("application/json", b"{}") });
         if let Some((wanted, challenge)) = answer.needs.clone()
             && authorization.as_deref() != Some(&wanted)
         {
@@ -258,40 +264,92 @@ fn hostile_answers_are_refused_and_an_honest_registry_works_afterwards() {
         ("no challenge", to(|s| &s.manifest, |a| a.status = 401), "pull access denied"),
         ("empty", to(|s| &s.manifest, |a| a.body.clear()), "not valid"),
         ("not JSON", to(|s| &s.manifest, |a| a.body = b"<html>".to_vec()), "not valid"),
-        ("manifest as index", to(|s| &s.manifest, |a| a.headers[0].1 = OCI_INDEX.into()), "came as"),
-        ("manifest as page", to(|s| &s.manifest, |a| a.headers[0].1 = "text/html".into()), "came as"),
+        (
+            "manifest as index",
+            to(|s| &s.manifest, |a| a.headers[0].1 = OCI_INDEX.into()),
+            "came as",
+        ),
+        (
+            "manifest as page",
+            to(|s| &s.manifest, |a| a.headers[0].1 = "text/html".into()),
+            "came as",
+        ),
         ("endless manifest", to(|s| &s.manifest, |a| a.body = vec![b' '; 5 << 20]), "exceeds"),
-        ("both kinds", Box::new(|fake, s| fake.change(&s.manifest, |a| {
-            let mut value: serde_json::Value = serde_json::from_slice(&a.body).unwrap();
-            value["manifests"] = serde_json::json!([]);
-            a.body = serde_json::to_vec(&value).unwrap();
-        })), "both"),
-        ("key twice", Box::new(|fake, s| fake.change(&s.manifest, |a| {
-            let text = String::from_utf8(a.body.clone()).unwrap();
-            a.body = text.replacen("{", "{\"layers\":[],", 1).into_bytes();
-        })), "duplicate key"),
+        (
+            "both kinds",
+            Box::new(|fake, s| {
+                fake.change(&s.manifest, |a| {
+                    let mut value: serde_json::Value = serde_json::from_slice(&a.body).unwrap();
+                    value["manifests"] = serde_json::json!([]);
+                    a.body = serde_json::to_vec(&value).unwrap();
+                })
+            }),
+            "both",
+        ),
+        (
+            "key twice",
+            Box::new(|fake, s| {
+                fake.change(&s.manifest, |a| {
+                    let text = String::from_utf8(a.body.clone()).unwrap();
+                    a.body = text.replacen("{", "{\"layers\":[],", 1).into_bytes();
+                })
+            }),
+            "duplicate key",
+        ),
         ("md5", edit("/layers/0/digest", "md5:00".into()), "unsupported digest"),
-        ("path as digest", edit("/layers/0/digest", "sha256:../../../x".into()), "invalid checksum"),
-        ("digest in capitals", edit("/layers/0/digest", digest.to_uppercase().replace("SHA", "sha").into()), "invalid checksum"),
-        ("layer of another type", edit("/layers/0/mediaType", "application/x".into()), "layer media type"),
-        ("config of another type", edit("/config/mediaType", "application/x".into()), "config media type"),
+        (
+            "path as digest",
+            edit("/layers/0/digest", "sha256:../../../x".into()),
+            "invalid checksum",
+        ),
+        (
+            "digest in capitals",
+            edit("/layers/0/digest", digest.to_uppercase().replace("SHA", "sha").into()),
+            "invalid checksum",
+        ),
+        (
+            "layer of another type",
+            edit("/layers/0/mediaType", "application/x".into()),
+            "layer media type",
+        ),
+        (
+            "config of another type",
+            edit("/config/mediaType", "application/x".into()),
+            "config media type",
+        ),
         ("layer that is not there", edit("/layers/0/digest", digest.into()), "not found"),
         ("config that is not there", edit("/config/digest", digest.into()), "not found"),
         ("layer size too small", edit("/layers/1/size", 10.into()), "size mismatch"),
         ("layer size too large", edit("/layers/1/size", 1_000_000.into()), "size mismatch"),
         ("config size too small", edit("/config/size", 10.into()), "exceeds 10 bytes"),
         ("config size too large", edit("/config/size", 9999.into()), "digest mismatch"),
-        ("one layer short", Box::new(|fake, s| fake.change(&s.manifest, |a| {
-            let mut value: serde_json::Value = serde_json::from_slice(&a.body).unwrap();
-            value["layers"].as_array_mut().unwrap().pop();
-            a.body = serde_json::to_vec(&value).unwrap();
-        })), "lists 2 layers, the manifest 1"),
-        ("layers swapped", Box::new(|fake, s| fake.change(&s.manifest, |a| {
-            let mut value: serde_json::Value = serde_json::from_slice(&a.body).unwrap();
-            value["layers"].as_array_mut().unwrap().reverse();
-            a.body = serde_json::to_vec(&value).unwrap();
-        })), "diffID mismatch"),
-        ("layer changed", to(|s| &s.layer, |a| *a.body.last_mut().unwrap() ^= 1), "digest mismatch"),
+        (
+            "one layer short",
+            Box::new(|fake, s| {
+                fake.change(&s.manifest, |a| {
+                    let mut value: serde_json::Value = serde_json::from_slice(&a.body).unwrap();
+                    value["layers"].as_array_mut().unwrap().pop();
+                    a.body = serde_json::to_vec(&value).unwrap();
+                })
+            }),
+            "lists 2 layers, the manifest 1",
+        ),
+        (
+            "layers swapped",
+            Box::new(|fake, s| {
+                fake.change(&s.manifest, |a| {
+                    let mut value: serde_json::Value = serde_json::from_slice(&a.body).unwrap();
+                    value["layers"].as_array_mut().unwrap().reverse();
+                    a.body = serde_json::to_vec(&value).unwrap();
+                })
+            }),
+            "diffID mismatch",
+        ),
+        (
+            "layer changed",
+            to(|s| &s.layer, |a| *a.body.last_mut().unwrap() ^= 1),
+            "digest mismatch",
+        ),
         ("layer cut short", to(|s| &s.layer, |a| a.cut = Some(100)), "end"),
         ("layer shorter", to(|s| &s.layer, |a| a.body.truncate(100)), "size mismatch"),
         ("layer longer", to(|s| &s.layer, |a| a.body.push(0)), "size mismatch"),
@@ -301,34 +359,66 @@ fn hostile_answers_are_refused_and_an_honest_registry_works_afterwards() {
         ("config changed", to(|s| &s.config, |a| a.body[20] ^= 1), "digest mismatch"),
         ("config cut short", to(|s| &s.config, |a| a.cut = Some(5)), "request to"),
         ("redirect to nowhere", to(|s| &s.layer, |a| a.status = 302), "without a location"),
-        ("redirect to itself", Box::new(|fake, s| {
-            fake.route(&s.layer, redirect(&s.layer));
-        }), "more than 5"),
-        ("redirect to metadata", Box::new(|fake, s| {
-            fake.route(&s.layer, redirect("https://169.254.169.254/latest"));
-        }), "not an address"),
-        ("redirect to loopback", Box::new(|fake, s| {
-            fake.route(&s.layer, redirect("https://127.0.0.1:1/x"));
-        }), "not an address"),
-        ("redirect to mapped loopback", Box::new(|fake, s| {
-            fake.route(&s.layer, redirect("https://[::ffff:127.0.0.1]:1/x"));
-        }), "not an address"),
-        ("redirect to a file", Box::new(|fake, s| {
-            fake.route(&s.layer, redirect("file:///etc/passwd"));
-        }), "redirect"),
-        ("redirect to plain HTTP", Box::new(|fake, s| {
-            fake.route(&s.layer, redirect("http://127.0.0.1:1/x"));
-        }), "not an address"),
-        ("redirect with a secret", Box::new(|fake, s| {
-            let to = format!("http://u:p@{}/x", fake.address);
-            fake.route(&s.layer, redirect(&to));
-        }), "credentials in the address"),
-        ("index for others", Box::new(move |fake, s| {
-            let body = serde_json::json!({"schemaVersion": 2, "manifests": [{
+        (
+            "redirect to itself",
+            Box::new(|fake, s| {
+                fake.route(&s.layer, redirect(&s.layer));
+            }),
+            "more than 5",
+        ),
+        (
+            "redirect to metadata",
+            Box::new(|fake, s| {
+                fake.route(&s.layer, redirect("https://169.254.169.254/latest"));
+            }),
+            "not an address",
+        ),
+        (
+            "redirect to loopback",
+            Box::new(|fake, s| {
+                fake.route(&s.layer, redirect("https://127.0.0.1:1/x"));
+            }),
+            "not an address",
+        ),
+        (
+            "redirect to mapped loopback",
+            Box::new(|fake, s| {
+                fake.route(&s.layer, redirect("https://[::ffff:127.0.0.1]:1/x"));
+            }),
+            "not an address",
+        ),
+        (
+            "redirect to a file",
+            Box::new(|fake, s| {
+                fake.route(&s.layer, redirect("file:///etc/passwd"));
+            }),
+            "redirect",
+        ),
+        (
+            "redirect to plain HTTP",
+            Box::new(|fake, s| {
+                fake.route(&s.layer, redirect("http://127.0.0.1:1/x"));
+            }),
+            "not an address",
+        ),
+        (
+            "redirect with a secret",
+            Box::new(|fake, s| {
+                let to = format!("http://u:p@{}/x", fake.address);
+                fake.route(&s.layer, redirect(&to));
+            }),
+            "credentials in the address",
+        ),
+        (
+            "index for others",
+            Box::new(move |fake, s| {
+                let body = serde_json::json!({"schemaVersion": 2, "manifests": [{
                 "mediaType": OCI_MANIFEST, "digest": digest, "size": 1,
                 "platform": {"os": "linux", "architecture": "arm64"}}]});
-            fake.route(&s.manifest, ok(OCI_INDEX, &serde_json::to_vec(&body).unwrap()));
-        }), "no match for platform"),
+                fake.route(&s.manifest, ok(OCI_INDEX, &serde_json::to_vec(&body).unwrap()));
+            }),
+            "no match for platform",
+        ),
     ];
     assert!(cases.len() >= 40);
     let place = place();
@@ -433,7 +523,8 @@ fn tls_is_verified_against_the_configured_authority() {
     let place = place();
     runtime().block_on(async {
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let key =
+            rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(
             rustls::crypto::ring::default_provider(),
         ))
@@ -503,7 +594,14 @@ fn debians_registry_serves_what_skopeo_pushed() {
     for target in ["team/app:v2", "team/app:oci"] {
         let format = if target.ends_with("oci") { "oci" } else { "v2s2" };
         let output = std::process::Command::new("skopeo")
-            .args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--format", format])
+            .args([
+                "--insecure-policy",
+                "copy",
+                "-q",
+                "--dest-tls-verify=false",
+                "--format",
+                format,
+            ])
             .arg(format!("docker-archive:{}", place.root.join("x.tar").display()))
             .arg(format!("docker://{address}/{target}"))
             .output()

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use self::containerfile::{Command, Copy, Instruction, SyntaxError};
+use self::containerfile::{Command, Copy, Instruction};
 use self::ignore::Ignore;
 use self::tree::{Force, Tree};
 use super::disk::ImageRecord;
@@ -37,12 +37,6 @@ const CREATED: &str = "1970-01-01T00:00:00Z";
 pub enum BuildError {
     #[error("cannot read {path}: {reason}")]
     Context { path: PathBuf, reason: String },
-    #[error("{file}: {source}", file = file.display())]
-    Syntax {
-        file: PathBuf,
-        #[source]
-        source: SyntaxError,
-    },
     #[error("{file}: line {line}: {reason}", file = file.display())]
     Instruction { file: PathBuf, line: usize, reason: String },
     #[error(transparent)]
@@ -96,8 +90,11 @@ impl Context {
             path: file.clone(),
             reason: "no such file".to_owned(),
         })?;
-        let lines = containerfile::parse(&text)
-            .map_err(|source| BuildError::Syntax { file: file.clone(), source })?;
+        let lines = containerfile::parse(&text).map_err(|error| BuildError::Instruction {
+            file: file.clone(),
+            line: error.line,
+            reason: error.reason,
+        })?;
         let mut own = file.clone().into_os_string();
         own.push(".dockerignore");
         let mut ignore = Ignore::default();

@@ -317,7 +317,9 @@ async fn a_request_that_never_ends_does_not_hold_up_shutdown() {
     let server = Server::start(Arc::new(NoNode)).await;
     let mut stream = server.connect(Some("admin")).await.unwrap();
     stream
-        .write_all(b"POST /api/v1/namespaces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        .write_all(
+            b"POST /api/v1/namespaces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{",
+        )
         .await
         .unwrap();
     // Another request on a connection of its own, so that the first has certainly been accepted.

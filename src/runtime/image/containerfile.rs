@@ -93,14 +93,21 @@ fn instruction(number: usize, text: &str) -> Result<Line, Refused> {
     let instruction = match name.as_str() {
         "FROM" => match rest.split_whitespace().collect::<Vec<_>>().as_slice() {
             [image] => Instruction::From((*image).to_owned()),
-            _ => return Err(refused("FROM takes one image; stages and --platform are not known".to_owned())),
+            _ => {
+                return Err(refused(
+                    "FROM takes one image; stages and --platform are not known".to_owned(),
+                ));
+            }
         },
         "COPY" | "ADD" => Instruction::Copy(copy(&name, rest).map_err(refused)?),
         "ENV" => Instruction::Env(pairs(rest, true).map_err(refused)?),
         "LABEL" => Instruction::Label(pairs(rest, false).map_err(refused)?),
         "ARG" => {
             let (name, default) = rest.split_once('=').map_or((rest, None), |(n, d)| (n, Some(d)));
-            Instruction::Arg { name: name.to_owned(), default: default.map(|text| unquote(text).to_owned()) }
+            Instruction::Arg {
+                name: name.to_owned(),
+                default: default.map(|text| unquote(text).to_owned()),
+            }
         }
         "WORKDIR" => Instruction::Workdir(unquote(rest).to_owned()),
         "USER" => Instruction::User(unquote(rest).to_owned()),
@@ -138,7 +145,9 @@ fn copy(name: &str, rest: &str) -> Result<Copy, String> {
             }
             Some(("chmod", value)) => {
                 let bits = u32::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o7777);
-                mode = Some(bits.ok_or_else(|| format!("--chmod={value}: must be octal, such as 755"))?);
+                mode = Some(
+                    bits.ok_or_else(|| format!("--chmod={value}: must be octal, such as 755"))?,
+                );
             }
             _ => return Err(format!("{name} --{flag} is not known")),
         }
@@ -152,14 +161,18 @@ fn copy(name: &str, rest: &str) -> Result<Copy, String> {
         return Err(format!("{name} needs a source and a target"));
     }
     let archive = |word: &String| {
-        [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst"].iter().any(|end| word.ends_with(end))
+        [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst"]
+            .iter()
+            .any(|end| word.ends_with(end))
     };
     if name == "ADD" {
         if let Some(url) = words.iter().find(|word| word.contains("://")) {
             return Err(format!("ADD of {url}: only local files are known"));
         }
         if let Some(word) = words.iter().find(|word| archive(word)) {
-            return Err(format!("ADD of {word} would unpack it, which is not known; use COPY for the file itself"));
+            return Err(format!(
+                "ADD of {word} would unpack it, which is not known; use COPY for the file itself"
+            ));
         }
     }
     Ok(Copy { sources: words, target, owner, mode })
@@ -179,7 +192,8 @@ fn command(text: &str) -> Vec<String> {
 fn pairs(text: &str, old_form: bool) -> Result<Vec<(String, String)>, String> {
     let first = text.split_whitespace().next().unwrap_or_default();
     if !first.contains('=') {
-        let (name, value) = text.split_once(char::is_whitespace).ok_or(format!("{text}: must be NAME=VALUE"))?;
+        let (name, value) =
+            text.split_once(char::is_whitespace).ok_or(format!("{text}: must be NAME=VALUE"))?;
         return match old_form {
             true => Ok(vec![(name.to_owned(), value.trim().to_owned())]),
             false => Err(format!("{first}: must be NAME=VALUE")),
@@ -188,7 +202,8 @@ fn pairs(text: &str, old_form: bool) -> Result<Vec<(String, String)>, String> {
     words(text)?
         .into_iter()
         .map(|word| {
-            let (name, value) = word.split_once('=').ok_or(format!("{word}: must be NAME=VALUE"))?;
+            let (name, value) =
+                word.split_once('=').ok_or(format!("{word}: must be NAME=VALUE"))?;
             Ok((name.to_owned(), value.to_owned()))
         })
         .collect()
@@ -252,7 +267,8 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let (name, remainder) = match after.strip_prefix('{') {
             Some(inner) => {
-                let (name, remainder) = inner.split_once('}').ok_or(format!("{text}: a brace is not closed"))?;
+                let (name, remainder) =
+                    inner.split_once('}').ok_or(format!("{text}: a brace is not closed"))?;
                 if !name.chars().all(is_name) {
                     return Err(format!("${{{name}}}: only ${{NAME}} is known"));
                 }
@@ -273,7 +289,8 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String
 /// Whether a path of the context matches a pattern of an ignore file: `*` within a component, `**` across
 /// them, `?` one character; a directory's pattern covers what is below it.
 pub fn matches(pattern: &str, path: &str) -> bool {
-    let pattern: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let pattern: Vec<&str> =
+        pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     components_match(&pattern, &path)
 }
@@ -281,15 +298,20 @@ pub fn matches(pattern: &str, path: &str) -> bool {
 fn components_match(pattern: &[&str], path: &[&str]) -> bool {
     match (pattern.split_first(), path.split_first()) {
         (None, _) => true,
-        (Some((&"**", rest)), _) => (0..=path.len()).any(|skip| components_match(rest, &path[skip..])),
-        (Some((first, rest)), Some((name, below))) => word_matches(first, name) && components_match(rest, below),
+        (Some((&"**", rest)), _) => {
+            (0..=path.len()).any(|skip| components_match(rest, &path[skip..]))
+        }
+        (Some((first, rest)), Some((name, below))) => {
+            word_matches(first, name) && components_match(rest, below)
+        }
         (Some(_), None) => false,
     }
 }
 
 /// `*` and `?` within one component.
 pub fn word_matches(pattern: &str, word: &str) -> bool {
-    let (pattern, word): (Vec<char>, Vec<char>) = (pattern.chars().collect(), word.chars().collect());
+    let (pattern, word): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), word.chars().collect());
     // The classic two-pointer walk: linear but for the last star.
     let (mut p, mut w) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -316,7 +338,8 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Result<Instruction, String> {
-        let lines = parse(&format!("FROM scratch\n{text}\n")).map_err(|refused| refused.to_string())?;
+        let lines =
+            parse(&format!("FROM scratch\n{text}\n")).map_err(|refused| refused.to_string())?;
         Ok(lines[1].instruction.clone())
     }
 
@@ -329,7 +352,10 @@ mod tests {
         for (text, expected) in [
             ("ENV A=1 B=\"two words\"", Instruction::Env(pairs(&[("A", "1"), ("B", "two words")]))),
             ("ENV A the whole rest", Instruction::Env(pairs(&[("A", "the whole rest")]))),
-            ("LABEL \\\n  a=b \\\n  # a comment between\n  c=d", Instruction::Label(pairs(&[("a", "b"), ("c", "d")]))),
+            (
+                "LABEL \\\n  a=b \\\n  # a comment between\n  c=d",
+                Instruction::Label(pairs(&[("a", "b"), ("c", "d")])),
+            ),
             ("cmd [\"a\", \"b c\"]", Instruction::Cmd(list(&["a", "b c"]))),
             ("CMD echo hi", Instruction::Cmd(list(&["/bin/sh", "-c", "echo hi"]))),
             ("EXPOSE 80 81/udp", Instruction::Expose(list(&["80", "81/udp"]))),
@@ -350,10 +376,19 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_refused_with_its_line() {
         for (text, message) in [
-            ("RUN make", "Containerfile line 2: RUN is not known to this version; build the files first and COPY them"),
+            (
+                "RUN make",
+                "Containerfile line 2: RUN is not known to this version; build the files first and COPY them",
+            ),
             ("COPY --from=x a b", "Containerfile line 2: COPY --from=x is not known"),
-            ("ADD http://x/y /", "Containerfile line 2: ADD of http://x/y: only local files are known"),
-            ("ADD a.tgz /", "Containerfile line 2: ADD of a.tgz would unpack it, which is not known; use COPY for the file itself"),
+            (
+                "ADD http://x/y /",
+                "Containerfile line 2: ADD of http://x/y: only local files are known",
+            ),
+            (
+                "ADD a.tgz /",
+                "Containerfile line 2: ADD of a.tgz would unpack it, which is not known; use COPY for the file itself",
+            ),
             ("HEALTHCHECK NONE", "Containerfile line 2: HEALTHCHECK is not known"),
             ("ENV A=\"x", "Containerfile line 2: a quote is not closed"),
         ] {
@@ -365,7 +400,9 @@ mod tests {
     #[test]
     fn variables_are_expanded() {
         let variables = BTreeMap::from([("A".to_owned(), "x".to_owned())]);
-        for (text, expected) in [("$A/${A}b", "x/xb"), ("\\$A$", "$A$"), ("$B.", "."), ("a\\b", "a\\b")] {
+        for (text, expected) in
+            [("$A/${A}b", "x/xb"), ("\\$A$", "$A$"), ("$B.", "."), ("a\\b", "a\\b")]
+        {
             assert_eq!(expand(text, &variables).unwrap(), expected);
         }
         assert!(expand("${A:-y}", &variables).is_err());

@@ -95,7 +95,11 @@ impl<W: Write> LayerTar<W> {
                 let mut whiteout = OsString::from(".wh.");
                 whiteout.push(name);
                 header.set_entry_type(EntryType::Regular);
-                return self.builder.append_data(&mut header, target.with_file_name(whiteout), io::empty());
+                return self.builder.append_data(
+                    &mut header,
+                    target.with_file_name(whiteout),
+                    io::empty(),
+                );
             }
             header.set_entry_type(match kind.is_char_device() {
                 true => EntryType::Char,

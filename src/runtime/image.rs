@@ -16,16 +16,12 @@ use self::unpack::Limits;
 mod apply;
 mod archive;
 pub mod build;
-pub mod build;
 mod changes;
 mod config;
 mod confine;
-mod containerfile;
 mod disk;
 mod entries;
 pub mod export;
-pub mod export;
-mod layer_tar;
 mod manifest;
 pub mod reference;
 #[cfg(test)]

@@ -147,7 +147,7 @@ impl Layer<'_> {
                 let digest = self.fill(&file, path, content)?;
                 self.applied.content_bytes += entry.size;
                 self.dress(&file, entry)?;
-                return self.list('f', entry, &digest);
+                self.list('f', entry, &digest)
             }
             Kind::Symlink(target) => {
                 rustix::fs::symlinkat(target.as_slice(), parent, name).map_err(at("link", path))?;

@@ -39,8 +39,11 @@ fn main() -> ExitCode {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
     // crun refuses a mix of cgroup v1 and v2; in this namespace it sees v2 alone.
-    unmount("/sys/fs/cgroup", UnmountFlags::DETACH).unwrap();
-    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlags::empty(), None).unwrap();
+    // A bind of the mount that is there: a new one would set the hierarchy's options for everybody.
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.exists() {
+        rustix::mount::mount_bind(unified, "/sys/fs/cgroup").unwrap();
+    }
     let zygote = Zygote::spawn().unwrap();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(compare(&place, zygote, rounds));

@@ -34,8 +34,6 @@ pub enum ApplyError {
     RawWhiteout(String),
     #[error("entry {0} lies below something that is not a directory")]
     Parent(String),
-    #[error("entry {0} replaces the root directory")]
-    Root(String),
     #[error("hard link {path} to {target}, which is not a file of this layer")]
     Hardlink { path: String, target: String },
     #[error("cannot {step} {path}")]

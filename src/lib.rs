@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 4 wiring   cli, daemon
-//! 3 actors   reconcile, node        (speak to the state through a kube::Client only)
+//! 3 actors   reconcile, node        (speak to the state through a kube::Client only; both note events)
 //! 2 surface  api                    (the Kubernetes API)
 //! 1 engines  store, runtime, net    (never see each other)
 //! 0 ground   model (words, no I/O), sys (kernel, no policy)
@@ -14,6 +14,7 @@
 pub mod api;
 pub mod cli;
 pub mod daemon;
+pub mod events;
 pub mod model;
 pub mod net;
 pub mod node;

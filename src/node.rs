@@ -4,14 +4,18 @@
 //! `net`; its only door to the state is a `kube::Client`.
 
 pub mod adopt;
+pub mod agent;
 pub mod compile;
 mod credentials;
-pub mod events;
 pub mod lifecycle;
 pub mod pods;
+pub mod register;
 mod report;
 mod resolve;
 pub mod restart;
 pub mod serve;
 pub mod status;
 pub mod volume;
+mod worker;
+
+pub use agent::{Agent, AgentError, NodeConfig};

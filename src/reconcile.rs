@@ -1,8 +1,7 @@
-//! Controllers: what the declared state asks of other objects.
+//! Controllers: each watches some kinds through a `kube::Client`, decides in a pure function, and writes back.
 //!
-//! They decide in pure functions and reach the state only through a `kube::Client`; none of them knows
-//! that there is one host.
+//! They never see the store, the node agent or each other.
 
-pub mod account;
 pub mod namespace;
 pub mod scheduler;
+pub mod service_account;

@@ -158,14 +158,8 @@ struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            log: compact::Retention {
-                events: 20_000,
-                bytes: 32 << 20,
-            },
-            queue: watch::QueueLimits {
-                events: 1024,
-                bytes: 4 << 20,
-            },
+            log: compact::Retention { events: 20_000, bytes: 32 << 20 },
+            queue: watch::QueueLimits { events: 1024, bytes: 4 << 20 },
             page_cache_bytes: 8 << 20,
         }
     }
@@ -181,10 +175,8 @@ impl Store {
     /// Opens or creates the store file at `path` (its directory exists). The file is readable by its owner only,
     /// since it holds Secrets, and locked against a second opener.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
-        let unusable = |reason: String| OpenError::Unusable {
-            path: path.display().to_string(),
-            reason,
-        };
+        let unusable =
+            |reason: String| OpenError::Unusable { path: path.display().to_string(), reason };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -224,13 +216,7 @@ impl Store {
         let hub = Arc::new(Hub::new(snapshot, limits.queue));
         let writer = writer::start(database, limits.log, hub.clone(), failure.clone())
             .map_err(|error| error.to_string())?;
-        Ok(Store {
-            shared: Arc::new(Shared {
-                hub,
-                writer,
-                failure,
-            }),
-        })
+        Ok(Store { shared: Arc::new(Shared { hub, writer, failure }) })
     }
 
     /// All of `changes` or none, durable when this returns. All changes of one commit share one revision;
@@ -242,11 +228,7 @@ impl Store {
         }
         let (answer, answered) = oneshot::channel();
         let request = writer::Request::new(changes, answer);
-        self.shared
-            .writer
-            .send(writer::Message::Commit(request))
-            .await
-            .map_err(|_| ended())?;
+        self.shared.writer.send(writer::Message::Commit(request)).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -295,13 +277,7 @@ impl Store {
     /// Later reads and writes fail.
     pub async fn close(&self) {
         let (done, finished) = oneshot::channel();
-        if self
-            .shared
-            .writer
-            .send(writer::Message::Close(done))
-            .await
-            .is_ok()
-        {
+        if self.shared.writer.send(writer::Message::Close(done)).await.is_ok() {
             // An error means that the writer has ended without an answer, which is what we wait for.
             let _ = finished.await;
         }

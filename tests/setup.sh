@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 
 # command → Debian package
-needs=(cc:gcc make:make nft:nftables ip:iproute2 unshare:util-linux strace:strace curl:curl
+needs=(cc:gcc make:make nm:binutils nft:nftables ip:iproute2 unshare:util-linux strace:strace curl:curl
     busybox:busybox-static python3:python3 skopeo:skopeo docker-registry:docker-registry
     crun:crun ping:iputils-ping)
 missing=()

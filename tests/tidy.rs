@@ -15,8 +15,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["model", "sys"]),
     ("net", &["model", "sys"]),
     ("api", &["store", "model", "sys"]),
-    ("reconcile", &["model", "sys"]),
-    ("node", &["model", "sys", "runtime", "net"]),
+    ("events", &["model", "sys"]),
+    ("reconcile", &["model", "sys", "events"]),
+    ("node", &["model", "sys", "runtime", "net", "events"]),
     ("cli", &["model", "sys", "store", "runtime", "net", "api", "node", "reconcile", "daemon"]),
     ("daemon", &["model", "sys", "store", "runtime", "net", "api", "node", "reconcile", "cli"]),
 ];

@@ -39,9 +39,7 @@ pub fn get(resource: &str, object: &Value, label: &str) -> Option<String> {
 
 /// Both versions of Event are one object; each is selected in its own words.
 fn event(event: &Value, label: &str) -> Option<String> {
-    let regarded = label
-        .strip_prefix("involvedObject.")
-        .or(label.strip_prefix("regarding."));
+    let regarded = label.strip_prefix("involvedObject.").or(label.strip_prefix("regarding."));
     let paths: &[&str] = match (label, regarded) {
         (
             _,
@@ -52,10 +50,7 @@ fn event(event: &Value, label: &str) -> Option<String> {
         ) => {
             let field = regarded.unwrap_or_default();
             let object = ["involvedObject", "regarding"].map(|part| &event[part]);
-            let object = object
-                .into_iter()
-                .find(|part| !part.is_null())
-                .unwrap_or(&Value::Null);
+            let object = object.into_iter().find(|part| !part.is_null()).unwrap_or(&Value::Null);
             return Some(text(object, field));
         }
         ("reason" | "type", _) => return Some(text(event, label)),
@@ -72,20 +67,12 @@ fn event(event: &Value, label: &str) -> Option<String> {
         _ => return None,
     };
     let values = paths.iter().map(|path| text(event, path));
-    Some(
-        values
-            .into_iter()
-            .find(|value| !value.is_empty())
-            .unwrap_or_default(),
-    )
+    Some(values.into_iter().find(|value| !value.is_empty()).unwrap_or_default())
 }
 
 fn pod_ips(pod: &Value) -> String {
     let addresses = pod["status"]["podIPs"].as_array().into_iter().flatten();
-    addresses
-        .filter_map(|entry| entry["ip"].as_str())
-        .collect::<Vec<_>>()
-        .join(",")
+    addresses.filter_map(|entry| entry["ip"].as_str()).collect::<Vec<_>>().join(",")
 }
 
 fn count(object: &Value, path: &str) -> String {
@@ -124,31 +111,12 @@ mod tests {
             ("events", &event_core, "involvedObject.namespace", Some("")),
             ("events", &event_core, "source", Some("kubelet")),
             ("events", &event_core, "involvedObject.foo", None),
-            (
-                "events.events.k8s.io",
-                &event_new,
-                "regarding.kind",
-                Some("Pod"),
-            ),
-            (
-                "events.events.k8s.io",
-                &event_core,
-                "regarding.kind",
-                Some("Pod"),
-            ),
+            ("events.events.k8s.io", &event_new, "regarding.kind", Some("Pod")),
+            ("events.events.k8s.io", &event_core, "regarding.kind", Some("Pod")),
             ("events", &event_new, "source", Some("x")),
-            (
-                "jobs.batch",
-                &json!({"status": {"succeeded": 2}}),
-                "status.successful",
-                Some("2"),
-            ),
+            ("jobs.batch", &json!({"status": {"succeeded": 2}}), "status.successful", Some("2")),
         ] {
-            assert_eq!(
-                get(resource, object, label).as_deref(),
-                value,
-                "{resource} {label}"
-            );
+            assert_eq!(get(resource, object, label).as_deref(), value, "{resource} {label}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Shapes and descriptions come from k8s-openapi, merge and list extensions from the table of types. It
 //! never decides what is served: the catalog hands in the list.
 
+mod enums;
 mod paths;
 mod schemas;
 #[cfg(test)]

@@ -66,7 +66,14 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
             Failure::internal("the request could not be handled").into_response()
         }
     };
+    // The query stays out of the log: it holds the commands of exec.
+    tracing::debug!(%method, path, code = response.status().as_u16(), "answered");
     finish(response, accepts_gzip).await
+}
+
+/// The answer to a request that is refused before it gets here.
+pub async fn refuse(failure: Failure) -> Response<Body> {
+    finish(failure.into_response(), false).await
 }
 
 async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Failure> {
@@ -344,9 +351,7 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
         return answer;
     }
     match target {
-        Target::Health => {
-            Ok(reply::text_response(StatusCode::OK, "text/plain; charset=utf-8", "ok"))
-        }
+        Target::Health => Ok(health(api)),
         Target::Version => Ok(reply::text_response(
             StatusCode::OK,
             "application/json",
@@ -367,6 +372,15 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
         | Target::Object(_)
         | Target::Subresource { .. } => Ok(not_found_page()),
     }
+}
+
+/// A store that has stopped acknowledging writes makes the server unfit; only a restart helps.
+fn health(api: &Api) -> Response<Body> {
+    let (code, text) = match api.inner.store.failed() {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::INTERNAL_SERVER_ERROR, "[-]store failed: reason withheld\n"),
+    };
+    reply::text_response(code, "text/plain; charset=utf-8", text)
 }
 
 /// The Kubernetes release whose API this is.

@@ -163,13 +163,13 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     if let Err(failure) = check_host(names, &request) {
-        return failure.into_response();
+        return router::refuse(failure).await;
     }
     let identity = authenticate::identify(api, peer.as_ref(), request.headers())
         .and_then(|identity| authenticate::impersonate(identity, request.headers()));
     let identity = match identity {
         Ok(identity) => identity,
-        Err(failure) => return failure.into_response(),
+        Err(failure) => return router::refuse(failure).await,
     };
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(identity);

@@ -78,11 +78,7 @@ pub fn render(
 
 /// The `columnDefinitions` of `resource`.
 pub fn columns(resource: &str) -> Vec<Value> {
-    printer(resource)
-        .columns
-        .iter()
-        .map(Column::to_json)
-        .collect()
+    printer(resource).columns.iter().map(Column::to_json).collect()
 }
 
 fn printer(resource: &str) -> &'static Printer {
@@ -136,10 +132,7 @@ fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
 }
 
 fn items<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(object, path)
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
+    at(object, path).as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {

@@ -24,6 +24,11 @@ impl Revision {
     pub fn next(self) -> Revision {
         Revision(self.0.checked_add(1).expect("2^64 commits do not happen"))
     }
+
+    /// The revision before this one; the first has itself before it.
+    pub fn previous(self) -> Revision {
+        Revision::new(self.get() - 1).unwrap_or(Revision::FIRST)
+    }
 }
 
 impl fmt::Display for Revision {

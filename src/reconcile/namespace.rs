@@ -1,151 +1,203 @@
-//! Empties a namespace that is being deleted, pods before everything that protects them, then lets it go.
+//! Empties namespaces that are being deleted, pods first, then lets them go.
 //!
-//! Pods go first (KEP-5080): as long as one of them runs, its policies and accounts stay.
+//! Pods go before everything else (KEP-5080), so that no pod runs on without its policies and secrets. It never
+//! touches a namespace that is not being deleted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
-use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1 as core;
+use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::core::discovery::{ApiResource, Scope, verbs};
+use kube::discovery::Discovery;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const FINALIZER: &str = "kubernetes";
-const RETRY: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs until cancelled.
-pub async fn run(client: Client, cancel: CancellationToken) {
-    let pods = watcher::Config::default();
-    Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default())
-        .watches(Api::<Pod>::all(client.clone()), pods, |pod| {
-            // Only the end of a pod brings a namespace further.
-            let dying = pod.metadata.deletion_timestamp.is_some();
-            pod.namespace()
-                .filter(|_| dying)
-                .map(|namespace| ObjectRef::<Namespace>::new(&namespace))
-        })
-        .graceful_shutdown_on(async move { cancel.cancelled().await })
-        .run(reconcile, |_, _: &kube::Error, _| Action::requeue(RETRY), Arc::new(client))
-        .for_each(|outcome| async {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "a namespace could not be emptied yet");
+/// Works until cancelled.
+pub async fn run(client: kube::Client, stop: CancellationToken) {
+    stop.run_until_cancelled(watch(client)).await;
+}
+
+/// What is left in a namespace.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Content {
+    pods: usize,
+    /// By resource, such as `configmaps`; only those that hold something.
+    others: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Next {
+    DeletePods,
+    DeleteOthers,
+    /// Nothing is left: our finalizer goes.
+    Finalize,
+}
+
+fn next(content: &Content) -> Next {
+    match (content.pods, content.others.is_empty()) {
+        (1.., _) => Next::DeletePods,
+        (0, false) => Next::DeleteOthers,
+        (0, true) => Next::Finalize,
+    }
+}
+
+async fn watch(client: kube::Client) {
+    let events = watcher(Api::<core::Namespace>::all(client.clone()), watcher::Config::default());
+    let mut events = pin!(events.default_backoff());
+    let mut emptying: BTreeMap<String, tokio::task::AbortHandle> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(watcher::Event::Apply(namespace) | watcher::Event::InitApply(namespace))) => {
+                    let name = namespace.name_any();
+                    let going = namespace.metadata.deletion_timestamp.is_some();
+                    if going && !emptying.contains_key(&name) {
+                        let handle = tasks.spawn(empty(client.clone(), name.clone()));
+                        emptying.insert(name, handle);
+                    }
+                }
+                Some(Ok(watcher::Event::Delete(namespace))) => {
+                    if let Some(task) = emptying.remove(&namespace.name_any()) {
+                        task.abort();
+                    }
+                }
+                Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+                Some(Err(error)) => tracing::debug!(%error, "watching namespaces"),
+                None => return,
+            },
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Ok(name) = ended {
+                    emptying.remove(&name);
+                }
             }
+        }
+    }
+}
+
+/// Empties one namespace, however long its pods take.
+async fn empty(client: kube::Client, name: String) -> String {
+    let mut pause = FIRST_PAUSE;
+    let mut before = None;
+    loop {
+        match step(&client, &name).await {
+            Ok(None) => return name,
+            Ok(Some(content)) => {
+                // Progress keeps us quick; waiting for a slow pod makes us patient.
+                let moved = before.as_ref() != Some(&content);
+                pause = if moved { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+                before = Some(content);
+            }
+            Err(error) => {
+                tracing::debug!(namespace = name, %error, "the namespace is not empty yet");
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// One round; `None` when the namespace has been let go.
+async fn step(client: &kube::Client, name: &str) -> Result<Option<Content>, kube::Error> {
+    let kinds = namespaced_kinds(client).await?;
+    let content = count(client, name, &kinds).await?;
+    match next(&content) {
+        Next::DeletePods => {
+            let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
+            pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        }
+        Next::DeleteOthers => {
+            for kind in kinds.iter().filter(|kind| content.others.contains_key(&kind.plural)) {
+                let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
+                api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+            }
+        }
+        Next::Finalize => {
+            finalize(client, name).await?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(content))
+}
+
+/// Every namespaced kind that can be listed and deleted, pods apart.
+async fn namespaced_kinds(client: &kube::Client) -> Result<Vec<ApiResource>, kube::Error> {
+    let discovery = Discovery::new(client.clone()).run().await?;
+    let kinds = discovery.groups().flat_map(|group| group.recommended_resources());
+    Ok(kinds
+        .filter(|(kind, capabilities)| {
+            capabilities.scope == Scope::Namespaced
+                && capabilities.supports_operation(verbs::LIST)
+                && capabilities.supports_operation(verbs::DELETE_COLLECTION)
+                && !(kind.group.is_empty() && kind.plural == "pods")
         })
-        .await;
+        .map(|(kind, _)| kind)
+        // Events last: they tell of the others' end. Both groups serve the same ones.
+        .filter(|kind| !(kind.group == "events.k8s.io" && kind.plural == "events"))
+        .collect())
 }
 
-async fn reconcile(namespace: Arc<Namespace>, client: Arc<Client>) -> Result<Action, kube::Error> {
-    let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
-    let ours = finalizers.is_some_and(|list| list.iter().any(|name| name == FINALIZER));
-    if namespace.metadata.deletion_timestamp.is_none() || !ours {
-        return Ok(Action::await_change());
+async fn count(
+    client: &kube::Client,
+    name: &str,
+    kinds: &[ApiResource],
+) -> Result<Content, kube::Error> {
+    let some = ListParams::default().limit(500);
+    let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
+    let mut content =
+        Content { pods: pods.list_metadata(&some).await?.items.len(), others: BTreeMap::new() };
+    if content.pods > 0 {
+        return Ok(content);
     }
-    let name = namespace.name_any();
-    let pods: Api<Pod> = Api::namespaced(Client::clone(&client), &name);
-    let running = pods.list(&ListParams::default()).await?;
-    if !running.items.is_empty() {
-        for pod in running.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-            pods.delete(&pod.name_any(), &DeleteParams::default())
-                .await
-                .map(drop)
-                .or_else(missing)?;
+    for kind in kinds {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
+        let left = api.list_metadata(&some).await?.items.len();
+        if left > 0 {
+            content.others.insert(kind.plural.clone(), left);
         }
-        // The watch wakes us as they go; the timer is for a watch that was interrupted.
-        return Ok(Action::requeue(RETRY));
     }
-    if !empty(&client, &name).await? {
-        return Ok(Action::requeue(RETRY));
-    }
-    finalize(&client, &namespace).await?;
-    Ok(Action::await_change())
+    Ok(content)
 }
 
-/// Deletes everything in the namespace but its events, then the events. True when nothing is left.
-async fn empty(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
-    let mut left = false;
-    for resource in contents(client).await? {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let found = api.list_metadata(&ListParams::default()).await?;
-        for object in &found.items {
-            api.delete(&object.name_any(), &DeleteParams::background())
-                .await
-                .map(drop)
-                .or_else(missing)?;
-        }
-        left |= found.items.iter().any(|object| !object.finalizers().is_empty());
-        if !found.items.is_empty() {
-            left |= !api.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty();
-        }
-    }
-    Ok(!left)
-}
-
-/// Every namespaced resource that can be listed and deleted, one version of each, events last.
-async fn contents(client: &Client) -> Result<Vec<ApiResource>, kube::Error> {
-    let mut found: BTreeMap<(bool, String, String), ApiResource> = BTreeMap::new();
-    let mut add = |group: &str, version: &str, resource: &APIResource| {
-        let able = |verb: &str| resource.verbs.iter().any(|has| has == verb);
-        let plain =
-            !resource.name.contains('/') && resource.namespaced && able("list") && able("delete");
-        // Events of both groups are the same objects.
-        let twin = group == "events.k8s.io";
-        if plain && !twin {
-            let api_version =
-                if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-            let last = resource.name == "events";
-            found.entry((last, group.to_owned(), resource.name.clone())).or_insert(ApiResource {
-                group: group.to_owned(),
-                version: version.to_owned(),
-                api_version,
-                kind: resource.kind.clone(),
-                plural: resource.name.clone(),
-            });
-        }
+/// Takes our finalizer off, which removes the namespace.
+async fn finalize(client: &kube::Client, name: &str) -> Result<(), kube::Error> {
+    let api: Api<core::Namespace> = Api::all(client.clone());
+    let Some(mut namespace) = api.get_opt(name).await? else {
+        return Ok(());
     };
-    for resource in client.list_core_api_resources("v1").await?.resources {
-        add("", "v1", &resource);
+    if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
     }
-    for group in client.list_api_groups().await?.groups {
-        for version in &group.versions {
-            for resource in client.list_api_group_resources(&version.group_version).await?.resources
-            {
-                add(&group.name, &version.version, &resource);
-            }
-        }
-    }
-    Ok(found.into_values().collect())
-}
-
-/// Takes our finalizer off; the API forgets the namespace when none is left.
-async fn finalize(client: &Client, namespace: &Namespace) -> Result<(), kube::Error> {
-    let mut object = serde_json::to_value(namespace).map_err(kube::Error::SerdeError)?;
-    object["apiVersion"] = json!("v1");
-    object["kind"] = json!("Namespace");
-    if let Some(finalizers) = object["spec"]["finalizers"].as_array_mut() {
-        finalizers.retain(|name| name != FINALIZER);
-    }
-    let body = serde_json::to_vec(&object).map_err(kube::Error::SerdeError)?;
-    let path = format!("/api/v1/namespaces/{}/finalize", namespace.name_any());
-    let request = http::Request::put(path)
+    let body = serde_json::to_vec(&namespace).map_err(kube::Error::SerdeError)?;
+    let request = http::Request::put(format!("/api/v1/namespaces/{name}/finalize"))
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(body)
-        .map_err(|error| {
-            kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(error))
-        })?;
-    client.request::<Value>(request).await.map(drop).or_else(missing)
+        .map_err(kube::Error::HttpError)?;
+    match client.request::<core::Namespace>(request).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
-/// What is gone already is as it should be.
-fn missing(error: kube::Error) -> Result<(), kube::Error> {
-    match error {
-        kube::Error::Api(status) if status.code == 404 => Ok(()),
-        other => Err(other),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_go_first_and_the_namespace_last() {
+        let others = || [("secrets".to_owned(), 2)].into();
+        assert_eq!(next(&Content { pods: 1, others: others() }), Next::DeletePods);
+        assert_eq!(next(&Content { pods: 0, others: others() }), Next::DeleteOthers);
+        assert_eq!(next(&Content::default()), Next::Finalize);
     }
 }

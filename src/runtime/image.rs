@@ -4,12 +4,45 @@
 //! Daemon and command line use it side by side under file locks; a record appears by rename after
 //! everything it names is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use self::changes::Changes;
+use self::disk::{Disk, NameRecord};
+use self::reference::{Digest, Reference};
+use self::unpack::Limits;
+
+mod apply;
+mod archive;
+mod changes;
+mod config;
+mod confine;
+mod disk;
+mod entries;
+mod manifest;
+pub mod reference;
+#[cfg(test)]
+mod samples;
+mod strict_json;
+mod unpack;
+mod view;
+
+pub use confine::role_main;
 
 /// The image store under one directory. Clones share it.
 #[derive(Clone)]
-pub struct Images {}
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    disk: Disk,
+    #[expect(dead_code, reason = "wired with the registry client")]
+    registries: Registries,
+    limits: Limits,
+    changes: OnceLock<Changes>,
+}
 
 /// A present image, ready to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +96,7 @@ pub struct Registries {
 }
 
 /// Why an image is not here.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// The name cannot be parsed (InvalidImageName).
     #[error("couldn't parse image name {name:?}: {reason}")]
@@ -82,17 +115,48 @@ pub enum ImageError {
 
 impl Images {
     /// Opens or creates the store; removes what an interrupted operation left behind.
-    pub fn open(_root: &Path, _registries: Registries) -> Result<Images, ImageError> {
-        unimplemented!()
+    pub fn open(root: &Path, registries: Registries) -> Result<Images, ImageError> {
+        let disk = Disk::open(root)?;
+        // A damaged record must not keep the daemon from starting: what it names stays, and the
+        // operation that needs it will say so.
+        if let Err(error) = disk.sweep() {
+            tracing::warn!(%error, "the image store could not be swept");
+        }
+        Ok(Images {
+            inner: Arc::new(Inner {
+                disk,
+                registries,
+                limits: Limits::default(),
+                changes: OnceLock::new(),
+            }),
+        })
     }
 
     /// The image that a reference (name, name:tag, name@digest, image id) stands for, if present.
-    pub fn find(&self, _reference: &str) -> Result<Option<Image>, ImageError> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// `InvalidName` when it is none of these; `Content` when what is here is damaged.
+    pub fn find(&self, reference: &str) -> Result<Option<Image>, ImageError> {
+        let disk = &self.inner.disk;
+        let id = match self.resolve(reference)? {
+            Some(id) => id,
+            None => return Ok(None),
+        };
+        self.load(&id, &disk.all_names()?)
     }
 
+    /// Every image, by id.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        unimplemented!()
+        let names = self.inner.disk.all_names()?;
+        let mut images = Vec::new();
+        for id in self.inner.disk.all_images()? {
+            match self.load(&id, &names) {
+                Ok(image) => images.extend(image),
+                // One damaged image does not hide the others.
+                Err(error) => tracing::warn!(image = %id, %error, "image is not usable"),
+            }
+        }
+        Ok(images)
     }
 
     /// Fetches, verifies and unpacks. Concurrent pulls of one reference share the work.
@@ -107,29 +171,314 @@ impl Images {
     /// Reads a docker-archive or OCI-layout tar (plain, gzip, zstd) from a file or a pipe.
     pub async fn import(
         &self,
-        _archive: Box<dyn std::io::Read + Send>,
+        archive: Box<dyn std::io::Read + Send>,
     ) -> Result<Vec<Image>, ImageError> {
-        unimplemented!()
+        self.import_as(archive, None).await
     }
 
-    /// Removes a name; content that nothing refers to any more goes too.
-    pub fn remove(&self, _reference: &str) -> Result<(), ImageError> {
-        unimplemented!()
+    /// Like [`Images::import`]; `name` is given to images that carry only a tag or no name at all.
+    pub async fn import_as(
+        &self,
+        mut archive: Box<dyn std::io::Read + Send>,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>, ImageError> {
+        let base = name.map(parse_name).transpose()?;
+        let images = self.clone();
+        blocking(move || {
+            let result = {
+                let _shared = images.inner.disk.lock_shared()?;
+                archive::import(
+                    &images.inner.disk,
+                    &mut *archive,
+                    base.as_ref(),
+                    &images.inner.limits,
+                )
+            };
+            images.sweep_quietly();
+            images.load_all(&result?)
+        })
+        .await
+    }
+
+    /// Gives a present image a further name.
+    pub fn tag(&self, reference: &str, name: &str) -> Result<(), ImageError> {
+        let name = parse_name(name)?;
+        let id = self.resolve(reference)?.ok_or_else(|| absent(reference))?;
+        self.inner.disk.put_name(&name.canonical(), &id)
+    }
+
+    /// Removes a name; content that nothing refers to any more goes too. An image id removes all of
+    /// its names. What a pin holds stays until it is unpinned.
+    pub fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        let disk = &self.inner.disk;
+        let id = self.resolve(reference)?.ok_or_else(|| absent(reference))?;
+        {
+            let records = disk.lock_records()?;
+            let of_image: Vec<NameRecord> = disk
+                .all_names()?
+                .into_iter()
+                .filter(|record| record.image == id.as_str())
+                .collect();
+            let named = parse_name(reference).ok().map(|name| name.canonical());
+            let mut gone: BTreeSet<String> = match &named {
+                Some(name) if of_image.iter().any(|record| record.name == *name) => {
+                    BTreeSet::from([name.clone()])
+                }
+                _ => of_image.iter().map(|record| record.name.clone()).collect(),
+            };
+            // With the last tag of an image go the digests it came by: nobody typed them.
+            let tag_stays = of_image
+                .iter()
+                .any(|record| !record.name.contains('@') && !gone.contains(&record.name));
+            if !tag_stays {
+                gone.extend(of_image.iter().map(|record| record.name.clone()));
+            }
+            let gone: Vec<String> = gone.into_iter().collect();
+            disk.remove_names(&records, &gone)?;
+            let is_pinned = disk.all_pins()?.iter().any(|pin| pin.image == id.as_str());
+            if gone.len() == of_image.len() && !is_pinned {
+                disk.remove_image(&records, &id)?;
+            }
+        }
+        self.sweep_quietly();
+        Ok(())
+    }
+
+    /// Keeps an image's content for `holder` (a pod's uid, say) whatever happens to its names, until
+    /// [`Images::unpin`]. Survives the daemon; one pin per holder, a later one replaces it.
+    pub fn pin(&self, holder: &str, image: &Image) -> Result<(), ImageError> {
+        let id = parse_id(&image.id).ok_or_else(|| absent(&image.id))?;
+        self.inner.disk.put_pin(holder, &id)
+    }
+
+    /// Gives up a pin; an image that only it kept goes. Idempotent.
+    pub fn unpin(&self, holder: &str) -> Result<(), ImageError> {
+        let disk = &self.inner.disk;
+        let is_removed = {
+            let records = disk.lock_records()?;
+            let Some(pin) = disk.remove_pin(&records, holder)? else {
+                return Ok(());
+            };
+            let is_kept = disk.all_names()?.iter().any(|name| name.image == pin.image)
+                || disk
+                    .all_pins()?
+                    .iter()
+                    .any(|other| other.image == pin.image);
+            match parse_id(&pin.image) {
+                Some(id) if !is_kept => {
+                    disk.remove_image(&records, &id)?;
+                    true
+                }
+                _ => false,
+            }
+        };
+        if is_removed {
+            self.sweep_quietly();
+        }
+        Ok(())
+    }
+
+    /// Who pins what: holder and image id.
+    pub fn pins(&self) -> Result<Vec<(String, String)>, ImageError> {
+        let pins = self.inner.disk.all_pins()?;
+        Ok(pins
+            .into_iter()
+            .map(|pin| (pin.holder, pin.image))
+            .collect())
+    }
+
+    /// Removes every image that has neither a tag nor a pin; answers their ids.
+    pub fn prune(&self) -> Result<Vec<String>, ImageError> {
+        let disk = &self.inner.disk;
+        let mut gone = Vec::new();
+        {
+            let records = disk.lock_records()?;
+            let names = disk.all_names()?;
+            let pins = disk.all_pins()?;
+            for id in disk.all_images()? {
+                let of_image: Vec<&NameRecord> = names
+                    .iter()
+                    .filter(|record| record.image == id.as_str())
+                    .collect();
+                let is_kept = of_image.iter().any(|record| !record.name.contains('@'))
+                    || pins.iter().any(|pin| pin.image == id.as_str());
+                if is_kept {
+                    continue;
+                }
+                let of_image: Vec<String> =
+                    of_image.iter().map(|record| record.name.clone()).collect();
+                disk.remove_names(&records, &of_image)?;
+                disk.remove_image(&records, &id)?;
+                gone.push(id.to_string());
+            }
+        }
+        self.sweep_quietly();
+        Ok(gone)
     }
 
     /// Text of a regular file of the image such as `/etc/passwd`, at most `limit` bytes; resolved inside
     /// the layers only. `None` when absent.
     pub fn read_file(
         &self,
-        _image: &Image,
-        _path: &str,
-        _limit: usize,
+        image: &Image,
+        path: &str,
+        limit: usize,
     ) -> Result<Option<Vec<u8>>, ImageError> {
-        unimplemented!()
+        view::read_file(&image.layers, path, limit)
     }
 
     /// Wakes whenever an image may have appeared or gone.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        unimplemented!()
+        let inner = &self.inner;
+        if let Some(changes) = inner.changes.get() {
+            return changes.receiver();
+        }
+        match Changes::watch(&inner.disk.names()) {
+            Ok(changes) => inner.changes.get_or_init(|| changes).receiver(),
+            Err(error) => {
+                // A receiver without a sender never wakes; callers poll anyway at their back-off.
+                tracing::error!(%error, "changes of the image store will be seen late");
+                tokio::sync::watch::channel(0).1
+            }
+        }
+    }
+
+    fn resolve(&self, reference: &str) -> Result<Option<Digest>, ImageError> {
+        let disk = &self.inner.disk;
+        let present = |id: Digest| Ok(disk.image_record(&id)?.map(|_| id));
+        if let Some(id) = parse_id(reference) {
+            return present(id);
+        }
+        let parsed = parse_name(reference);
+        if let Ok(name) = &parsed
+            && let Some(record) = disk.name(&name.canonical())?
+            && let Some(id) = parse_id(&record.image)
+        {
+            return present(id);
+        }
+        // Docker's and crictl's short ids.
+        let is_short_id =
+            (12..64).contains(&reference.len()) && reference::is_hex_of(reference, reference.len());
+        if is_short_id {
+            let mut matching = disk
+                .all_images()?
+                .into_iter()
+                .filter(|id| id.hex().starts_with(reference));
+            if let (Some(id), None) = (matching.next(), matching.next()) {
+                return present(id);
+            }
+        }
+        parsed.map(|_| None)
+    }
+
+    fn load(&self, id: &Digest, names: &[NameRecord]) -> Result<Option<Image>, ImageError> {
+        let disk = &self.inner.disk;
+        let Some(record) = disk.image_record(id)? else {
+            return Ok(None);
+        };
+        let config = config::parse(&disk.config(id)?).map_err(|e| ImageError::Content {
+            reason: e.to_string(),
+        })?;
+        let mut layers: Vec<PathBuf> = Vec::new();
+        let mut size_bytes = 0;
+        let mut counted = BTreeSet::new();
+        let mut is_hidden = false;
+        for text in record.layers.iter().rev() {
+            let diff_id = parse_id(text).ok_or_else(|| damaged(id))?;
+            let layer = disk.layer_record(&diff_id)?.ok_or_else(|| damaged(id))?;
+            // overlayfs refuses a layer given twice, and the lower one could show nothing that the
+            // upper one does not.
+            if !counted.insert(diff_id.clone()) {
+                continue;
+            }
+            size_bytes += layer.content_bytes;
+            if !is_hidden {
+                layers.push(disk.layer_root(&diff_id));
+            }
+            // overlayfs does not look for the attribute on the root of a layer.
+            is_hidden |= layer.opaque_root;
+        }
+        if layers.is_empty() {
+            layers.push(disk.empty());
+        }
+        let mut image = Image {
+            id: id.to_string(),
+            names: Vec::new(),
+            digests: Vec::new(),
+            size_bytes,
+            created: config.created,
+            config: config.run,
+            layers,
+        };
+        for record in names.iter().filter(|record| record.image == image.id) {
+            if record.name.contains('@') {
+                image.digests.push(record.name.clone());
+            } else {
+                image.names.push(record.name.clone());
+            }
+        }
+        Ok(Some(image))
+    }
+
+    fn load_all(&self, ids: &[Digest]) -> Result<Vec<Image>, ImageError> {
+        let names = self.inner.disk.all_names()?;
+        let mut images = Vec::new();
+        for id in ids {
+            images.extend(self.load(id, &names)?);
+        }
+        Ok(images)
+    }
+
+    /// What cannot be removed now is removed by the next operation or start.
+    fn sweep_quietly(&self) {
+        if let Err(error) = self.inner.disk.sweep() {
+            tracing::warn!(%error, "the image store could not be swept");
+        }
     }
 }
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ImageError::Io {
+                step: "run the operation",
+                reason: "the program is ending".to_owned(),
+            }),
+        },
+    }
+}
+
+fn parse_name(text: &str) -> Result<Reference, ImageError> {
+    text.parse()
+        .map_err(|e: reference::ReferenceError| ImageError::InvalidName {
+            name: text.chars().take(512).collect(),
+            reason: e.to_string(),
+        })
+}
+
+/// `sha256:…` or the 64 digits alone.
+fn parse_id(text: &str) -> Option<Digest> {
+    if reference::is_hex_of(text, 64) {
+        return format!("sha256:{text}").parse().ok();
+    }
+    text.parse().ok()
+}
+
+fn absent(name: &str) -> ImageError {
+    ImageError::Absent {
+        name: name.chars().take(512).collect(),
+    }
+}
+
+fn damaged(id: &Digest) -> ImageError {
+    ImageError::Content {
+        reason: format!("image {id} is damaged: a layer is missing"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,9 +30,17 @@ use crate::sys::{self, process};
 pub struct Orders<'a> {
     pub plan: &'a ContainerPlan,
     pub compiled: &'a Compiled,
-    pub shm: Option<BorrowedFd<'a>>,
+    pub shm: Shm<'a>,
     pub stdio: Stdio,
     pub report: Report,
+}
+
+/// Where a container's /dev/shm comes from.
+#[derive(Clone, Copy)]
+pub enum Shm<'a> {
+    /// The pod's own.
+    Pod(BorrowedFd<'a>),
+    Host,
 }
 
 /// Where a process's first three descriptors lead.
@@ -90,7 +98,7 @@ pub fn run(orders: Orders<'_>) -> ! {
 fn become_program(
     plan: &ContainerPlan,
     compiled: &Compiled,
-    shm: Option<BorrowedFd<'_>>,
+    shm: Shm<'_>,
     stdio: Stdio,
     report: &Report,
 ) -> Result<std::convert::Infallible, Failure> {
@@ -108,6 +116,8 @@ fn become_program(
         sources.push((mount, mounts::open_source(mount)?));
     }
 
+    let shm = open_shm(shm).at("open /dev/shm")?;
+
     nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .at("unshare mount and cgroup namespace")?;
     rootfs::isolate()?;
@@ -115,7 +125,7 @@ fn become_program(
     let surroundings = Surroundings {
         privileged: security.privileged,
         mask_proc: security.mask_proc,
-        shm,
+        shm: &shm,
     };
     let terminals = mounts::attach_system(root.as_fd(), &surroundings)?;
     for (mount, source) in &sources {
@@ -134,7 +144,7 @@ fn become_program(
     }
     rootfs::pivot(&root)?;
     // Nothing of the host may be held open past here.
-    drop((sources, terminals, root));
+    drop((sources, shm, terminals, root));
     set_limits();
     match process::join_new_session_keyring() {
         // A kernel without keys has none to hide.
@@ -146,6 +156,16 @@ fn become_program(
     enter_cwd(&cwd, &plan.process)?;
     drop(cwd);
     execute(&plan.process, &privileges, report)
+}
+
+fn open_shm(shm: Shm<'_>) -> io::Result<OwnedFd> {
+    match shm {
+        Shm::Pod(shared) => sys::mount::copy(shared, Reach::This),
+        Shm::Host => {
+            let host = rustix::fs::open("/dev/shm", files::DIRECTORY, Mode::empty())?;
+            sys::mount::copy(host.as_fd(), Reach::This)
+        }
+    }
 }
 
 /// The termination log is a bind mount like others: writable, for any user (its host file is 0666).

@@ -169,6 +169,9 @@ impl Instance {
             remove_tree(&attempt.rootfs.scratch)
                 .map_err(|error| RuntimeError::step("remove scratch directory", error))?;
         }
+        // Absent, or mounted nowhere, on newer kernels.
+        let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+        let _ = rustix::mount::unmount(directory.join(state::SHM), flags);
         remove_tree(directory).map_err(|error| RuntimeError::step("remove pod directory", error))
     }
 }

@@ -20,6 +20,7 @@ pub struct Pod {
     pub directory: OwnedFd,
     pub cgroup: Cgroup,
     pub pid: PidPlan,
+    /// /dev/shm of the pod; `None`: the host's.
     pub shm: Option<OwnedFd>,
     pub prepared: zygote::Prepared,
 }
@@ -94,7 +95,7 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
         Fork::Child => init::run(init::Orders {
             plan,
             compiled: &pod.prepared.compiled,
-            shm: pod.shm.as_ref().map(AsFd::as_fd),
+            shm: pod.shm.as_ref().map_or(init::Shm::Host, |shm| init::Shm::Pod(shm.as_fd())),
             stdio,
             report: init::Report::new(theirs),
         }),

@@ -55,8 +55,8 @@ pub struct Surroundings<'a> {
     /// All devices, no masks, writable /sys.
     pub privileged: bool,
     pub mask_proc: bool,
-    /// The pod's /dev/shm.
-    pub shm: Option<BorrowedFd<'a>>,
+    /// A copy of the pod's /dev/shm.
+    pub shm: &'a OwnedFd,
 }
 
 /// A volume's source, opened while the host was in sight.

@@ -83,18 +83,22 @@ impl<'a> Privileges<'a> {
             .at("not dumpable")
     }
 
-    /// Whether [`Privileges::confine`] needs the executable's path to be known already: always, since a
+    /// Gives up the capabilities and loads the filters. The executable's path must be known before, since a
     /// profile may forbid looking for it.
     pub fn confine(&self) -> Result<(), Failure> {
+        let permitted = rustix::thread::capabilities(None).at("capget")?.permitted;
         if !self.security.no_new_privs {
             // Without no_new_privs the filter must precede the loss of CAP_SYS_ADMIN, which setuid took
             // from the effective set.
-            let all = rustix::thread::capabilities(None).at("capget")?.permitted;
-            set(CapabilitySets { effective: all, permitted: all, inheritable: CapabilitySet::empty() })?;
+            set(CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() })?;
             self.load_filters()?;
         }
         // Other users lose everything at execve; dropping it here already makes PATH lookups honest.
-        let kept = if self.security.uid == 0 { self.capabilities } else { CapabilitySet::empty() };
+        // What this host's own root lacks nobody can have.
+        let kept = match self.security.uid {
+            0 => self.capabilities & permitted,
+            _ => CapabilitySet::empty(),
+        };
         set(CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
         if self.security.no_new_privs {
             rustix::thread::set_no_new_privs(true).at("no_new_privs")?;
@@ -104,9 +108,8 @@ impl<'a> Privileges<'a> {
     }
 
     fn load_filters(&self) -> Result<(), Failure> {
-        // The last loaded runs first: the list itself must not stand in the way of loading the rest.
         let loaded: io::Result<()> =
-            self.filters.iter().rev().try_for_each(|program| sys::seccomp::load(program));
+            self.filters.iter().try_for_each(|program| sys::seccomp::load(program));
         loaded.at("load seccomp filter")
     }
 }

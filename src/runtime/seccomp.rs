@@ -15,7 +15,7 @@ use serde::Deserialize;
 mod allowed;
 mod syscalls;
 
-/// Programs to load, in order.
+/// Programs to load, in order. Among equal actions the kernel takes the answer of the last one loaded.
 pub type Programs = Vec<BpfProgram>;
 
 /// Why a profile cannot be compiled.
@@ -139,14 +139,14 @@ pub fn localhost_profile(json: &[u8]) -> Result<Programs, ProfileError> {
         }
     }
     let mut programs = Programs::new();
-    if default != SeccompAction::Allow {
-        // One filter refuses what no entry names; further ones give the entries' own refusals.
-        programs.push(compile(not_default, default, SeccompAction::Allow)?);
-    }
     for (action, rules) in by_action {
         if action != SeccompAction::Allow {
             programs.push(compile(rules, SeccompAction::Allow, action)?);
         }
+    }
+    if default != SeccompAction::Allow {
+        // Refuses what no entry names; comes last, for it may refuse the loading of another.
+        programs.push(compile(not_default, default, SeccompAction::Allow)?);
     }
     Ok(programs)
 }

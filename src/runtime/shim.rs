@@ -108,11 +108,9 @@ fn become_shim(birth: Birth, prepared: zygote::Prepared) -> Result<Shim, Failure
         nix::unistd::sethostname(&plan.hostname).at("set hostname")?;
     }
     apply_sysctls(&plan)?;
-    let shm = if birth.owns_ipc {
-        Some(super::mounts::devices::shared_memory().at("make /dev/shm")?)
-    } else {
-        let host = rustix::fs::open("/dev/shm", files::DIRECTORY, Mode::empty()).at("open /dev/shm")?;
-        Some(crate::sys::mount::copy(host.as_fd(), crate::sys::mount::Reach::This).at("copy /dev/shm")?)
+    let shm = match birth.owns_ipc {
+        true => Some(make_shm(directory.as_fd()).at("make /dev/shm")?),
+        false => None,
     };
     birth.listener.set_nonblocking(true).at("listen")?;
     let pod = Pod {
@@ -134,6 +132,18 @@ fn become_shim(birth: Birth, prepared: zygote::Prepared) -> Result<Shim, Failure
         states: BTreeMap::new(),
         shutdown: None,
     })
+}
+
+/// A /dev/shm that all containers of the pod mount: attached nowhere or, before Linux 6.15 lets detached mounts
+/// be copied, in the pod's directory.
+fn make_shm(directory: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    use crate::sys::mount::{self, Reach};
+    let shm = super::mounts::devices::shared_memory()?;
+    if mount::copy(shm.as_fd(), Reach::This).is_err() {
+        let place = files::ensure_directory(directory, state::SHM)?;
+        mount::attach(&shm, place.as_fd())?;
+    }
+    Ok(shm)
 }
 
 /// Writes the pod's sysctls: this process is in its network and IPC namespaces and still in the host's mount
@@ -394,6 +404,7 @@ impl Shim {
         while index < self.containers.len() {
             match self.containers[index].take_progress() {
                 Progress::None => index += 1,
+                // Asked again at once: it may have ended already.
                 Progress::Started(asker, state) => {
                     self.states.insert(self.containers[index].name().to_owned(), state.clone());
                     changed = true;
@@ -418,9 +429,9 @@ impl Shim {
         while index < self.sessions.len() {
             match self.sessions[index].take_progress() {
                 session::Progress::None => index += 1,
+                // Asked again at once: it may have ended already.
                 session::Progress::Started(asker, answer, descriptors) => {
                     self.reply(asker, Ok(answer), descriptors);
-                    index += 1;
                 }
                 session::Progress::Failed(asker, failure) => {
                     self.sessions.swap_remove(index);

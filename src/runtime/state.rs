@@ -25,6 +25,8 @@ pub const PLAN: &str = "plan.json";
 pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "shim.sock";
 pub const LOG: &str = "shim.log";
+/// Mount point of the pod's /dev/shm on kernels that need one.
+pub const SHM: &str = "shm";
 pub const CONTAINERS: &str = "containers";
 pub const STATE: &str = "state.json";
 pub const EXIT: &str = "exit.json";

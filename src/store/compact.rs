@@ -41,7 +41,5 @@ pub(super) fn trim(
 }
 
 fn front(log: &Table<'_, LogKey, &'static [u8]>) -> Result<Option<(LogKey, u64)>, StorageError> {
-    Ok(log
-        .first()?
-        .map(|(key, entry)| (key.value(), entry.value().len() as u64)))
+    Ok(log.first()?.map(|(key, entry)| (key.value(), entry.value().len() as u64)))
 }

@@ -47,11 +47,7 @@ struct Aside {
 
 impl<B: StorageBackend> FailStop<B> {
     pub(super) fn new(disk: B, failure: Failure) -> FailStop<B> {
-        FailStop {
-            disk,
-            failure,
-            aside: Mutex::default(),
-        }
+        FailStop { disk, failure, aside: Mutex::default() }
     }
 
     /// Does `effect` on a disk that has not failed; otherwise, and when it fails now, `instead`.
@@ -87,7 +83,9 @@ impl<B: StorageBackend> StorageBackend for FailStop<B> {
         let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
         let on_disk = self.disk.len()?.saturating_sub(offset);
         let on_disk = usize::try_from(on_disk).map_or(out.len(), |length| length.min(out.len()));
-        self.disk.read(offset, &mut out[..on_disk])?;
+        if on_disk > 0 {
+            self.disk.read(offset, &mut out[..on_disk])?;
+        }
         out[on_disk..].fill(0);
         for (start, data) in &aside.writes {
             overlay(offset, out, *start, data);
@@ -96,11 +94,7 @@ impl<B: StorageBackend> StorageBackend for FailStop<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.attempt(
-            "resize",
-            |disk| disk.set_len(len),
-            |aside| aside.length = Some(len),
-        );
+        self.attempt("resize", |disk| disk.set_len(len), |aside| aside.length = Some(len));
         Ok(())
     }
 

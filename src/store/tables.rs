@@ -43,23 +43,14 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn to_row(self) -> (u64, u64, u64, u64, u64) {
-        (
-            FORMAT,
-            self.revision.get(),
-            self.compacted.get(),
-            self.log_events,
-            self.log_bytes,
-        )
+        (FORMAT, self.revision.get(), self.compacted.get(), self.log_events, self.log_bytes)
     }
 
     fn from_row(row: (u64, u64, u64, u64, u64)) -> Result<Head, redb::Error> {
         match (row.0, Revision::new(row.1), Revision::new(row.2)) {
-            (FORMAT, Some(revision), Some(compacted)) => Ok(Head {
-                revision,
-                compacted,
-                log_events: row.3,
-                log_bytes: row.4,
-            }),
+            (FORMAT, Some(revision), Some(compacted)) => {
+                Ok(Head { revision, compacted, log_events: row.3, log_bytes: row.4 })
+            }
             (FORMAT, _, _) => Err(damaged("head without a revision")),
             (other, _, _) => Err(damaged(&format!("format {other}, not {FORMAT}"))),
         }
@@ -120,18 +111,11 @@ impl Snapshot {
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Result<Option<Stored>, Unavailable> {
-        let found = self
-            .current
-            .get(encode_key(key).as_slice())
-            .map_err(unreadable)?;
+        let found = self.current.get(encode_key(key).as_slice()).map_err(unreadable)?;
         found
             .map(|row| {
                 let (revision, value) = decode_row(row.value())?;
-                Ok(Stored {
-                    key: key.clone(),
-                    revision,
-                    value: Bytes::copy_from_slice(value),
-                })
+                Ok(Stored { key: key.clone(), revision, value: Bytes::copy_from_slice(value) })
             })
             .transpose()
     }
@@ -166,11 +150,7 @@ impl Snapshot {
         for (key, old) in then {
             page.add_undone(&key, old)?;
         }
-        Ok(Listed {
-            items: page.items,
-            revision,
-            remaining: page.remaining,
-        })
+        Ok(Listed { items: page.items, revision, remaining: page.remaining })
     }
 
     pub(super) fn resources(
@@ -182,10 +162,7 @@ impl Snapshot {
         while let Some(resource) = self.first_resource(&from)? {
             // One past the separator: the first key of the next resource, however many objects this one has.
             from = [resource.as_str().as_bytes(), &[SEPARATOR + 1]].concat();
-            let scope = Scope {
-                resource,
-                namespace: namespace.map(Arc::from),
-            };
+            let scope = Scope { resource, namespace: namespace.map(Arc::from) };
             let range = Range::of(&scope, None);
             let rows = self.current.range::<&[u8]>(range.bounds());
             let first = rows.map_err(unreadable)?.next();
@@ -199,9 +176,7 @@ impl Snapshot {
     fn first_resource(&self, from: &[u8]) -> Result<Option<ResourceId>, Unavailable> {
         let mut rows = self.current.range(from..).map_err(unreadable)?;
         let first = rows.next().transpose().map_err(unreadable)?;
-        first
-            .map(|(key, _)| Ok(KeyDecoder::default().decode(key.value())?.resource))
-            .transpose()
+        first.map(|(key, _)| Ok(KeyDecoder::default().decode(key.value())?.resource)).transpose()
     }
 
     /// Events of `scope` after the log position `after` up to the commit `until`: whole commits, about `limit` events,
@@ -214,14 +189,8 @@ impl Snapshot {
         limit: usize,
     ) -> Result<Stretch, Unavailable> {
         let prefix = encode_scope(scope);
-        let mut stretch = Stretch {
-            events: Vec::new(),
-            through: until,
-        };
-        let range = (
-            Bound::Excluded(after),
-            Bound::Included((until.get(), u32::MAX)),
-        );
+        let mut stretch = Stretch { events: Vec::new(), through: until };
+        let range = (Bound::Excluded(after), Bound::Included((until.get(), u32::MAX)));
         let entries = self.log.range(range).map_err(unreadable)?;
         let mut last = None;
         for (scanned, entry) in entries.enumerate() {
@@ -271,14 +240,10 @@ impl Snapshot {
     /// Whether the state at `revision` is known here.
     pub(super) fn reaches(&self, revision: Revision) -> Result<(), Unavailable> {
         if revision > self.head.revision {
-            return Err(Unavailable::Future {
-                current: self.head.revision,
-            });
+            return Err(Unavailable::Future { current: self.head.revision });
         }
         if revision < self.head.compacted {
-            return Err(Unavailable::Expired {
-                oldest: self.head.compacted,
-            });
+            return Err(Unavailable::Expired { oldest: self.head.compacted });
         }
         Ok(())
     }
@@ -306,12 +271,7 @@ struct Page {
 
 impl Page {
     fn new(limit: usize) -> Page {
-        Page {
-            keys: KeyDecoder::default(),
-            limit,
-            items: Vec::new(),
-            remaining: 0,
-        }
+        Page { keys: KeyDecoder::default(), limit, items: Vec::new(), remaining: 0 }
     }
 
     fn add(
@@ -324,11 +284,7 @@ impl Page {
             self.remaining += 1;
             return Ok(());
         }
-        self.items.push(Stored {
-            key: self.keys.decode(key)?,
-            revision,
-            value: value(),
-        });
+        self.items.push(Stored { key: self.keys.decode(key)?, revision, value: value() });
         Ok(())
     }
 
@@ -366,10 +322,7 @@ impl Range {
     }
 
     fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        (
-            self.from.as_ref().map(Vec::as_slice),
-            Bound::Excluded(self.to.as_slice()),
-        )
+        (self.from.as_ref().map(Vec::as_slice), Bound::Excluded(self.to.as_slice()))
     }
 
     fn contains(&self, key: &[u8]) -> bool {
@@ -378,11 +331,7 @@ impl Range {
 }
 
 pub(super) fn encode_key(key: &ObjectKey) -> Vec<u8> {
-    join(&[
-        key.resource.as_str(),
-        key.namespace.as_deref().unwrap_or(""),
-        &key.name,
-    ])
+    join(&[key.resource.as_str(), key.namespace.as_deref().unwrap_or(""), &key.name])
 }
 
 /// What every key of `scope` begins with, separator included.
@@ -408,10 +357,7 @@ fn join(parts: &[&str]) -> Vec<u8> {
 pub(super) fn is_spellable(key: &ObjectKey) -> bool {
     let namespace = key.namespace.as_deref();
     let parts = [key.resource.as_str(), namespace.unwrap_or(""), &key.name];
-    namespace != Some("")
-        && parts
-            .iter()
-            .all(|part| !part.as_bytes().contains(&SEPARATOR))
+    namespace != Some("") && parts.iter().all(|part| !part.as_bytes().contains(&SEPARATOR))
 }
 
 /// Reads keys back; neighbours share the texts they have in common.
@@ -440,11 +386,7 @@ impl KeyDecoder {
         };
         self.resource = Some(resource.clone());
         self.namespace = namespace.clone();
-        Ok(ObjectKey {
-            resource,
-            namespace,
-            name: name.into(),
-        })
+        Ok(ObjectKey { resource, namespace, name: name.into() })
     }
 }
 
@@ -453,9 +395,7 @@ pub(super) fn encode_row(revision: Revision, value: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn decode_row(row: &[u8]) -> Result<(Revision, &[u8]), redb::Error> {
-    let (number, value) = row
-        .split_first_chunk()
-        .ok_or_else(|| damaged("a row is cut short"))?;
+    let (number, value) = row.split_first_chunk().ok_or_else(|| damaged("a row is cut short"))?;
     Ok((revision(u64::from_be_bytes(*number))?, value))
 }
 
@@ -476,11 +416,7 @@ const HAS_PREVIOUS: u8 = 2;
 impl<'a> Entry<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let flags = if self.value.is_some() { HAS_VALUE } else { 0 }
-            | if self.previous.is_some() {
-                HAS_PREVIOUS
-            } else {
-                0
-            };
+            | if self.previous.is_some() { HAS_PREVIOUS } else { 0 };
         let value = self.value.unwrap_or_default();
         let (written, previous) = match self.previous {
             Some((revision, value)) => (revision.get(), value),
@@ -513,11 +449,7 @@ impl<'a> Entry<'a> {
             0 => None,
             _ => Some((Revision::new(u64::from_be_bytes(*written))?, previous)),
         };
-        Some(Entry {
-            key,
-            value: (flags & HAS_VALUE != 0).then_some(value),
-            previous,
-        })
+        Some(Entry { key, value: (flags & HAS_VALUE != 0).then_some(value), previous })
     }
 
     fn to_event(&self, number: u64) -> Result<Event, redb::Error> {
@@ -525,9 +457,7 @@ impl<'a> Entry<'a> {
             revision: revision(number)?,
             key: KeyDecoder::default().decode(self.key)?,
             value: self.value.map(Bytes::copy_from_slice),
-            previous: self
-                .previous
-                .map(|(_, value)| Bytes::copy_from_slice(value)),
+            previous: self.previous.map(|(_, value)| Bytes::copy_from_slice(value)),
         })
     }
 }

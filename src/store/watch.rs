@@ -86,10 +86,7 @@ impl Hub {
     pub(super) fn new(snapshot: Snapshot, limits: QueueLimits) -> Hub {
         Hub {
             snapshot: ArcSwap::from_pointee(snapshot),
-            state: Mutex::new(State {
-                subscribers: HashMap::new(),
-                is_closed: false,
-            }),
+            state: Mutex::new(State { subscribers: HashMap::new(), is_closed: false }),
             limits,
         }
     }
@@ -140,10 +137,7 @@ impl Hub {
         let newest = snapshot.head().revision;
         let subscriber = Arc::new(Subscriber {
             scope: scope.clone(),
-            queue: Mutex::new(Queue {
-                is_closed: state.is_closed,
-                ..Queue::default()
-            }),
+            queue: Mutex::new(Queue { is_closed: state.is_closed, ..Queue::default() }),
             fed: Notify::new(),
         });
         let neighbours = state.subscribers.entry(scope.resource.clone());
@@ -188,15 +182,12 @@ impl Subscriber {
             queue.is_overflowed = true;
             return;
         }
-        let is_last = !commit[index + 1..]
-            .iter()
-            .any(|later| self.scope.holds(later));
+        let is_last = !commit[index + 1..].iter().any(|later| self.scope.holds(later));
         let position = if is_last { u32::MAX } else { index as u32 };
         queue.bytes += bytes;
-        queue.events.push_back(Queued {
-            done: (event.revision.get(), position),
-            event: event.clone(),
-        });
+        queue
+            .events
+            .push_back(Queued { done: (event.revision.get(), position), event: event.clone() });
         drop(queue);
         self.fed.notify_one();
     }
@@ -264,20 +255,27 @@ impl Watch {
 
     /// Everything up to this revision has been yielded (the revision a bookmark may carry).
     pub fn position(&self) -> Revision {
-        let whole = match self.done {
-            (number, u32::MAX) => number,
-            (number, _) => number - 1,
-        };
-        let whole = Revision::new(whole).expect("events come after the first revision");
+        let whole = self.whole();
         if self.is_lagged || self.replay_until.is_some() || !self.replayed.is_empty() {
             return whole;
         }
         // Under the hub's lock nothing is published, so an empty queue means that all published is yielded.
         let _unchanging = self.hub.state();
         let queue = self.subscriber.queue();
-        match queue.events.is_empty() && !queue.is_overflowed {
-            true => whole.max(self.hub.snapshot().head().revision),
-            false => whole,
+        match queue.events.front() {
+            Some(front) => whole.max(front.event.revision.previous()),
+            None if queue.is_overflowed => whole,
+            None => whole.max(self.hub.snapshot().head().revision),
+        }
+    }
+
+    /// The last commit of which nothing is left to yield, as far as events tell.
+    fn whole(&self) -> Revision {
+        let (number, index) = self.done;
+        let revision = Revision::new(number).expect("positions start at the first revision");
+        match index {
+            u32::MAX => revision,
+            _ => revision.previous(),
         }
     }
 
@@ -319,21 +317,14 @@ impl Watch {
     fn replay(&mut self, until: Revision) -> Result<(), Unavailable> {
         let snapshot = self.hub.snapshot();
         // Of a commit that has been yielded in part the rest is still needed.
-        let needed = match self.done {
-            (number, u32::MAX) => number,
-            (number, _) => number - 1,
-        };
-        snapshot.reaches(Revision::new(needed).expect("events come after the first revision"))?;
+        snapshot.reaches(self.whole())?;
         let scope = &self.subscriber.scope;
         let stretch = snapshot.events(scope, self.done, until, REPLAY_STRETCH)?;
         let mut later = stretch.events.into_iter().peekable();
         while let Some((position, event)) = later.next() {
             let is_last = later.peek().is_none_or(|(next, _)| next.0 != position.0);
             let index = if is_last { u32::MAX } else { position.1 };
-            self.replayed.push_back(Queued {
-                done: (position.0, index),
-                event,
-            });
+            self.replayed.push_back(Queued { done: (position.0, index), event });
         }
         if self.replayed.is_empty() {
             self.done = (stretch.through.get(), u32::MAX);

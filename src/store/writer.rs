@@ -40,10 +40,8 @@ impl Request {
             let key = &change.key;
             assert!(tables::is_spellable(key), "{key} was not validated");
         }
-        let keys: Vec<Vec<u8>> = changes
-            .iter()
-            .map(|change| tables::encode_key(&change.key))
-            .collect();
+        let keys: Vec<Vec<u8>> =
+            changes.iter().map(|change| tables::encode_key(&change.key)).collect();
         let distinct: BTreeSet<&Vec<u8>> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len(), "a commit names a key twice");
         let bytes = changes
@@ -53,12 +51,7 @@ impl Request {
                 Op::Delete => 0,
             })
             .sum();
-        Request {
-            changes,
-            keys,
-            bytes,
-            answer,
-        }
+        Request { changes, keys, bytes, answer }
     }
 }
 
@@ -76,15 +69,8 @@ pub(super) fn start(
     failure: Failure,
 ) -> std::io::Result<mpsc::Sender<Message>> {
     let (sender, queue) = mpsc::channel(QUEUE);
-    let writer = Writer {
-        database,
-        keep,
-        hub,
-        failure,
-    };
-    std::thread::Builder::new()
-        .name("store-writer".to_owned())
-        .spawn(move || writer.run(queue))?;
+    let writer = Writer { database, keep, hub, failure };
+    std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(queue))?;
     Ok(sender)
 }
 
@@ -126,11 +112,7 @@ impl Writer {
                     }
                 }
                 let has_room = requests.len() < BATCH_COMMITS && bytes < BATCH_BYTES;
-                next = if has_room {
-                    queue.try_recv().ok()
-                } else {
-                    None
-                };
+                next = if has_room { queue.try_recv().ok() } else { None };
             }
             self.serve(requests);
         }
@@ -287,9 +269,7 @@ fn apply(
         let entry = Entry {
             key,
             value: value.as_deref(),
-            previous: previous
-                .as_ref()
-                .map(|(revision, value)| (*revision, &value[..])),
+            previous: previous.as_ref().map(|(revision, value)| (*revision, &value[..])),
         };
         let entry = entry.encode();
         log.insert((head.revision.get(), index as u32), entry.as_slice())?;

@@ -126,6 +126,20 @@ async fn options_are_read_or_refused() {
 }
 
 #[tokio::test]
+async fn options_may_come_as_protobuf() {
+    let cluster = cluster().await;
+    cluster.pod("p", "n").await;
+    // Unknown{typeMeta{"v1", "DeleteOptions"}, raw: DeleteOptions{gracePeriodSeconds: 7, propagationPolicy}}
+    let mut body = b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x0e\x08\x07".to_vec();
+    body.extend_from_slice(b"\x22\x0aBackground");
+    let text = String::from_utf8(body).unwrap();
+    let path = format!("{PODS}/p");
+    let reply = cluster.write("DELETE", &path, "application/vnd.kubernetes.protobuf", text).await;
+    assert_eq!(reply.code, 200, "{}", reply.text);
+    assert_eq!(reply.json()["metadata"]["deletionGracePeriodSeconds"], 7);
+}
+
+#[tokio::test]
 async fn a_collection_goes_by_selector_and_is_listed() {
     let cluster = cluster().await;
     for (name, label) in [("a", "x"), ("b", "x"), ("c", "y")] {

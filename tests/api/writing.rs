@@ -237,10 +237,10 @@ async fn dry_run_answers_but_leaves_nothing() {
 #[tokio::test]
 async fn bodies_in_other_clothes() {
     let cluster = cluster().await;
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: \"1\"\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: clothes\ndata:\n  a: \"1\"\n";
     let made = cluster.write("POST", CONFIG_MAPS, "application/yaml", yaml.to_owned()).await;
     assert_eq!(made.code, 201, "{}", made.text);
-    let shown = cluster.get_as(&format!("{CONFIG_MAPS}/y"), "application/yaml").await;
+    let shown = cluster.get_as(&format!("{CONFIG_MAPS}/clothes"), "application/yaml").await;
     assert_eq!(shown.headers["content-type"], "application/yaml");
     assert!(shown.text.contains("kind: ConfigMap"), "{}", shown.text);
     let odd = cluster.write("POST", CONFIG_MAPS, "text/plain", "x".to_owned()).await;
@@ -250,7 +250,7 @@ async fn bodies_in_other_clothes() {
     let apply = cluster
         .write(
             "PATCH",
-            &format!("{CONFIG_MAPS}/y"),
+            &format!("{CONFIG_MAPS}/clothes"),
             "application/apply-patch+yaml",
             yaml.to_owned(),
         )

@@ -47,7 +47,7 @@ pub struct Scene {
 
 /// Runs one test in this process, which is the test's own.
 pub fn run(test: &Test) -> ExitCode {
-    let place = std::env::temp_dir().join(format!("joey-runtime-{}", std::process::id()));
+    let place = std::env::temp_dir().join(format!("joey-runtime-test-in-{}", std::process::id()));
     fs::create_dir_all(&place).unwrap();
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
         .unwrap();
@@ -180,11 +180,6 @@ impl Scene {
         let exit = exit(&pod, &plan.name).await;
         pod.remove().await.unwrap();
         Outcome { exit, text: text(plan) }
-    }
-
-    /// What a shell script prints, standard error included.
-    pub async fn output(&self, script: &str) -> String {
-        self.outcome(&self.script(script)).await.text
     }
 
     /// Why a container cannot run.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{ResourceDoc, group_version};
+use super::{ResourceDoc, enums, group_version};
 use crate::api::schema::kinds;
 use crate::api::schema::{self, Field, Structure};
 
@@ -214,8 +214,13 @@ fn adapt(name: &str, definition: &mut Value) {
     if let Some(Value::Object(properties)) = map.get_mut("properties") {
         for (name, property) in properties {
             wrap_references(property);
-            if let Some(field) = known.and_then(|known| known.field(name)) {
+            let Some(known) = known else { continue };
+            if let Some(field) = known.field(name) {
                 extend(property, field);
+            }
+            let words = enums::of(known.name, name);
+            if let (false, Some(property)) = (words.is_empty(), property.as_object_mut()) {
+                property.insert("enum".into(), json!(words));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::api::schema;
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
@@ -175,4 +176,27 @@ fn documents_rest_compressed() {
 fn the_constant_v2_document_is_27_bytes_of_swagger() {
     assert_eq!(v2_protobuf().len(), 27);
     assert!(v2_protobuf().starts_with(b"\x0a\x032.0"));
+}
+
+#[test]
+fn every_served_kind_has_a_schema_and_a_document() {
+    let served = crate::api::discovery::resource_docs();
+    assert!(served.len() > 5);
+    let documents = Documents::new(served.clone());
+    documents.index_v3();
+    for one in served {
+        let group_version = one.group_version();
+        assert!(
+            schema::lookup(&group_version, &one.kind).is_some(),
+            "{group_version} {}",
+            one.kind
+        );
+        let document = parsed(&documents, &group_version);
+        let named = json!([{"group": one.group, "kind": one.kind, "version": one.version}]);
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let found = |name: &Value| {
+            schemas.values().any(|one| one["x-kubernetes-group-version-kind"] == *name)
+        };
+        assert!(found(&named), "{named}");
+    }
 }

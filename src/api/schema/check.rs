@@ -1,5 +1,5 @@
 //! Holds a typed object against its schema, as Kubernetes' decoder does: unknown members are found and
-//! dropped, wrong types refused in Go's words, nulls removed.
+//! dropped, wrong types refused in Go's words, nulls and unset values removed.
 //!
 //! It never fills a default and never judges a value's meaning.
 
@@ -36,6 +36,22 @@ pub fn check(api_version: &str, kind: &str, value: &mut Value) -> Result<Vec<Str
     };
     check.object(object, root, &Path::ROOT)?;
     Ok(check.unknown.into_paths())
+}
+
+/// What Go leaves out when it writes the object again (`omitempty`): JSON and protobuf bodies of equal
+/// meaning become equal objects.
+fn is_unset(value: &Value, field: &Field) -> bool {
+    match value {
+        Value::Array(list) => {
+            list.is_empty() && matches!(field.shape, Shape::List(_)) && !field.is_required
+        }
+        Value::Object(map) => {
+            map.is_empty() && matches!(field.shape, Shape::Map(_)) && !field.is_required
+        }
+        Value::Bool(value) => !value && field.omits_zero,
+        Value::Number(number) => number.as_i64() == Some(0) && field.omits_zero,
+        Value::Null | Value::String(_) => false,
+    }
 }
 
 #[derive(Default)]
@@ -82,7 +98,7 @@ impl Check {
                 return false;
             }
             result = self.member(value, field, Place { owner: known, path: &path });
-            true
+            result.is_err() || !is_unset(value, field)
         });
         result
     }

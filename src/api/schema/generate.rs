@@ -24,8 +24,10 @@ const OMITTED_ZERO: &str = include_str!("omitted-zero.txt");
 
 /// Strings that are pointers in Go, where empty means something else than unset.
 const MEANINGFUL_EMPTY: &[(&str, &str)] = &[
+    ("coordination.v1.LeaseSpec", "holderIdentity"),
     ("core.v1.PersistentVolumeClaimSpec", "storageClassName"),
     ("core.v1.PersistentVolumeClaimSpec", "volumeAttributesClassName"),
+    ("discovery.v1.EndpointPort", "name"),
     ("networking.v1.IngressSpec", "ingressClassName"),
 ];
 

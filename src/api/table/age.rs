@@ -35,10 +35,7 @@ pub fn human_duration(seconds: i64) -> String {
 
 /// The age of an RFC 3339 time; `<unknown>` if it is absent or unreadable.
 pub fn since(time: &Value, now: Timestamp) -> String {
-    parse(time).map_or_else(
-        || "<unknown>".to_owned(),
-        |then| human_duration(between(then, now)),
-    )
+    parse(time).map_or_else(|| "<unknown>".to_owned(), |then| human_duration(between(then, now)))
 }
 
 pub(super) fn parse(time: &Value) -> Option<Timestamp> {

@@ -9,12 +9,7 @@ use super::{Printer, age, items, name, number, or, text};
 
 pub(super) const ANYTHING: Printer = Printer {
     columns: &[NAME, CREATED_AT],
-    cells: |object, _| {
-        vec![
-            name(object),
-            object["metadata"]["creationTimestamp"].clone(),
-        ]
-    },
+    cells: |object, _| vec![name(object), object["metadata"]["creationTimestamp"].clone()],
 };
 
 pub(super) const ROLE_BINDINGS: Printer = Printer {
@@ -33,9 +28,7 @@ pub(super) const ROLE_BINDINGS: Printer = Printer {
             text(binding, &["roleRef", "name"])
         );
         let subjects = |kind: &str| {
-            let subjects = items(binding, &["subjects"])
-                .iter()
-                .filter(|s| s["kind"] == kind);
+            let subjects = items(binding, &["subjects"]).iter().filter(|s| s["kind"] == kind);
             let names = subjects.map(|subject| match text(subject, &["namespace"]) {
                 "" => text(subject, &["name"]).to_owned(),
                 namespace => format!("{namespace}/{}", text(subject, &["name"])),
@@ -74,13 +67,7 @@ pub(super) const PRIORITY_CLASSES: Printer = Printer {
 
 pub(super) const RUNTIME_CLASSES: Printer = Printer {
     columns: &[NAME, string("Handler", "What runs its pods."), AGE],
-    cells: |class, now| {
-        vec![
-            name(class),
-            text(class, &["handler"]).into(),
-            age(class, now),
-        ]
-    },
+    cells: |class, now| vec![name(class), text(class, &["handler"]).into(), age(class, now)],
 };
 
 pub(super) const DISRUPTION_BUDGETS: Printer = Printer {

@@ -15,11 +15,7 @@ pub(super) struct Column {
 
 pub(super) const NAME: Column = Column {
     format: "name",
-    ..column(
-        "Name",
-        "string",
-        "The name, unique among the objects of this kind in its namespace.",
-    )
+    ..column("Name", "string", "The name, unique among the objects of this kind in its namespace.")
 };
 
 pub(super) const AGE: Column = column("Age", "string", "How long ago the object was created.");
@@ -45,13 +41,7 @@ pub(super) const fn wide(mut column: Column) -> Column {
 }
 
 const fn column(name: &'static str, kind: &'static str, description: &'static str) -> Column {
-    Column {
-        name,
-        kind,
-        format: "",
-        description,
-        priority: 0,
-    }
+    Column { name, kind, format: "", description, priority: 0 }
 }
 
 impl Column {

@@ -8,10 +8,7 @@ use super::column::{Column, NAME, string, wide};
 use super::{Printer, age, name, number, text};
 use crate::model::time::Timestamp;
 
-pub(super) const EVENTS: Printer = Printer {
-    columns: COLUMNS,
-    cells,
-};
+pub(super) const EVENTS: Printer = Printer { columns: COLUMNS, cells };
 
 const COLUMNS: &[Column] = &[
     string("Last Seen", "How long ago it happened last."),
@@ -43,10 +40,7 @@ fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
     } else {
         age::since(&series["lastObservedTime"], now)
     };
-    let count = match (
-        series.is_null(),
-        either("count", "deprecatedCount").as_i64(),
-    ) {
+    let count = match (series.is_null(), either("count", "deprecatedCount").as_i64()) {
         (false, _) => number(series, &["count"]),
         // An event of the new API that happened once does not count.
         (true, None | Some(0)) => 1,
@@ -70,11 +64,7 @@ fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
             &event["reportingInstance"],
         )
         .into(),
-        either("message", "note")
-            .as_str()
-            .unwrap_or_default()
-            .trim()
-            .into(),
+        either("message", "note").as_str().unwrap_or_default().trim().into(),
         first.into(),
         count.into(),
         name(event),

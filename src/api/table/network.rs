@@ -39,17 +39,9 @@ pub(super) const SERVICES: Printer = Printer {
 };
 
 pub(super) const ENDPOINTS: Printer = Printer {
-    columns: &[
-        NAME,
-        string("Endpoints", "The addresses behind the service."),
-        AGE,
-    ],
+    columns: &[NAME, string("Endpoints", "The addresses behind the service."), AGE],
     cells: |endpoints, now| {
-        vec![
-            name(endpoints),
-            endpoint_addresses(endpoints).into(),
-            age(endpoints, now),
-        ]
+        vec![name(endpoints), endpoint_addresses(endpoints).into(), age(endpoints, now)]
     },
 };
 
@@ -62,12 +54,10 @@ pub(super) const ENDPOINT_SLICES: Printer = Printer {
         AGE,
     ],
     cells: |slice, now| {
-        let ports = items(slice, &["ports"])
-            .iter()
-            .map(|port| match port["port"].as_i64() {
-                Some(number) => number.to_string(),
-                None => port["name"].as_str().unwrap_or("*").to_owned(),
-            });
+        let ports = items(slice, &["ports"]).iter().map(|port| match port["port"].as_i64() {
+            Some(number) => number.to_string(),
+            None => port["name"].as_str().unwrap_or("*").to_owned(),
+        });
         let addresses = items(slice, &["endpoints"])
             .iter()
             .flat_map(|endpoint| items(endpoint, &["addresses"]))
@@ -95,11 +85,7 @@ pub(super) const INGRESSES: Printer = Printer {
         let rules = items(ingress, &["spec", "rules"]);
         let hosts = rules.iter().map(|rule| text(rule, &["host"]).to_owned());
         let hosts: Vec<String> = hosts.filter(|host| !host.is_empty()).collect();
-        let ports = if items(ingress, &["spec", "tls"]).is_empty() {
-            "80"
-        } else {
-            "80, 443"
-        };
+        let ports = if items(ingress, &["spec", "tls"]).is_empty() { "80" } else { "80, 443" };
         vec![
             name(ingress),
             or(text(ingress, &["spec", "ingressClassName"]), "<none>").into(),
@@ -122,17 +108,11 @@ pub(super) const INGRESS_CLASSES: Printer = Printer {
         let parameters = &class["spec"]["parameters"];
         let parameters = match (parameters.is_null(), text(parameters, &["apiGroup"])) {
             (true, _) => "<none>".to_owned(),
-            (false, "") => format!(
-                "{}/{}",
-                text(parameters, &["kind"]),
-                text(parameters, &["name"])
-            ),
+            (false, "") => {
+                format!("{}/{}", text(parameters, &["kind"]), text(parameters, &["name"]))
+            }
             (false, group) => {
-                format!(
-                    "{}.{group}/{}",
-                    text(parameters, &["kind"]),
-                    text(parameters, &["name"])
-                )
+                format!("{}.{group}/{}", text(parameters, &["kind"]), text(parameters, &["name"]))
             }
         };
         vec![
@@ -195,11 +175,8 @@ fn service_ports(service: &Value) -> String {
 fn endpoint_addresses(endpoints: &Value) -> String {
     let mut all = Vec::new();
     for subset in items(endpoints, &["subsets"]) {
-        let addresses = || {
-            items(subset, &["addresses"])
-                .iter()
-                .map(|address| text(address, &["ip"]))
-        };
+        let addresses =
+            || items(subset, &["addresses"]).iter().map(|address| text(address, &["ip"]));
         let ports = items(subset, &["ports"]);
         if ports.is_empty() {
             all.extend(addresses().map(str::to_owned));
@@ -222,10 +199,6 @@ fn shortened(all: Vec<String>, empty: &str) -> String {
     match all.len() {
         0 => empty.to_owned(),
         count if count <= MOST_SHOWN => all.join(","),
-        count => format!(
-            "{} + {} more...",
-            all[..MOST_SHOWN].join(","),
-            count - MOST_SHOWN
-        ),
+        count => format!("{} + {} more...", all[..MOST_SHOWN].join(","), count - MOST_SHOWN),
     }
 }

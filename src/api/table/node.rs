@@ -10,17 +10,11 @@ use super::column::{AGE, Column, NAME, string, wide};
 use super::{Printer, age, items, name, or, text};
 use crate::model::time::Timestamp;
 
-pub(super) const NODES: Printer = Printer {
-    columns: COLUMNS,
-    cells,
-};
+pub(super) const NODES: Printer = Printer { columns: COLUMNS, cells };
 
 const COLUMNS: &[Column] = &[
     NAME,
-    string(
-        "Status",
-        "Whether the node is ready, and whether it takes new pods.",
-    ),
+    string("Status", "Whether the node is ready, and whether it takes new pods."),
     string("Roles", "The roles its labels give it."),
     AGE,
     string("Version", "The version of its node agent."),
@@ -28,10 +22,7 @@ const COLUMNS: &[Column] = &[
     wide(string("External-IP", "Its address outside the cluster.")),
     wide(string("OS-Image", "Its operating system.")),
     wide(string("Kernel-Version", "The version of its kernel.")),
-    wide(string(
-        "Container-Runtime",
-        "What runs its containers, and the version.",
-    )),
+    wide(string("Container-Runtime", "What runs its containers, and the version.")),
 ];
 
 fn cells(node: &Value, now: Timestamp) -> Vec<Value> {
@@ -52,10 +43,7 @@ fn cells(node: &Value, now: Timestamp) -> Vec<Value> {
 
 fn status(node: &Value) -> String {
     let conditions = items(node, &["status", "conditions"]);
-    let mut status = match conditions
-        .iter()
-        .find(|condition| condition["type"] == "Ready")
-    {
+    let mut status = match conditions.iter().find(|condition| condition["type"] == "Ready") {
         Some(ready) if ready["status"] == "True" => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",
@@ -70,13 +58,11 @@ fn status(node: &Value) -> String {
 fn roles(node: &Value) -> String {
     let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
     let roles: BTreeSet<&str> = labels
-        .filter_map(
-            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-                Some(role) => Some(role),
-                None if key == "kubernetes.io/role" => value.as_str(),
-                None => None,
-            },
-        )
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role),
+            None if key == "kubernetes.io/role" => value.as_str(),
+            None => None,
+        })
         .filter(|role| !role.is_empty())
         .collect();
     let roles: Vec<&str> = roles.into_iter().collect();

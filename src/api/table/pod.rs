@@ -8,33 +8,18 @@ use super::column::{AGE, Column, NAME, string, wide};
 use super::{Printer, age, is_true, items, name, number, or, text};
 use crate::model::time::Timestamp;
 
-pub(super) const PODS: Printer = Printer {
-    columns: COLUMNS,
-    cells,
-};
+pub(super) const PODS: Printer = Printer { columns: COLUMNS, cells };
 
 const COLUMNS: &[Column] = &[
     NAME,
     string("Ready", "How many containers are ready, of how many."),
-    string(
-        "Status",
-        "The phase of the pod, or what keeps it from running.",
-    ),
-    string(
-        "Restarts",
-        "How often its containers were restarted, and when last.",
-    ),
+    string("Status", "The phase of the pod, or what keeps it from running."),
+    string("Restarts", "How often its containers were restarted, and when last."),
     AGE,
     wide(string("IP", "The address of the pod.")),
     wide(string("Node", "The node the pod is bound to.")),
-    wide(string(
-        "Nominated Node",
-        "The node that makes room for the pod.",
-    )),
-    wide(string(
-        "Readiness Gates",
-        "How many readiness gates are open, of how many.",
-    )),
+    wide(string("Nominated Node", "The node that makes room for the pod.")),
+    wide(string("Readiness Gates", "How many readiness gates are open, of how many.")),
 ];
 
 fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
@@ -52,13 +37,7 @@ fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
         summary.status.into(),
         restarts.into(),
         age(pod, now),
-        or(
-            pod["status"]["podIPs"][0]["ip"]
-                .as_str()
-                .unwrap_or_default(),
-            "<none>",
-        )
-        .into(),
+        or(pod["status"]["podIPs"][0]["ip"].as_str().unwrap_or_default(), "<none>").into(),
         or(text(pod, &["spec", "nodeName"]), "<none>").into(),
         or(text(pod, &["status", "nominatedNodeName"]), "<none>").into(),
         readiness_gates(pod).into(),
@@ -117,10 +96,7 @@ fn summarize(pod: &Value) -> Summary {
             .iter()
             .any(|c| c["name"] == status["name"] && c["restartPolicy"] == "Always")
     };
-    let sidecars = init_containers
-        .iter()
-        .filter(|c| c["restartPolicy"] == "Always")
-        .count();
+    let sidecars = init_containers.iter().filter(|c| c["restartPolicy"] == "Always").count();
 
     let mut status = or(reported, phase).to_owned();
     let is_gated = |c: &Value| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated";
@@ -131,10 +107,7 @@ fn summarize(pod: &Value) -> Summary {
     let mut restarts = Restarts::default();
     let mut sidecar_restarts = Restarts::default();
     let mut is_initializing = false;
-    for (i, container) in items(pod, &["status", "initContainerStatuses"])
-        .iter()
-        .enumerate()
-    {
+    for (i, container) in items(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
         restarts.add(container);
         if is_sidecar(container) {
             sidecar_restarts.add(container);
@@ -177,12 +150,7 @@ fn summarize(pod: &Value) -> Summary {
         }
         // One container may be done while another still works.
         if status == "Completed" && is_running {
-            status = if is_true(pod, "Ready") {
-                "Running"
-            } else {
-                "NotReady"
-            }
-            .to_owned();
+            status = if is_true(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
         }
     }
 
@@ -204,10 +172,7 @@ fn summarize(pod: &Value) -> Summary {
 
 /// How a container ended: its reason, else its signal, else its exit code.
 fn end(terminated: &Value) -> String {
-    match (
-        text(terminated, &["reason"]),
-        number(terminated, &["signal"]),
-    ) {
+    match (text(terminated, &["reason"]), number(terminated, &["signal"])) {
         ("", 0) => format!("ExitCode:{}", number(terminated, &["exitCode"])),
         ("", signal) => format!("Signal:{signal}"),
         (reason, _) => reason.to_owned(),

@@ -7,11 +7,7 @@ use serde_json::Value;
 /// A label selector, `a=b,c in (x,y),!d`; `<none>` if it is empty.
 pub(super) fn selector(selector: &Value) -> String {
     let mut requirements: Vec<(String, String)> = pairs(&selector["matchLabels"]);
-    for expression in selector["matchExpressions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = expression["key"].as_str().unwrap_or_default();
         let values = || {
             let values = expression["values"].as_array().into_iter().flatten();
@@ -40,12 +36,7 @@ pub(super) fn labels(labels: &Value) -> String {
 fn pairs(labels: &Value) -> Vec<(String, String)> {
     let entries = labels.as_object().into_iter().flatten();
     let mut pairs: Vec<(String, String)> = entries
-        .map(|(key, value)| {
-            (
-                key.clone(),
-                format!("{key}={}", value.as_str().unwrap_or_default()),
-            )
-        })
+        .map(|(key, value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())))
         .collect();
     pairs.sort();
     pairs

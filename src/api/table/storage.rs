@@ -12,10 +12,7 @@ pub(super) const PERSISTENT_VOLUMES: Printer = Printer {
         NAME,
         string("Capacity", "How much it holds."),
         string("Access Modes", "How it may be mounted."),
-        string(
-            "Reclaim Policy",
-            "What becomes of it when its claim is gone.",
-        ),
+        string("Reclaim Policy", "What becomes of it when its claim is gone."),
         string("Status", "Whether it is free, bound or released."),
         string("Claim", "The claim it is bound to."),
         string("StorageClass", "Its class."),
@@ -38,11 +35,7 @@ pub(super) const PERSISTENT_VOLUMES: Printer = Printer {
             phase(volume).into(),
             claim.into(),
             text(volume, &["spec", "storageClassName"]).into(),
-            or(
-                text(volume, &["spec", "volumeAttributesClassName"]),
-                "<unset>",
-            )
-            .into(),
+            or(text(volume, &["spec", "volumeAttributesClassName"]), "<unset>").into(),
             text(volume, &["status", "reason"]).into(),
             age(volume, now),
             or(text(volume, &["spec", "volumeMode"]), "<unset>").into(),
@@ -79,11 +72,7 @@ pub(super) const PERSISTENT_VOLUME_CLAIMS: Printer = Printer {
             capacity.into(),
             modes.into(),
             text(claim, &["spec", "storageClassName"]).into(),
-            or(
-                text(claim, &["spec", "volumeAttributesClassName"]),
-                "<unset>",
-            )
-            .into(),
+            or(text(claim, &["spec", "volumeAttributesClassName"]), "<unset>").into(),
             age(claim, now),
             or(text(claim, &["spec", "volumeMode"]), "<unset>").into(),
         ]
@@ -94,10 +83,7 @@ pub(super) const STORAGE_CLASSES: Printer = Printer {
     columns: &[
         NAME,
         string("Provisioner", "Who makes its volumes."),
-        string(
-            "ReclaimPolicy",
-            "What becomes of them when their claims are gone.",
-        ),
+        string("ReclaimPolicy", "What becomes of them when their claims are gone."),
         string("VolumeBindingMode", "When they are made."),
         boolean("AllowVolumeExpansion", "Whether they may grow."),
         AGE,
@@ -107,12 +93,7 @@ pub(super) const STORAGE_CLASSES: Printer = Printer {
             == "true";
         let own = text(class, &["metadata", "name"]);
         vec![
-            if is_default {
-                format!("{own} (default)")
-            } else {
-                own.to_owned()
-            }
-            .into(),
+            if is_default { format!("{own} (default)") } else { own.to_owned() }.into(),
             text(class, &["provisioner"]).into(),
             or(text(class, &["reclaimPolicy"]), "Delete").into(),
             or(text(class, &["volumeBindingMode"]), "Immediate").into(),
@@ -137,10 +118,7 @@ fn access_modes(object: &Value, path: &[&str]) -> String {
         ("ReadWriteMany", "RWX"),
         ("ReadWriteOncePod", "RWOP"),
     ];
-    let modes: Vec<&str> = short
-        .iter()
-        .filter(|(mode, _)| has(mode))
-        .map(|(_, short)| *short)
-        .collect();
+    let modes: Vec<&str> =
+        short.iter().filter(|(mode, _)| has(mode)).map(|(_, short)| *short).collect();
     modes.join(",")
 }

@@ -25,45 +25,23 @@ fn object(rest: Value) -> Value {
 
 /// The cells of one row, wide ones included.
 fn check(resource: &str, rest: Value, expected: Expect) {
-    let table = render(
-        resource,
-        &[object(rest)],
-        IncludeObject::None,
-        json!({}),
-        now(),
-    );
+    let table = render(resource, &[object(rest)], IncludeObject::None, json!({}), now());
     let cells = table["rows"][0]["cells"].as_array().unwrap();
-    assert_eq!(
-        cells.len(),
-        columns(resource).len(),
-        "as many cells as columns"
-    );
+    assert_eq!(cells.len(), columns(resource).len(), "as many cells as columns");
     let texts: Vec<String> = cells
         .iter()
-        .map(|cell| {
-            cell.as_str()
-                .map_or_else(|| cell.to_string(), str::to_owned)
-        })
+        .map(|cell| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned))
         .collect();
     expected.assert_eq(&texts.join(" | "));
 }
 
 /// READY, STATUS and RESTARTS of a pod with one container and the given status.
 fn check_status(status: Value, expected: Expect) {
-    check_pod(
-        json!({"spec": {"containers": [{"name": "c"}]}, "status": status}),
-        expected,
-    );
+    check_pod(json!({"spec": {"containers": [{"name": "c"}]}, "status": status}), expected);
 }
 
 fn check_pod(rest: Value, expected: Expect) {
-    let table = render(
-        "pods",
-        &[object(rest)],
-        IncludeObject::None,
-        json!({}),
-        now(),
-    );
+    let table = render("pods", &[object(rest)], IncludeObject::None, json!({}), now());
     let cells = &table["rows"][0]["cells"];
     let texts: Vec<&str> = (1..4).map(|i| cells[i].as_str().unwrap()).collect();
     expected.assert_eq(&texts.join(" | "));
@@ -129,10 +107,7 @@ fn a_pod_that_crashes() {
         json!({"phase": "Failed", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 137, "signal": 9}}}]}),
         expect!["0/1 | Signal:9 | 0"],
     );
-    check_status(
-        json!({"phase": "Failed", "reason": "Evicted"}),
-        expect!["0/1 | Evicted | 0"],
-    );
+    check_status(json!({"phase": "Failed", "reason": "Evicted"}), expect!["0/1 | Evicted | 0"]);
 }
 
 #[test]
@@ -168,10 +143,7 @@ fn a_pod_that_initializes() {
     };
     let done = json!({"name": "i", "restartCount": 1, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
     check_pod(
-        pod(
-            json!([{"name": "i", "state": {"running": {}}}, {"name": "j"}]),
-            json!([]),
-        ),
+        pod(json!([{"name": "i", "state": {"running": {}}}, {"name": "j"}]), json!([])),
         expect!["0/1 | Init:0/2 | 0"],
     );
     check_pod(
@@ -203,10 +175,7 @@ fn a_pod_that_initializes() {
         expect!["0/1 | Init:ImagePullBackOff | 0"],
     );
     check_pod(
-        pod(
-            json!([{"name": "i", "state": {"terminated": {"exitCode": 2}}}]),
-            json!([]),
-        ),
+        pod(json!([{"name": "i", "state": {"terminated": {"exitCode": 2}}}]), json!([])),
         expect!["0/1 | Init:ExitCode:2 | 0"],
     );
     check_pod(
@@ -216,10 +185,7 @@ fn a_pod_that_initializes() {
         ),
         expect!["0/1 | Init:Signal:9 | 0"],
     );
-    check_pod(
-        pod(json!([done, done]), json!([])),
-        expect!["0/1 | PodInitializing | 7"],
-    );
+    check_pod(pod(json!([done, done]), json!([])), expect!["0/1 | PodInitializing | 7"]);
     check_pod(
         pod(
             json!([{"name": "i", "state": {"running": {}}}]),
@@ -278,32 +244,20 @@ fn kinds_of_this_version() {
             "a | Unknown | <none> | 60m |  | <none> | <none> | <unknown> | <unknown> | <unknown>"
         ],
     );
-    check(
-        "namespaces",
-        json!({"status": {"phase": "Active"}}),
-        expect!["a | Active | 60m"],
-    );
+    check("namespaces", json!({"status": {"phase": "Active"}}), expect!["a | Active | 60m"]);
     check(
         "configmaps",
         json!({"data": {"a": ""}, "binaryData": {"b": "", "c": ""}}),
         expect!["a | 3 | 60m"],
     );
-    check(
-        "secrets",
-        json!({"type": "Opaque", "data": {"a": ""}}),
-        expect!["a | Opaque | 1 | 60m"],
-    );
+    check("secrets", json!({"type": "Opaque", "data": {"a": ""}}), expect!["a | Opaque | 1 | 60m"]);
     check("serviceaccounts", json!({}), expect!["a | 0 | 60m"]);
     check(
         "leases.coordination.k8s.io",
         json!({"spec": {"holderIdentity": "n"}}),
         expect!["a | n | 60m"],
     );
-    check(
-        "clusterroles.rbac.authorization.k8s.io",
-        json!({}),
-        expect!["a | 2026-01-01T00:00:00Z"],
-    );
+    check("clusterroles.rbac.authorization.k8s.io", json!({}), expect!["a | 2026-01-01T00:00:00Z"]);
 }
 
 #[test]
@@ -410,11 +364,7 @@ fn networking_and_storage() {
         json!({"addressType": "IPv4", "ports": [{"port": 80}, {"name": "x"}, {}], "endpoints": [{"addresses": ["1.1.1.1"]}]}),
         expect!["a | IPv4 | 80,x,* | 1.1.1.1 | 60m"],
     );
-    check(
-        "endpointslices.discovery.k8s.io",
-        json!({}),
-        expect!["a |  | <unset> | <unset> | 60m"],
-    );
+    check("endpointslices.discovery.k8s.io", json!({}), expect!["a |  | <unset> | <unset> | 60m"]);
     check(
         "ingresses.networking.k8s.io",
         json!({"spec": {"rules": [{"host": "a"}, {"host": "b"}, {"host": "c"}, {"host": "d"}], "tls": [{}]}}),
@@ -458,14 +408,7 @@ fn rows_carry_what_was_asked_for() {
         json!({"kind": "Pod", "spec": {"containers": []}, "status": {"phase": "Succeeded"}}),
     );
     let row = |include| {
-        render(
-            "pods",
-            std::slice::from_ref(&pod),
-            include,
-            json!({}),
-            now(),
-        )["rows"][0]
-            .clone()
+        render("pods", std::slice::from_ref(&pod), include, json!({}), now())["rows"][0].clone()
     };
     assert_eq!(row(IncludeObject::None)["object"], Value::Null);
     assert_eq!(row(IncludeObject::Object)["object"], pod);
@@ -473,21 +416,13 @@ fn rows_carry_what_was_asked_for() {
         row(IncludeObject::Metadata)["object"],
         json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": pod["metadata"]})
     );
-    assert_eq!(
-        row(IncludeObject::None)["conditions"][0]["reason"],
-        "Succeeded"
-    );
+    assert_eq!(row(IncludeObject::None)["conditions"][0]["reason"], "Succeeded");
 }
 
 #[test]
 fn a_table_is_what_clients_decode() {
-    let table = render(
-        "namespaces",
-        &[],
-        IncludeObject::Metadata,
-        json!({"resourceVersion": "7"}),
-        now(),
-    );
+    let table =
+        render("namespaces", &[], IncludeObject::Metadata, json!({"resourceVersion": "7"}), now());
     expect![[r#"
         {
           "kind": "Table",
@@ -547,10 +482,8 @@ fn columns_are_those_of_kubernetes() {
         "services",
         "roles.rbac.authorization.k8s.io",
     ];
-    let lines: Vec<String> = all
-        .iter()
-        .map(|resource| format!("{resource}: {}", names(resource)))
-        .collect();
+    let lines: Vec<String> =
+        all.iter().map(|resource| format!("{resource}: {}", names(resource))).collect();
     expect![[r#"
         pods: Name, Ready, Status, Restarts, Age, IP(w), Node(w), Nominated Node(w), Readiness Gates(w)
         nodes: Name, Status, Roles, Age, Version, Internal-IP(w), External-IP(w), OS-Image(w), Kernel-Version(w), Container-Runtime(w)

@@ -8,14 +8,9 @@ use super::column::{AGE, Column, NAME, boolean, integer, string, wide};
 use super::{Printer, age, at, is_true, items, name, number, or, selector, text};
 use crate::model::time::Timestamp;
 
-const CONTAINERS: Column = wide(string(
-    "Containers",
-    "The names of the containers in the template.",
-));
-const IMAGES: Column = wide(string(
-    "Images",
-    "The images of the containers in the template.",
-));
+const CONTAINERS: Column =
+    wide(string("Containers", "The names of the containers in the template."));
+const IMAGES: Column = wide(string("Images", "The images of the containers in the template."));
 const SELECTOR: Column = wide(string("Selector", "Which pods belong to it."));
 
 pub(super) const DEPLOYMENTS: Printer = Printer {
@@ -23,10 +18,7 @@ pub(super) const DEPLOYMENTS: Printer = Printer {
         NAME,
         string("Ready", "How many pods are ready, of how many."),
         string("Up-to-date", "How many pods have the newest template."),
-        string(
-            "Available",
-            "How many pods have been ready for long enough.",
-        ),
+        string("Available", "How many pods have been ready for long enough."),
         AGE,
         CONTAINERS,
         IMAGES,
@@ -73,12 +65,7 @@ pub(super) const REPLICA_SETS: Printer = Printer {
             age(set, now),
             containers,
             images,
-            if is_plain {
-                selector::labels(chosen)
-            } else {
-                selector::selector(chosen)
-            }
-            .into(),
+            if is_plain { selector::labels(chosen) } else { selector::selector(chosen) }.into(),
         ]
     },
 };
@@ -110,14 +97,8 @@ pub(super) const DAEMON_SETS: Printer = Printer {
         integer("Desired", "On how many nodes a pod is wanted."),
         integer("Current", "On how many nodes there is one."),
         integer("Ready", "On how many nodes it is ready."),
-        integer(
-            "Up-to-date",
-            "On how many nodes it has the newest template.",
-        ),
-        integer(
-            "Available",
-            "On how many nodes it has been ready for long enough.",
-        ),
+        integer("Up-to-date", "On how many nodes it has the newest template."),
+        integer("Available", "On how many nodes it has been ready for long enough."),
         string("Node Selector", "Which nodes are meant."),
         AGE,
         CONTAINERS,
@@ -184,11 +165,7 @@ pub(super) const CRON_JOBS: Printer = Printer {
     ],
     cells: |cron, now| {
         let last = &cron["status"]["lastScheduleTime"];
-        let last = if last.is_null() {
-            "<none>".to_owned()
-        } else {
-            super::age::since(last, now)
-        };
+        let last = if last.is_null() { "<none>".to_owned() } else { super::age::since(last, now) };
         let suspended = match cron["spec"]["suspend"].as_bool() {
             Some(true) => "True",
             Some(false) => "False",
@@ -219,26 +196,18 @@ pub(super) const CONTROLLER_REVISIONS: Printer = Printer {
     ],
     cells: |revision, now| {
         let owners = items(revision, &["metadata", "ownerReferences"]);
-        let controller = owners
-            .iter()
-            .find(|owner| owner["controller"] == true)
-            .map_or_else(
-                || "<none>".to_owned(),
-                |owner| {
-                    let kind = text(owner, &["kind"]).to_lowercase();
-                    match text(owner, &["apiVersion"]).split_once('/') {
-                        Some((group, _)) => format!("{kind}.{group}/{}", text(owner, &["name"])),
-                        None => format!("{kind}/{}", text(owner, &["name"])),
-                    }
-                },
-            );
+        let controller = owners.iter().find(|owner| owner["controller"] == true).map_or_else(
+            || "<none>".to_owned(),
+            |owner| {
+                let kind = text(owner, &["kind"]).to_lowercase();
+                match text(owner, &["apiVersion"]).split_once('/') {
+                    Some((group, _)) => format!("{kind}.{group}/{}", text(owner, &["name"])),
+                    None => format!("{kind}/{}", text(owner, &["name"])),
+                }
+            },
+        );
         let number = number(revision, &["revision"]);
-        vec![
-            name(revision),
-            controller.into(),
-            number.into(),
-            age(revision, now),
-        ]
+        vec![name(revision), controller.into(), number.into(), age(revision, now)]
     },
 };
 
@@ -246,10 +215,8 @@ pub(super) const CONTROLLER_REVISIONS: Printer = Printer {
 fn template(object: &Value, path: &[&str]) -> [Value; 2] {
     let containers = items(at(object, path), &["template", "spec", "containers"]);
     ["name", "image"].map(|field| {
-        let texts: Vec<&str> = containers
-            .iter()
-            .map(|container| text(container, &[field]))
-            .collect();
+        let texts: Vec<&str> =
+            containers.iter().map(|container| text(container, &[field])).collect();
         texts.join(",").into()
     })
 }
@@ -274,10 +241,7 @@ fn job_status(job: &Value) -> &'static str {
 
 fn completions(job: &Value) -> String {
     let succeeded = number(job, &["status", "succeeded"]);
-    match (
-        job["spec"]["completions"].as_i64(),
-        number(job, &["spec", "parallelism"]),
-    ) {
+    match (job["spec"]["completions"].as_i64(), number(job, &["spec", "parallelism"])) {
         (Some(wanted), _) => format!("{succeeded}/{wanted}"),
         (None, parallelism) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
         (None, _) => format!("{succeeded}/1"),

@@ -65,8 +65,8 @@ fn config_map(object: &Value) -> Errors {
         bytes += decoded(&value, &mut errors).map_or(0, |content| content.len());
     }
     if bytes > MOST_BYTES {
-        // The whole object is meant.
-        errors.push(FieldError::too_long("", MOST_BYTES));
+        // The whole object is meant: Kubernetes prints an empty path like this.
+        errors.push(FieldError::too_long("[]", MOST_BYTES));
     }
     errors
 }
@@ -87,14 +87,8 @@ fn secret(object: &Value) -> Errors {
     match object["type"].as_str().unwrap_or_default() {
         "kubernetes.io/service-account-token" => {
             let key = "kubernetes.io/service-account.name";
-            if object["metadata"]["annotations"][key]
-                .as_str()
-                .is_none_or(str::is_empty)
-            {
-                errors.push(FieldError::required(
-                    format!("metadata.annotations[{key}]"),
-                    "",
-                ));
+            if object["metadata"]["annotations"][key].as_str().is_none_or(str::is_empty) {
+                errors.push(FieldError::required(format!("metadata.annotations[{key}]"), ""));
             }
         }
         "kubernetes.io/dockercfg" => errors.extend(json_content(&data, ".dockercfg")),
@@ -103,9 +97,7 @@ fn secret(object: &Value) -> Errors {
             errors.extend([missing("username"), missing("password")]);
         }
         "kubernetes.io/ssh-auth"
-            if data.value["ssh-privatekey"]
-                .as_str()
-                .is_none_or(str::is_empty) =>
+            if data.value["ssh-privatekey"].as_str().is_none_or(str::is_empty) =>
         {
             errors.push(missing("ssh-privatekey"));
         }
@@ -137,10 +129,7 @@ fn json_content(data: &Place<'_>, key: &str) -> Errors {
 
 fn key_errors(value: &Place<'_>, key: &str) -> Errors {
     let complaints = name::config_key(key);
-    complaints
-        .iter()
-        .map(|complaint| value.invalid_value(&key.into(), complaint))
-        .collect()
+    complaints.iter().map(|complaint| value.invalid_value(&key.into(), complaint)).collect()
 }
 
 /// Bytes travel as base64; anything else is told without being shown.

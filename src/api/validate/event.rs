@@ -20,7 +20,7 @@ fn field<'a>(event: &'a Value, core: &str, modern: &str) -> &'a Value {
     }
 }
 
-fn text<'a>(value: &'a Value) -> &'a str {
+fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
@@ -37,11 +37,7 @@ pub(super) fn create(resource: &str, event: &Value) -> Errors {
     }
     let kind = text(&event["type"]);
     if !["Normal", "Warning"].contains(&kind) {
-        errors.push(FieldError::invalid(
-            "type",
-            &"".into(),
-            &format!("has invalid value: {kind}"),
-        ));
+        errors.push(FieldError::invalid("type", &"".into(), &format!("has invalid value: {kind}")));
     }
     for (core, modern) in [
         ("firstTimestamp", "deprecatedFirstTimestamp"),
@@ -84,11 +80,7 @@ pub(super) fn update(resource: &str, old: &Value, new: &Value) -> Errors {
     ] {
         let (before, after) = (field(old, core, modern), field(new, core, modern));
         if before != after {
-            let told = if core == "reportingComponent" {
-                modern
-            } else {
-                core
-            };
+            let told = if core == "reportingComponent" { modern } else { core };
             errors.push(FieldError::invalid(told, after, "field is immutable"));
         }
     }
@@ -102,11 +94,7 @@ fn series(event: &Value) -> Errors {
         return errors;
     }
     if series["count"].as_i64().unwrap_or_default() < 2 {
-        errors.push(FieldError::invalid(
-            "series.count",
-            &"".into(),
-            "should be at least 2",
-        ));
+        errors.push(FieldError::invalid("series.count", &"".into(), "should be at least 2"));
     }
     if series["lastObservedTime"].is_null() {
         errors.push(FieldError::required("series.lastObservedTime", ""));
@@ -128,35 +116,19 @@ fn legacy(event: &Value) -> Errors {
     };
     if !fits {
         let told = "involvedObject.namespace";
-        errors.push(FieldError::invalid(
-            told,
-            &regarded.into(),
-            "does not match event.namespace",
-        ));
+        errors.push(FieldError::invalid(told, &regarded.into(), "does not match event.namespace"));
     }
     if is_new_style {
         let controller = text(field(event, "reportingComponent", "reportingController"));
         for complaint in name::qualified_name(controller) {
-            errors.push(FieldError::invalid(
-                "reportingController",
-                &controller.into(),
-                &complaint,
-            ));
+            errors.push(FieldError::invalid("reportingController", &controller.into(), &complaint));
         }
         for (told, value, most) in [
             ("reportingController", controller, usize::MAX),
-            (
-                "reportingInstance",
-                text(&event["reportingInstance"]),
-                MOST_WORD_BYTES,
-            ),
+            ("reportingInstance", text(&event["reportingInstance"]), MOST_WORD_BYTES),
             ("action", text(&event["action"]), MOST_WORD_BYTES),
             ("reason", text(&event["reason"]), MOST_WORD_BYTES),
-            (
-                "message",
-                text(field(event, "message", "note")),
-                MOST_NOTE_BYTES,
-            ),
+            ("message", text(field(event, "message", "note")), MOST_NOTE_BYTES),
         ] {
             if value.is_empty() && told != "message" {
                 errors.push(FieldError::required(told, ""));
@@ -168,11 +140,7 @@ fn legacy(event: &Value) -> Errors {
         }
     }
     for complaint in name::dns1123_subdomain(namespace) {
-        errors.push(FieldError::invalid(
-            "namespace",
-            &namespace.into(),
-            &complaint,
-        ));
+        errors.push(FieldError::invalid("namespace", &namespace.into(), &complaint));
     }
     errors
 }

@@ -127,8 +127,7 @@ impl FieldError {
     }
 
     pub fn too_many(field: impl fmt::Display, actual: usize, max: usize) -> FieldError {
-        let unit = if max == 1 { "item" } else { "items" };
-        let detail = format!("must have at most {max} {unit}");
+        let detail = format!("must have at most {max} items");
         FieldError::new(Reason::TooMany, field, format!("Too many: {actual}"), &detail)
     }
 
@@ -158,11 +157,16 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// As Go's field errors print a value: an unset one is the text "null".
+/// As Go's field errors print a value: an unset one is the text "null", lists and maps of texts are
+/// literals. Structs have no such form outside Go and are printed as JSON.
 fn printed(value: &Value) -> String {
     match value {
         Value::Null => quoted("null"),
         Value::String(text) => quoted(text),
-        other => other.to_string(),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            let items: Vec<String> = items.iter().map(printed).collect();
+            format!("[]string{{{}}}", items.join(", "))
+        }
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }

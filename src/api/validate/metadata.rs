@@ -27,15 +27,40 @@ pub fn rules(resource: &str) -> (Scope, NameRule) {
     match resource {
         "namespaces" => (Scope::Cluster, name::dns1123_label),
         "services" => (Scope::Namespaced, name::dns1035_label),
-        "nodes"
-        | "persistentvolumes"
-        | "storageclasses.storage.k8s.io"
-        | "priorityclasses.scheduling.k8s.io"
-        | "runtimeclasses.node.k8s.io"
-        | "ingressclasses.networking.k8s.io" => (Scope::Cluster, name::dns1123_subdomain),
+        "roles.rbac.authorization.k8s.io" | "rolebindings.rbac.authorization.k8s.io" => {
+            (Scope::Namespaced, name::path_segment)
+        }
+        "clusterroles.rbac.authorization.k8s.io"
+        | "clusterrolebindings.rbac.authorization.k8s.io"
+        | "apiservices.apiregistration.k8s.io" => (Scope::Cluster, name::path_segment),
+        _ if CLUSTER_SCOPED.contains(&resource) => (Scope::Cluster, name::dns1123_subdomain),
         _ => (Scope::Namespaced, name::dns1123_subdomain),
     }
 }
+
+/// The other built-in resources that live outside namespaces.
+const CLUSTER_SCOPED: &[&str] = &[
+    "certificatesigningrequests.certificates.k8s.io",
+    "csidrivers.storage.k8s.io",
+    "csinodes.storage.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+    "flowschemas.flowcontrol.apiserver.k8s.io",
+    "ingressclasses.networking.k8s.io",
+    "ipaddresses.networking.k8s.io",
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+    "nodes",
+    "persistentvolumes",
+    "priorityclasses.scheduling.k8s.io",
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+    "runtimeclasses.node.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "storageclasses.storage.k8s.io",
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io",
+    "volumeattachments.storage.k8s.io",
+    "volumeattributesclasses.storage.k8s.io",
+];
 
 /// Errors in the metadata of a new object, whose name has been generated if it was to be.
 pub fn create(object: &Value, (scope, rule): (Scope, NameRule)) -> Vec<FieldError> {

@@ -76,6 +76,15 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
     complaints
 }
 
+/// One segment of a URL path: the names of roles and their bindings.
+pub fn path_segment(text: &str) -> Vec<String> {
+    if [".", ".."].contains(&text) {
+        return vec![format!("may not be '{text}'")];
+    }
+    let forbidden = ["/", "%"].into_iter().filter(|part| text.contains(part));
+    forbidden.map(|part| format!("may not contain '{part}'")).collect()
+}
+
 /// `[prefix/]name`: label and annotation keys, finalizers, condition types, resources.
 pub fn qualified_name(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -87,19 +96,13 @@ pub fn qualified_name(text: &str) -> Vec<String> {
                 complaints.push("prefix part must be non-empty".to_owned());
             } else {
                 complaints.extend(
-                    dns1123_subdomain(prefix)
-                        .into_iter()
-                        .map(|c| format!("prefix part {c}")),
+                    dns1123_subdomain(prefix).into_iter().map(|c| format!("prefix part {c}")),
                 );
             }
             name
         }
         _ => {
-            let sentence = shape(
-                LABEL_KEY_SENTENCE,
-                LABEL_KEY,
-                &["MyName", "my.name", "123-abc"],
-            );
+            let sentence = shape(LABEL_KEY_SENTENCE, LABEL_KEY, &["MyName", "my.name", "123-abc"]);
             return vec![format!(
                 "a valid label key {sentence} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
@@ -108,18 +111,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         complaints.push("name part must be non-empty".to_owned());
     } else {
-        complaints.extend(
-            too_long(name, 63)
-                .into_iter()
-                .map(|c| format!("name part {c}")),
-        );
+        complaints.extend(too_long(name, 63).into_iter().map(|c| format!("name part {c}")));
     }
     if !is_label_key_name(name) {
-        let sentence = shape(
-            LABEL_KEY_SENTENCE,
-            LABEL_KEY,
-            &["MyName", "my.name", "123-abc"],
-        );
+        let sentence = shape(LABEL_KEY_SENTENCE, LABEL_KEY, &["MyName", "my.name", "123-abc"]);
         complaints.push(format!("name part {sentence}"));
     }
     complaints
@@ -172,11 +167,7 @@ pub fn environment_variable(text: &str) -> Vec<String> {
 /// A key of a ConfigMap or Secret; it becomes a file name.
 pub fn config_key(text: &str) -> Vec<String> {
     let mut complaints = too_long(text, 253);
-    if text.is_empty()
-        || !text
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
-    {
+    if text.is_empty() || !text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c)) {
         complaints.push(shape(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -225,10 +216,7 @@ fn too_long(text: &str, most: usize) -> Vec<String> {
 /// The sentence of a text that fails its regular expression.
 fn shape(sentence: &str, regex: &str, examples: &[&str]) -> String {
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!(
-        "{sentence} (e.g. {}regex used for validation is '{regex}')",
-        examples.join(" or ")
-    )
+    format!("{sentence} (e.g. {}regex used for validation is '{regex}')", examples.join(" or "))
 }
 
 fn is_lower_alphanumeric(c: u8) -> bool {
@@ -244,9 +232,7 @@ fn is_framed(text: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) 
 }
 
 fn is_dns1123_label(text: &str) -> bool {
-    is_framed(text, is_lower_alphanumeric, |c| {
-        is_lower_alphanumeric(c) || c == b'-'
-    })
+    is_framed(text, is_lower_alphanumeric, |c| is_lower_alphanumeric(c) || c == b'-')
 }
 
 fn is_dns1123_subdomain(text: &str) -> bool {
@@ -288,10 +274,7 @@ mod tests {
             assert_eq!(environment_variable(text), Vec::<String>::new(), "{text}");
         }
         assert_eq!(port_name("http-1"), Vec::<String>::new());
-        assert_eq!(
-            dns1123_subdomain_with_underscore("_tcp.a_b.c"),
-            Vec::<String>::new()
-        );
+        assert_eq!(dns1123_subdomain_with_underscore("_tcp.a_b.c"), Vec::<String>::new());
         assert_eq!(config_key("..."), vec!["must not start with '..'"]);
         assert!(
             is_sysctl("net.ipv4.ip_local_port_range")
@@ -309,10 +292,7 @@ mod tests {
             ],
         );
         check(dns1123_label("a.b"), expect!["must not contain dots"]);
-        check(
-            dns1123_label(&"a".repeat(64)),
-            expect!["must be no more than 63 characters"],
-        );
+        check(dns1123_label(&"a".repeat(64)), expect!["must be no more than 63 characters"]);
     }
 
     #[test]
@@ -333,10 +313,7 @@ mod tests {
 
     #[test]
     fn qualified_name_sentences() {
-        check(
-            qualified_name("/a"),
-            expect!["prefix part must be non-empty"],
-        );
+        check(qualified_name("/a"), expect!["prefix part must be non-empty"]);
         check(
             qualified_name("a/"),
             expect![[r#"
@@ -362,9 +339,14 @@ mod tests {
                 must not begin or end with a hyphen"#]],
         );
         check(
-            port_name("80"),
-            expect!["must contain at least one letter (a-z)"],
+            path_segment("a/b%"),
+            expect![[r#"
+            may not contain '/'
+            may not contain '%'"#]],
         );
+        check(path_segment("system:node"), expect![[r#""#]]);
+        check(path_segment(".."), expect!["may not be '..'"]);
+        check(port_name("80"), expect!["must contain at least one letter (a-z)"]);
         check(
             config_key("a b"),
             expect![

@@ -25,15 +25,9 @@ pub(super) fn update_status(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut errors = metadata::update(old, new);
     let phase = &new["status"]["phase"];
     let (expected, detail) = if new["metadata"]["deletionTimestamp"].is_null() {
-        (
-            "Active",
-            "may only be 'Active' if `deletionTimestamp` is empty",
-        )
+        ("Active", "may only be 'Active' if `deletionTimestamp` is empty")
     } else {
-        (
-            "Terminating",
-            "may only be 'Terminating' if `deletionTimestamp` is not empty",
-        )
+        ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty")
     };
     if phase != expected {
         let told = phase.as_str().unwrap_or_default();

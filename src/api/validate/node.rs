@@ -61,10 +61,7 @@ pub(super) fn update_status(old: &Value, new: &Value) -> Errors {
 fn taints(node: &Value) -> Errors {
     let metadata = Place::root(node, "metadata");
     let mut errors = Errors::new();
-    pod::scheduling::taints(
-        &metadata.blame("taints", &node["spec"]["taints"]),
-        &mut errors,
-    );
+    pod::scheduling::taints(&metadata.blame("taints", &node["spec"]["taints"]), &mut errors);
     errors
 }
 

@@ -70,20 +70,12 @@ fn pod_spec(spec: &Place<'_>, owner: Owner) -> Errors {
     container::containers(spec, &volumes, owner, &mut errors);
     host_network(spec, owner, &mut errors);
 
-    choice(
-        &spec.child("restartPolicy"),
-        &["Always", "OnFailure", "Never"],
-        &mut errors,
-    );
+    choice(&spec.child("restartPolicy"), &["Always", "OnFailure", "Never"], &mut errors);
     let dns_policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     choice(&spec.child("dnsPolicy"), &dns_policies, &mut errors);
     errors.extend(metadata::labels(&spec.child("nodeSelector")));
     security::pod(spec, &mut errors);
-    dns::config(
-        &spec.child("dnsConfig"),
-        spec.child("dnsPolicy").text(),
-        &mut errors,
-    );
+    dns::config(&spec.child("dnsConfig"), spec.child("dnsPolicy").text(), &mut errors);
     for gate in spec.child("readinessGates").items() {
         let kind = gate.child("conditionType");
         errors.extend(kind.complain(name::qualified_name(kind.text())));
@@ -92,21 +84,11 @@ fn pod_spec(spec: &Place<'_>, owner: Owner) -> Errors {
     let subdomains = ["serviceAccountName", "nodeName"];
     let labels = ["hostname", "subdomain"];
     filled(spec, &subdomains, name::dns1123_subdomain, &mut errors);
-    within(
-        &spec.child("activeDeadlineSeconds"),
-        1,
-        i64::from(i32::MAX),
-        &mut errors,
-    );
+    within(&spec.child("activeDeadlineSeconds"), 1, i64::from(i32::MAX), &mut errors);
     filled(spec, &labels, name::dns1123_label, &mut errors);
     scheduling::tolerations(&spec.child("tolerations"), &mut errors);
     dns::host_aliases(&spec.child("hostAliases"), &mut errors);
-    filled(
-        spec,
-        &["priorityClassName", "runtimeClassName"],
-        name::dns1123_subdomain,
-        &mut errors,
-    );
+    filled(spec, &["priorityClassName", "runtimeClassName"], name::dns1123_subdomain, &mut errors);
     let preemption = spec.child("preemptionPolicy");
     if preemption.is_set() {
         choice(&preemption, &["PreemptLowerPriority", "Never"], &mut errors);

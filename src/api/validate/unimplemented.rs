@@ -20,27 +20,15 @@ struct Row {
 }
 
 const fn never(path: &'static str) -> Row {
-    Row {
-        path,
-        harmless: &[],
-        refuses_empty: false,
-    }
+    Row { path, harmless: &[], refuses_empty: false }
 }
 
 const fn only(path: &'static str, harmless: &'static [&'static str]) -> Row {
-    Row {
-        path,
-        harmless,
-        refuses_empty: false,
-    }
+    Row { path, harmless, refuses_empty: false }
 }
 
 const fn source(path: &'static str) -> Row {
-    Row {
-        path,
-        harmless: &[],
-        refuses_empty: true,
-    }
+    Row { path, harmless: &[], refuses_empty: true }
 }
 
 /// Below the spec of a pod or of a pod template.
@@ -190,20 +178,13 @@ fn visit(place: &Place<'_>, path: &str, row: &Row, refused: &mut Vec<FieldError>
             visit(next, rest, row, refused);
             return;
         }
-        let is_asked_for = if row.refuses_empty {
-            next.is_set()
-        } else {
-            next.is_filled()
-        };
+        let is_asked_for = if row.refuses_empty { next.is_set() } else { next.is_filled() };
         if is_asked_for && !is_harmless(next.value, row.harmless) {
             refused.push(next.forbidden(REFUSAL));
         }
     };
     if let Some(list) = step.strip_suffix("[]") {
-        place
-            .child(list)
-            .items()
-            .for_each(|item| continue_at(&item, refused));
+        place.child(list).items().for_each(|item| continue_at(&item, refused));
     } else if let Some(map) = step.strip_suffix("{}") {
         for (key, entry) in place.child(map).entries() {
             if !is_harmless(&key.into(), row.harmless) && !key.contains('/') {

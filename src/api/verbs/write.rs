@@ -69,7 +69,7 @@ pub async fn create(
     objects: Vec<(ObjectKey, &Kind, Admitted)>,
     effect: Effect,
 ) -> Result<Option<Value>, Failure> {
-    let Some((first_key, first_kind, first)) = objects.first().cloned() else {
+    let Some((first_key, _, first)) = objects.first().cloned() else {
         return Ok(None);
     };
     if effect == Effect::DryRun {
@@ -92,7 +92,6 @@ pub async fn create(
         Ok(revision) => {
             let mut value = first.into_value();
             object::set_revision(&mut value, revision);
-            let _ = first_kind;
             Ok(Some(value))
         }
         Err(CommitError::Refused { refused: Refused::Exists, .. }) => Ok(None),

@@ -3,8 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn parse(text: &str) -> Quantity {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 #[test]

@@ -1,295 +1,356 @@
-//! May this pod run on that node, and if not, why, in the words that Kubernetes uses.
+//! May a pod run on a node, and if not, why: in the words of kube-scheduler.
 //!
-//! Pure: it never binds anything.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::model::quantity::Quantity;
+use crate::model::quantity;
 
-/// Amounts by resource name, in thousandths.
+/// Amounts in billionths by resource name (`cpu`, `memory`, `ephemeral-storage`, extended ones).
 pub type Amounts = BTreeMap<String, i128>;
 
-/// What a pod takes from its node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A host port as it is taken: protocol, address (empty for all), number.
+pub type HostPort = (String, String, i32);
+
+/// What a pod asks of a node.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Demand {
     pub requests: Amounts,
-    /// (host address or empty, protocol, port)
-    pub host_ports: BTreeSet<(String, String, i32)>,
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Demand {
-    /// Requests as the scheduler counts them: the larger of all containers together and the largest init
-    /// container; overhead on top.
-    pub fn of(pod: &Pod) -> Demand {
+    /// The sum over containers, at least the largest init container, plus overhead.
+    pub fn of(pod: &core::Pod) -> Demand {
         let Some(spec) = &pod.spec else { return Demand::default() };
         let mut requests = Amounts::new();
         for container in &spec.containers {
-            for (name, amount) in requested(container) {
+            for (name, amount) in container_requests(container) {
                 *requests.entry(name).or_default() += amount;
             }
         }
         for container in spec.init_containers.iter().flatten() {
-            for (name, amount) in requested(container) {
-                let whole = requests.entry(name).or_default();
-                *whole = (*whole).max(amount);
+            for (name, amount) in container_requests(container) {
+                let held = requests.entry(name).or_default();
+                *held = amount.max(*held);
             }
         }
-        let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
-        let host_ports = ports
+        for (name, amount) in spec.overhead.iter().flat_map(amounts) {
+            *requests.entry(name).or_default() += amount;
+        }
+        let host_network = spec.host_network.unwrap_or(false);
+        let host_ports = spec
+            .containers
+            .iter()
+            .flat_map(|c| c.ports.iter().flatten())
             .filter_map(|port| {
-                let number = port.host_port.filter(|number| *number > 0)?;
-                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-                let address = port.host_ip.clone().unwrap_or_default();
-                Some((if address == "0.0.0.0" { String::new() } else { address }, protocol, number))
+                let number = port.host_port.or(host_network.then_some(port.container_port))?;
+                let address = port.host_ip.as_deref().filter(|ip| *ip != "0.0.0.0" && *ip != "::");
+                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+                Some((protocol, address.unwrap_or_default().to_owned(), number))
             })
+            .filter(|(_, _, number)| *number > 0)
             .collect();
         Demand { requests, host_ports }
     }
+}
 
-    fn collides(&self, other: &Demand) -> bool {
-        self.host_ports.iter().any(|(address, protocol, port)| {
-            other.host_ports.iter().any(|(their_address, their_protocol, their_port)| {
-                port == their_port
-                    && protocol == their_protocol
-                    && (address.is_empty() || their_address.is_empty() || address == their_address)
-            })
-        })
+/// A node with what its pods hold already.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeView {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub unschedulable: bool,
+    pub taints: Vec<core::Taint>,
+    pub allocatable: Amounts,
+    pub used: Amounts,
+    pub pods: usize,
+    pub host_ports: BTreeSet<HostPort>,
+}
+
+impl NodeView {
+    pub fn of(node: &core::Node) -> NodeView {
+        let spec = node.spec.as_ref();
+        let status = node.status.as_ref();
+        NodeView {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
+            taints: spec.and_then(|s| s.taints.clone()).unwrap_or_default(),
+            allocatable: status
+                .and_then(|s| s.allocatable.as_ref())
+                .map(|list| amounts(list).into_iter().collect())
+                .unwrap_or_default(),
+            ..NodeView::default()
+        }
+    }
+
+    /// Counts a pod that is bound here.
+    pub fn take(&mut self, demand: &Demand) {
+        for (name, amount) in &demand.requests {
+            *self.used.entry(name.clone()).or_default() += amount;
+        }
+        self.host_ports.extend(demand.host_ports.iter().cloned());
+        self.pods += 1;
     }
 }
 
-fn requested(container: &Container) -> impl Iterator<Item = (String, i128)> + '_ {
-    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    requests
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, quantity)| Some((name.clone(), milli(&quantity.0)?)))
-}
-
-fn milli(text: &str) -> Option<i128> {
-    text.parse::<Quantity>().ok().map(|quantity| i128::from(quantity.milli_value()))
-}
-
-/// Why a node is not for a pod; an empty list means that it is.
+/// Why a pod does not fit a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Obstacle {
-    Insufficient(String),
-    TooManyPods,
-    HostPort,
-    NodeSelector,
-    Unschedulable,
-    Taint { key: String, value: String },
-    NotNamed,
+pub struct Reason {
+    pub text: String,
+    /// Taking other pods away would help.
+    pub preemptible: bool,
 }
 
-impl Obstacle {
-    /// As it stands after the count of nodes in the message.
-    pub fn words(&self) -> String {
-        match self {
-            Obstacle::Insufficient(resource) => format!("Insufficient {resource}"),
-            Obstacle::TooManyPods => "Too many pods".to_owned(),
-            Obstacle::HostPort => {
-                "node(s) didn't have free ports for the requested pod ports".to_owned()
-            }
-            Obstacle::NodeSelector => {
-                "node(s) didn't match Pod's node affinity/selector".to_owned()
-            }
-            Obstacle::Unschedulable => "node(s) were unschedulable".to_owned(),
-            Obstacle::Taint { key, value } => {
-                format!("node(s) had untolerated taint {{{key}: {value}}}").replace(": }", "}")
-            }
-            Obstacle::NotNamed => "node(s) didn't match the requested node name".to_owned(),
-        }
-    }
-
-    /// Whether the end of other pods could help.
-    pub fn is_of_resources(&self) -> bool {
-        matches!(self, Obstacle::Insufficient(_) | Obstacle::TooManyPods | Obstacle::HostPort)
-    }
-}
-
-/// Everything of `node` that stands in the pod's way; `placed` are the pods that count there already.
-pub fn obstacles(pod: &Pod, node: &Node, placed: &[&Pod]) -> Vec<Obstacle> {
-    let mut found = Vec::new();
-    let spec = node.spec.clone().unwrap_or_default();
-    let tolerations: &[Toleration] =
-        pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-    let unschedulable = Taint {
-        key: "node.kubernetes.io/unschedulable".to_owned(),
-        effect: "NoSchedule".to_owned(),
-        ..Taint::default()
+/// Every reason against this node; none: it fits.
+pub fn reasons(pod: &core::Pod, demand: &Demand, node: &NodeView) -> Vec<Reason> {
+    let fixed = |text: String| Reason { text, preemptible: false };
+    let spec = pod.spec.as_ref();
+    let no_tolerations = Vec::new();
+    let tolerations = spec.and_then(|s| s.tolerations.as_ref()).unwrap_or(&no_tolerations);
+    let cordon = core::Taint {
+        key: "node.kubernetes.io/unschedulable".into(),
+        effect: "NoSchedule".into(),
+        ..core::Taint::default()
     };
-    if spec.unschedulable == Some(true) && !tolerated(&unschedulable, tolerations) {
-        found.push(Obstacle::Unschedulable);
+    if node.unschedulable && !tolerated(tolerations, &cordon) {
+        return vec![fixed("node(s) were unschedulable".into())];
     }
-    for taint in spec.taints.iter().flatten() {
-        let counts = ["NoSchedule", "NoExecute"].contains(&taint.effect.as_str());
-        let told = taint.key == unschedulable.key && found.contains(&Obstacle::Unschedulable);
-        if counts && !told && !tolerated(taint, tolerations) {
-            let value = taint.value.clone().unwrap_or_default();
-            found.push(Obstacle::Taint { key: taint.key.clone(), value });
-            break;
+    let selector = spec.and_then(|s| s.node_selector.as_ref());
+    let matches = |(key, value): (&String, &String)| node.labels.get(key) == Some(value);
+    if !selector.into_iter().flatten().all(matches) {
+        return vec![fixed("node(s) didn't match Pod's node affinity/selector".into())];
+    }
+    let repels = |taint: &&core::Taint| {
+        matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+            && !tolerated(tolerations, taint)
+    };
+    if let Some(taint) = node.taints.iter().find(repels) {
+        let value = taint.value.as_deref().unwrap_or_default();
+        return vec![fixed(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key))];
+    }
+    if demand.host_ports.iter().any(|port| is_taken(port, &node.host_ports)) {
+        let text = "node(s) didn't have free ports for the requested pod ports";
+        return vec![Reason { text: text.into(), preemptible: true }];
+    }
+    let mut reasons = Vec::new();
+    let pods = node.allocatable.get("pods").copied().unwrap_or(0);
+    if (node.pods as i128 + 1) * NANO > pods {
+        reasons.push(Reason { text: "Too many pods".into(), preemptible: true });
+    }
+    for (name, amount) in &demand.requests {
+        let allocatable = node.allocatable.get(name).copied().unwrap_or(0);
+        let used = node.used.get(name).copied().unwrap_or(0);
+        if *amount > 0 && used + amount > allocatable {
+            reasons.push(Reason {
+                text: format!("Insufficient {name}"),
+                preemptible: *amount <= allocatable,
+            });
         }
     }
-    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    let labels = node.metadata.labels.clone().unwrap_or_default();
-    if selector.into_iter().flatten().any(|(key, value)| labels.get(key) != Some(value)) {
-        found.push(Obstacle::NodeSelector);
-    }
-    let demand = Demand::of(pod);
-    let demands: Vec<Demand> = placed.iter().map(|pod| Demand::of(pod)).collect();
-    if demands.iter().any(|other| demand.collides(other)) {
-        found.push(Obstacle::HostPort);
-    }
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let available = |name: &str| allocatable.and_then(|map| milli(&map.get(name)?.0)).unwrap_or(0);
-    if (placed.len() as i128 + 1) * 1000 > available("pods") {
-        found.push(Obstacle::TooManyPods);
-    }
-    for (name, amount) in demand.requests.iter().filter(|(_, amount)| **amount > 0) {
-        let used: i128 = demands.iter().filter_map(|demand| demand.requests.get(name)).sum();
-        if used + amount > available(name) {
-            found.push(Obstacle::Insufficient(name.clone()));
-        }
-    }
-    found.sort();
-    found
+    reasons
 }
 
-fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
+const NANO: i128 = 1_000_000_000;
+
+/// The message of the PodScheduled condition and of the FailedScheduling Event.
+pub fn message(against: &[Vec<Reason>]) -> String {
+    if against.is_empty() {
+        return "no nodes available to schedule pods".into();
+    }
+    let total = against.len();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in against.iter().flatten() {
+        *counts.entry(&reason.text).or_default() += 1;
+    }
+    let list: Vec<String> = counts.iter().map(|(text, count)| format!("{count} {text}")).collect();
+    let hopeless =
+        against.iter().filter(|list| list.iter().any(|reason| !reason.preemptible)).count();
+    let mut preemption = Vec::new();
+    if total > hopeless {
+        let helpless = total - hopeless;
+        preemption.push(format!("{helpless} No preemption victims found for incoming pod"));
+    }
+    if hopeless > 0 {
+        preemption.push(format!("{hopeless} Preemption is not helpful for scheduling"));
+    }
+    format!(
+        "0/{total} nodes are available: {}. preemption: 0/{total} nodes are available: {}.",
+        list.join(", "),
+        preemption.join(", ")
+    )
+}
+
+fn container_requests(container: &core::Container) -> Amounts {
+    let resources = container.resources.as_ref();
+    let mut requests: Amounts =
+        resources.and_then(|r| r.limits.as_ref()).map(amounts).unwrap_or_default();
+    requests.extend(resources.and_then(|r| r.requests.as_ref()).map(amounts).unwrap_or_default());
+    requests
+}
+
+fn amounts(list: &BTreeMap<String, Quantity>) -> Amounts {
+    list.iter()
+        .filter_map(|(name, amount)| {
+            Some((name.clone(), amount.0.parse::<quantity::Quantity>().ok()?.nanos()))
+        })
+        .collect()
+}
+
+fn tolerated(tolerations: &[core::Toleration], taint: &core::Taint) -> bool {
     tolerations.iter().any(|toleration| {
         let effect = toleration.effect.as_deref().unwrap_or_default();
         let key = toleration.key.as_deref().unwrap_or_default();
         let exists = toleration.operator.as_deref() == Some("Exists");
         let value = toleration.value.as_deref().unwrap_or_default();
         (effect.is_empty() || effect == taint.effect)
-            && ((key.is_empty() && exists) || key == taint.key)
+            && (key.is_empty() && exists || key == taint.key)
             && (exists || value == taint.value.as_deref().unwrap_or_default())
     })
 }
 
-/// The message of an unschedulable pod on a cluster of one node.
-pub fn message(obstacles: &[Obstacle]) -> String {
-    let mut why: Vec<String> =
-        obstacles.iter().map(|obstacle| format!("1 {}", obstacle.words())).collect();
-    why.sort();
-    let preemption = match obstacles.iter().all(Obstacle::is_of_resources) {
-        true => "1 No preemption victims found for incoming pod",
-        false => "1 Preemption is not helpful for scheduling",
-    };
-    format!(
-        "0/1 nodes are available: {}. preemption: 0/1 nodes are available: {preemption}.",
-        why.join(", ")
-    )
+/// The same protocol and number on the same address, or on all addresses on either side.
+fn is_taken(port: &HostPort, taken: &BTreeSet<HostPort>) -> bool {
+    taken.iter().any(|(protocol, address, number)| {
+        *protocol == port.0
+            && *number == port.2
+            && (address.is_empty() || port.1.is_empty() || *address == port.1)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
     use serde_json::{Value, json};
 
-    use super::*;
-
-    fn pod(spec: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
+    fn node(extra: Value) -> NodeView {
+        let mut node = json!({
+            "metadata": {"name": "box", "labels": {"disk": "ssd"}},
+            "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"}},
+        });
+        if !extra.is_null() {
+            node["spec"] = extra;
+        }
+        NodeView::of(&serde_json::from_value(node).unwrap())
     }
 
-    fn asking(cpu: &str, memory: &str) -> Pod {
-        pod(
-            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}),
-        )
+    fn pod(spec: Value) -> core::Pod {
+        serde_json::from_value(json!({"spec": spec})).unwrap()
     }
 
-    fn node(spec: Value) -> Node {
-        serde_json::from_value(json!({
-            "metadata": {"name": "n", "labels": {"disk": "ssd"}},
-            "spec": spec,
-            "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "3"}},
-        }))
-        .unwrap()
+    fn check(spec: Value, node: &NodeView, expected: Expect) {
+        let pod = pod(spec);
+        let reasons = reasons(&pod, &Demand::of(&pod), node);
+        let text = if reasons.is_empty() { "fits".into() } else { message(&[reasons]) };
+        expected.assert_eq(&text);
     }
 
-    fn check(pod: &Pod, node: &Node, placed: &[Pod], expected: &str) {
-        let placed: Vec<&Pod> = placed.iter().collect();
-        let found = obstacles(pod, node, &placed);
-        let text = if found.is_empty() { String::new() } else { message(&found) };
-        assert_eq!(text, expected);
-    }
-
-    const NOTHING_TO_PREEMPT: &str =
-        " preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
-    const NOT_HELPFUL: &str =
-        " preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-
-    #[test]
-    fn resources_fit_to_the_last_thousandth() {
-        let node = node(json!({}));
-        check(&asking("2", "1Gi"), &node, &[], "");
-        check(&asking("1500m", "1Mi"), &node, &[asking("500m", "1Mi")], "");
-        let expected = format!("0/1 nodes are available: 1 Insufficient cpu.{NOTHING_TO_PREEMPT}");
-        check(&asking("1501m", "1Mi"), &node, &[asking("500m", "1Mi")], &expected);
-        let expected = format!(
-            "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.{NOTHING_TO_PREEMPT}"
-        );
-        check(&asking("3", "2Gi"), &node, &[], &expected);
-        let three = [asking("1m", "1"), asking("1m", "1"), asking("1m", "1")];
-        let expected = format!("0/1 nodes are available: 1 Too many pods.{NOTHING_TO_PREEMPT}");
-        check(&asking("1m", "1"), &node, &three, &expected);
+    fn asks(cpu: &str) -> Value {
+        json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]})
     }
 
     #[test]
-    fn the_largest_init_container_counts_when_it_is_larger_than_all() {
-        let pod = pod(json!({
-            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "3"}}}],
-            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
-        }));
-        assert_eq!(Demand::of(&pod).requests["cpu"], 3000);
-    }
-
-    #[test]
-    fn selectors_taints_and_cordons_keep_pods_away() {
-        let plain = json!([{"name": "c"}]);
-        let selecting = pod(json!({"containers": plain, "nodeSelector": {"disk": "hdd"}}));
-        let expected = format!(
-            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.{NOT_HELPFUL}"
-        );
-        check(&selecting, &node(json!({})), &[], &expected);
-        let any = pod(json!({"containers": plain}));
-        let cordoned = node(json!({"unschedulable": true}));
+    fn pods_fit_by_requests_and_say_why_not() {
+        let mut busy = node(Value::Null);
+        check(asks("2"), &busy, expect!["fits"]);
         check(
-            &any,
-            &cordoned,
-            &[],
-            &format!("0/1 nodes are available: 1 node(s) were unschedulable.{NOT_HELPFUL}"),
+            asks("2001m"),
+            &busy,
+            expect![
+                "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            ],
         );
+        busy.take(&Demand::of(&pod(asks("1500m"))));
+        check(
+            asks("1"),
+            &busy,
+            expect![
+                "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+            ],
+        );
+        busy.pods = 10;
+        check(
+            json!({"containers": [{"name": "a", "resources": {"limits": {"memory": "2Gi"}}}]}),
+            &busy,
+            expect![
+                "0/1 nodes are available: 1 Insufficient memory, 1 Too many pods. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            ],
+        );
+    }
+
+    #[test]
+    fn selectors_taints_cordons_and_ports_keep_pods_away() {
+        let plain = node(Value::Null);
+        check(
+            json!({"containers": [], "nodeSelector": {"disk": "hdd"}}),
+            &plain,
+            expect![
+                "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            ],
+        );
+        check(json!({"containers": [], "nodeSelector": {"disk": "ssd"}}), &plain, expect!["fits"]);
         let tainted =
             node(json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}));
-        let expected = format!(
-            "0/1 nodes are available: 1 node(s) had untolerated taint {{gpu: yes}}.{NOT_HELPFUL}"
+        check(
+            json!({"containers": []}),
+            &tainted,
+            expect![
+                "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: yes}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            ],
         );
-        check(&any, &tainted, &[], &expected);
-        let tolerant = pod(
-            json!({"containers": plain, "tolerations": [{"key": "gpu", "operator": "Exists"}]}),
+        for toleration in [
+            json!({"operator": "Exists"}),
+            json!({"key": "gpu", "operator": "Exists"}),
+            json!({"key": "gpu", "value": "yes", "effect": "NoSchedule"}),
+        ] {
+            check(
+                json!({"containers": [], "tolerations": [toleration]}),
+                &tainted,
+                expect!["fits"],
+            );
+        }
+        check(
+            json!({"containers": []}),
+            &node(json!({"unschedulable": true})),
+            expect![
+                "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            ],
         );
-        check(&tolerant, &tainted, &[], "");
-        let soft = node(json!({"taints": [{"key": "gpu", "effect": "PreferNoSchedule"}]}));
-        check(&any, &soft, &[], "");
+        let mut busy = node(Value::Null);
+        let web = |ip: &str, protocol: &str| {
+            json!({"containers": [{"name": "a", "ports": [
+                {"containerPort": 80, "hostPort": 80, "hostIP": ip, "protocol": protocol}]}]})
+        };
+        busy.take(&Demand::of(&pod(web("10.0.0.1", "TCP"))));
+        check(
+            web("", "TCP"),
+            &busy,
+            expect![
+                "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+            ],
+        );
+        check(web("10.0.0.2", "TCP"), &busy, expect!["fits"]);
+        check(web("10.0.0.1", "UDP"), &busy, expect!["fits"]);
+        assert_eq!(message(&[]), "no nodes available to schedule pods");
     }
 
     #[test]
-    fn host_ports_are_taken_once() {
-        let with = |address: &str, protocol: &str| {
-            pod(
-                json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": address, "protocol": protocol}]}]}),
-            )
-        };
-        let node = node(json!({}));
-        let expected = format!(
-            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.{NOTHING_TO_PREEMPT}"
-        );
-        check(&with("", "TCP"), &node, &[with("127.0.0.1", "TCP")], &expected);
-        check(&with("0.0.0.0", "TCP"), &node, &[with("", "TCP")], &expected);
-        check(&with("", "TCP"), &node, &[with("", "UDP")], "");
-        check(&with("10.0.0.1", "TCP"), &node, &[with("10.0.0.2", "TCP")], "");
+    fn a_pod_demands_its_containers_or_its_largest_init_container() {
+        let pod = pod(json!({
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "3", "memory": "1"}}}],
+            "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "5", "memory": "2"}}},
+                {"name": "b", "resources": {"requests": {"cpu": "500m"}}},
+            ],
+            "overhead": {"cpu": "1"},
+        }));
+        let requests = Demand::of(&pod).requests;
+        assert_eq!(requests["cpu"], 4 * NANO);
+        assert_eq!(requests["memory"], 2 * NANO);
     }
 }

@@ -12,7 +12,7 @@ use super::{NODEV, NOEXEC, NOSUID, Surroundings, ordinary_directory};
 use crate::runtime::protocol::Failure;
 use crate::runtime::At;
 use crate::sys::bpf::Instruction;
-use crate::sys::mount::{self, Reach};
+use crate::sys::mount;
 
 /// Every container's nodes: name, major, minor (Documentation/admin-guide/devices.txt).
 const NODES: [(&str, u32, u32); 6] = [
@@ -75,11 +75,7 @@ pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<D
     let queues = mount::fresh("mqueue", &[], NOSUID | NODEV | NOEXEC)
         .at("mount /dev/mqueue")?;
     below(&dev, "mqueue", &queues)?;
-    let shm = match surroundings.shm {
-        Some(shared) => mount::copy(shared, Reach::This),
-        None => shared_memory(),
-    };
-    below(&dev, "shm", &shm.at("mount /dev/shm")?)?;
+    below(&dev, "shm", surroundings.shm)?;
 
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let null = openat(&dev, "null", flags, Mode::empty()).at(at)?;

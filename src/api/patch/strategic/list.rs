@@ -247,6 +247,13 @@ fn plain(element: &Value, rule: Rule) -> Result<Option<Value>, PatchError> {
             _ => Ok(Some(Value::Object(fresh(map, rule.inner)?))),
         },
         Value::Object(map) => Ok(Some(Value::Object(fresh(map, rule.inner)?))),
-        other => Ok(Some(other.clone())),
+        // A list in a list has no schema and no merge; directives do not belong there either.
+        Value::Array(list) => {
+            let elements = list.iter().filter_map(|element| plain(element, rule).transpose());
+            Ok(Some(Value::Array(elements.collect::<Result<_, _>>()?)))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            Ok(Some(element.clone()))
+        }
     }
 }

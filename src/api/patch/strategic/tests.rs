@@ -347,6 +347,45 @@ fn pod() -> impl Strategy<Value = Value> {
     )
 }
 
+/// Any JSON, with directives in right and wrong places.
+fn hostile() -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(vec![
+        "name",
+        "containers",
+        "env",
+        "finalizers",
+        "spec",
+        DIRECTIVE,
+        RETAIN_KEYS,
+        "$setElementOrder/containers",
+        "$setElementOrder/finalizers",
+        "$deleteFromPrimitiveList/finalizers",
+        "$deleteFromPrimitiveList/containers",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        Just(json!(1)),
+        prop::sample::select(vec!["a", "b", "merge", "replace", "delete"]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(name.clone().prop_map(str::to_owned), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn holds_directive(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => {
+            map.iter().any(|(name, value)| name.starts_with('$') || holds_directive(value))
+        }
+        Value::Array(list) => list.iter().any(holds_directive),
+        _ => false,
+    }
+}
+
 proptest! {
     #[test]
     fn a_patch_made_by_difference_leads_to_the_target_and_stays_there(from in pod(), to in pod()) {
@@ -359,7 +398,32 @@ proptest! {
     }
 
     #[test]
+    fn whatever_is_sent_directives_are_never_stored(pod in pod(), patch in hostile(), place in 0..4) {
+        let patch = match place {
+            0 => json!({"spec": patch}),
+            1 => json!({"spec": {"containers": [patch]}}),
+            2 => json!({"metadata": {"finalizers": [patch], "labels": patch}}),
+            _ => patch,
+        };
+        if let Ok(got) = patched("Pod", pod, patch) {
+            prop_assert!(!holds_directive(&got), "{}", got);
+        }
+    }
+
+    #[test]
     fn an_empty_patch_changes_nothing(pod in pod()) {
         prop_assert_eq!(patched("Pod", pod.clone(), json!({})).unwrap(), pod);
     }
+}
+
+#[test]
+fn the_deepest_legal_patch_does_not_exhaust_the_stack() {
+    use crate::api::decode;
+    let levels = decode::MAX_DEPTH - 1;
+    let nested = format!("{}1{}", "{\"spec\":".repeat(levels), "}".repeat(levels));
+    let mut deep = decode::json(nested.as_bytes()).unwrap().value;
+    let merged = patched("Pod", deep.clone(), deep.clone()).unwrap();
+    assert_eq!(merged, deep);
+    assert_eq!(super::super::merge::apply(&deep, &deep).unwrap(), deep);
+    assert_eq!(schema::check("v1", "Pod", &mut deep), Ok(vec!["spec.spec".to_owned()]));
 }

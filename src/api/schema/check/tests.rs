@@ -180,3 +180,30 @@ fn managed_fields_and_revisions_hold_any_json() {
     assert!(check("apps/v1", "ControllerRevision", &mut revision).unwrap().is_empty());
     assert_eq!(revision, before);
 }
+
+#[test]
+fn what_go_would_not_write_again_is_dropped() {
+    let mut pod = json!({
+        "metadata": {"labels": {}, "finalizers": [], "generation": 0},
+        "spec": {
+            "containers": [], "hostNetwork": false, "enableServiceLinks": false, "volumes": [],
+            "terminationGracePeriodSeconds": 0, "nodeSelector": {}, "securityContext": {},
+            "hostname": "",
+        },
+    });
+    assert!(check("v1", "Pod", &mut pod).unwrap().is_empty());
+    assert_eq!(
+        pod,
+        json!({
+            "metadata": {},
+            "spec": {
+                "containers": [], "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
+                "securityContext": {}, "hostname": "",
+            },
+        })
+    );
+    // A selector that selects everything is not an absent one.
+    let mut policy = json!({"spec": {"podSelector": {}, "ingress": [{}], "egress": []}});
+    check("networking.k8s.io/v1", "NetworkPolicy", &mut policy).unwrap();
+    assert_eq!(policy, json!({"spec": {"podSelector": {}, "ingress": [{}]}}));
+}

@@ -78,9 +78,7 @@ pub(super) fn containers(
             // They share the host at the same time.
             Kind::Regular => host_ports(list.items(), errors),
             // They run one after the other.
-            Kind::Init => list
-                .items()
-                .for_each(|c| host_ports([c].into_iter(), errors)),
+            Kind::Init => list.items().for_each(|c| host_ports([c].into_iter(), errors)),
             Kind::Ephemeral => {}
         }
     }
@@ -107,18 +105,10 @@ fn every(container: &Place<'_>, pod: &Pod<'_>, errors: &mut Errors) {
     environment::sources(&container.child("envFrom"), errors);
     mount::mounts(container, pod.volumes, errors);
     mount::devices(container, pod.volumes, errors);
-    choice(
-        &container.child("imagePullPolicy"),
-        &["Always", "IfNotPresent", "Never"],
-        errors,
-    );
+    choice(&container.child("imagePullPolicy"), &["Always", "IfNotPresent", "Never"], errors);
     resources::requirements(&container.child("resources"), errors);
     resources::resize_policy(&container.child("resizePolicy"), pod.restart_policy, errors);
-    security::container(
-        &container.child("securityContext"),
-        pod.has_own_users,
-        errors,
-    );
+    security::container(&container.child("securityContext"), pod.has_own_users, errors);
 }
 
 fn regular(container: &Place<'_>, pod: &Pod<'_>, errors: &mut Errors) {
@@ -138,12 +128,7 @@ fn init(container: &Place<'_>, pod: &Pod<'_>, errors: &mut Errors) {
         probe::lifecycle_and_probes(container, pod.grace, errors);
         return;
     }
-    for field in [
-        "lifecycle",
-        "livenessProbe",
-        "readinessProbe",
-        "startupProbe",
-    ] {
+    for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         let place = container.child(field);
         if place.is_set() {
             errors.push(
@@ -156,10 +141,7 @@ fn init(container: &Place<'_>, pod: &Pod<'_>, errors: &mut Errors) {
 fn ephemeral(container: &Place<'_>, spec: &Value, errors: &mut Errors) {
     let target = container.child("targetContainerName");
     let is_known = [Kind::Regular, Kind::Init].iter().any(|kind| {
-        let list = spec[kind.field()]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let list = spec[kind.field()].as_array().map(Vec::as_slice).unwrap_or_default();
         list.iter().any(|other| other["name"] == *target.value)
     });
     if target.is_filled() && !is_known {
@@ -229,7 +211,7 @@ fn host_ports<'a>(containers: impl Iterator<Item = Place<'a>>, errors: &mut Erro
             let text = |field: &str| port.value[field].as_str().unwrap_or_default();
             let key = format!("{}/{}/{number}", text("protocol"), text("hostIP"));
             if !taken.insert(key.clone()) {
-                errors.push(FieldError::duplicate(&host, &key.into()));
+                errors.push(FieldError::duplicate(host, &key.into()));
             }
         }
     }

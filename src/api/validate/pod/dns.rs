@@ -28,19 +28,17 @@ pub(super) fn config(config: &Place<'_>, policy: &str, errors: &mut Errors) {
         }
     }
     if nameservers.items().count() > MOST_NAMESERVERS {
-        errors.push(nameservers.invalid(&format!(
-            "must not have more than {MOST_NAMESERVERS} nameservers"
-        )));
+        errors.push(
+            nameservers.invalid(&format!("must not have more than {MOST_NAMESERVERS} nameservers")),
+        );
     }
-    nameservers
-        .items()
-        .for_each(|server| address(&server, errors));
+    nameservers.items().for_each(|server| address(&server, errors));
 
     let searches = config.child("searches");
     if searches.items().count() > MOST_SEARCH_PATHS {
-        errors.push(searches.invalid(&format!(
-            "must not have more than {MOST_SEARCH_PATHS} search paths"
-        )));
+        errors.push(
+            searches.invalid(&format!("must not have more than {MOST_SEARCH_PATHS} search paths")),
+        );
     }
     let characters: usize = searches.items().map(|search| search.text().len() + 1).sum();
     if characters.saturating_sub(1) > MOST_SEARCH_CHARACTERS {

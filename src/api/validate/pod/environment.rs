@@ -58,9 +58,8 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 
-const BYTE_DIVISORS: &[&str] = &[
-    "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
-];
+const BYTE_DIVISORS: &[&str] =
+    &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
 pub(super) fn variables(variables: &Place<'_>, errors: &mut Errors) {
     for variable in variables.items() {
@@ -70,11 +69,7 @@ pub(super) fn variables(variables: &Place<'_>, errors: &mut Errors) {
         } else {
             errors.push(own.required());
         }
-        value_from(
-            &variable.child("valueFrom"),
-            variable.child("value").is_filled(),
-            errors,
-        );
+        value_from(&variable.child("valueFrom"), variable.child("value").is_filled(), errors);
     }
 }
 
@@ -96,13 +91,7 @@ fn value_from(source: &Place<'_>, has_value: bool, errors: &mut Errors) {
             key_reference(&reference, errors);
         }
     }
-    let sources = [
-        "fieldRef",
-        "resourceFieldRef",
-        "configMapKeyRef",
-        "secretKeyRef",
-        "fileKeyRef",
-    ];
+    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
     match sources.iter().filter(|kind| source.child(kind).is_set()).count() {
         0 => errors.push(source.invalid_value(
             &"".into(),
@@ -180,16 +169,11 @@ pub(super) fn pod_field(selector: &Place<'_>, fields: &[&str], errors: &mut Erro
     let conversion_failed =
         |why: String| path.invalid(&format!("error converting fieldPath: {why}"));
     if version.text() != "v1" {
-        errors.push(conversion_failed(format!(
-            "unsupported pod version: {}",
-            version.text()
-        )));
+        errors.push(conversion_failed(format!("unsupported pod version: {}", version.text())));
         return;
     }
     let text = path.text();
-    let subscripted = text
-        .strip_suffix("']")
-        .and_then(|rest| rest.split_once("['"));
+    let subscripted = text.strip_suffix("']").and_then(|rest| rest.split_once("['"));
     if let Some((map, key)) = subscripted {
         let checked = match map {
             "metadata.annotations" => key.to_lowercase(),
@@ -205,9 +189,7 @@ pub(super) fn pod_field(selector: &Place<'_>, fields: &[&str], errors: &mut Erro
             errors.push(selector.invalid_value(&checked.as_str().into(), &complaint));
         }
     } else if !KNOWN_FIELDS.contains(&text) {
-        errors.push(conversion_failed(format!(
-            "field label not supported: {text}"
-        )));
+        errors.push(conversion_failed(format!("field label not supported: {text}")));
     } else if !fields.contains(&text) {
         errors.push(path.not_supported(fields));
     }
@@ -216,9 +198,8 @@ pub(super) fn pod_field(selector: &Place<'_>, fields: &[&str], errors: &mut Erro
 /// A `resourceFieldRef` and the unit it is counted in.
 pub(super) fn container_resource(selector: &Place<'_>, errors: &mut Errors) {
     let resource = selector.child("resource");
-    let is_huge = ["limits.hugepages-", "requests.hugepages-"]
-        .iter()
-        .any(|p| resource.text().starts_with(p));
+    let is_huge =
+        ["limits.hugepages-", "requests.hugepages-"].iter().any(|p| resource.text().starts_with(p));
     if !resource.is_filled() {
         errors.push(resource.required());
     } else if !RESOURCES.contains(&resource.text()) && !is_huge {
@@ -238,11 +219,7 @@ pub(super) fn container_resource(selector: &Place<'_>, errors: &mut Errors) {
     if quantity.is_zero() || allowed.contains(&quantity.to_string().as_str()) {
         return;
     }
-    let units = if is_cpu {
-        "1m and 1".to_owned()
-    } else {
-        BYTE_DIVISORS.join(", ")
-    };
+    let units = if is_cpu { "1m and 1".to_owned() } else { BYTE_DIVISORS.join(", ") };
     let what = match resource.text().split_once('.').map_or("", |(_, name)| name) {
         "cpu" => "cpu",
         "memory" => "memory",

@@ -24,7 +24,7 @@ pub(super) fn mounts(container: &Place<'_>, volumes: &Volumes<'_>, errors: &mut 
         }
         let volume = volumes.get(own.text());
         if volume.is_none() {
-            errors.push(FieldError::not_found(&own, &own.text().into()));
+            errors.push(FieldError::not_found(own, &own.text().into()));
         }
         if !path.is_filled() {
             errors.push(path.required());
@@ -32,16 +32,10 @@ pub(super) fn mounts(container: &Place<'_>, volumes: &Volumes<'_>, errors: &mut 
         if !paths.insert(path.text().to_owned()) {
             errors.push(path.invalid_value(&path.text().into(), "must be unique"));
         }
-        if devices
-            .items()
-            .any(|device| device.value["name"] == *own.value)
-        {
+        if devices.items().any(|device| device.value["name"] == *own.value) {
             errors.push(own.invalid("must not already exist in volumeDevices"));
         }
-        if devices
-            .items()
-            .any(|device| device.value["devicePath"] == *path.value)
-        {
+        if devices.items().any(|device| device.value["devicePath"] == *path.value) {
             errors.push(path.invalid("must not already exist as a path in volumeDevices"));
         }
         let sub_path = mount.child("subPath");

@@ -11,12 +11,7 @@ pub(super) fn lifecycle_and_probes(container: &Place<'_>, grace: Option<i64>, er
     for hook in ["postStart", "preStop"] {
         let hook = lifecycle.child(hook);
         if hook.is_set() {
-            handler(
-                &hook,
-                &["exec", "httpGet", "tcpSocket", "sleep"],
-                grace,
-                errors,
-            );
+            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace, errors);
         }
     }
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -35,12 +30,7 @@ pub(super) fn lifecycle_and_probes(container: &Place<'_>, grace: Option<i64>, er
 }
 
 fn probe(probe: &Place<'_>, grace: Option<i64>, errors: &mut Errors) {
-    handler(
-        probe,
-        &["exec", "httpGet", "tcpSocket", "grpc"],
-        grace,
-        errors,
-    );
+    handler(probe, &["exec", "httpGet", "tcpSocket", "grpc"], grace, errors);
     let numbers = [
         "initialDelaySeconds",
         "timeoutSeconds",

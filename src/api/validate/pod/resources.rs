@@ -20,10 +20,7 @@ pub(super) fn requirements(resources: &Place<'_>, errors: &mut Errors) {
         let Some(request) = quantity(resource, &place, errors) else {
             continue;
         };
-        let limit = limits
-            .value
-            .get(resource)
-            .and_then(|limit| Quantity::from_json(limit).ok());
+        let limit = limits.value.get(resource).and_then(|limit| Quantity::from_json(limit).ok());
         let relation = match limit {
             Some(limit) if request != limit && !allows_overcommit(resource) => {
                 ("must be equal to", limit)
@@ -44,10 +41,7 @@ pub(super) fn requirements(resources: &Place<'_>, errors: &mut Errors) {
         ));
     }
     let names = |prefix: &str| {
-        let all = limits
-            .entries()
-            .chain(requests.entries())
-            .map(|(resource, _)| resource);
+        let all = limits.entries().chain(requests.entries()).map(|(resource, _)| resource);
         all.filter(|resource| resource.starts_with(prefix)).count()
     };
     if names("hugepages-") > 0 && names("cpu") == 0 && names("memory") == 0 {
@@ -76,9 +70,7 @@ fn resource_name(resource: &str, place: &Place<'_>, errors: &mut Errors) {
         let is_known = is_standard
             || ["storage", "pods", "services", "configmaps", "secrets"].contains(&resource);
         if !is_known {
-            errors.push(refuse(
-                "must be a standard resource type or fully qualified",
-            ));
+            errors.push(refuse("must be a standard resource type or fully qualified"));
         }
         if !is_standard {
             errors.push(refuse("must be a standard resource for containers"));
@@ -119,21 +111,16 @@ pub(super) fn resize_policy(policies: &Place<'_>, restart_policy: &str, errors: 
         let resource = policy.value["resourceName"].as_str().unwrap_or_default();
         let restart = policy.value["restartPolicy"].as_str().unwrap_or_default();
         if seen.iter().any(|other| other == resource) {
-            errors.push(FieldError::duplicate(&policy, &resource.into()));
+            errors.push(FieldError::duplicate(policy, &resource.into()));
         }
         seen.push(resource.to_owned());
-        for (value, supported) in [
-            (resource, ["cpu", "memory"]),
-            (restart, ["NotRequired", "RestartContainer"]),
-        ] {
+        for (value, supported) in
+            [(resource, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])]
+        {
             if value.is_empty() {
                 errors.push(policies.required());
             } else if !supported.contains(&value) {
-                errors.push(FieldError::not_supported(
-                    policies,
-                    &value.into(),
-                    &supported,
-                ));
+                errors.push(FieldError::not_supported(policies, &value.into(), &supported));
             }
         }
         if restart_policy == "Never" && restart != "NotRequired" {

@@ -65,9 +65,9 @@ pub(in crate::api::validate) fn taints(taints: &Place<'_>, errors: &mut Errors) 
         super::choice(&effect, &EFFECTS, errors);
         let identity = (key.text().to_owned(), effect.text().to_owned());
         if seen.contains(&identity) {
-            let head = FieldError::duplicate(&taint, taint.value).message;
+            let head = FieldError::duplicate(taint, taint.value).message;
             let detail = "taints must be unique by key and effect pair";
-            errors.push(FieldError::new(Reason::Duplicate, &taint, head, detail));
+            errors.push(FieldError::new(Reason::Duplicate, taint, head, detail));
         }
         seen.push(identity);
     }

@@ -20,30 +20,15 @@ pub(super) fn pod(spec: &Place<'_>, errors: &mut Errors) {
     for group in context.child("supplementalGroups").items() {
         within(&group, 0, MOST_ID, errors);
     }
-    let shared = context.blame(
-        "shareProcessNamespace",
-        &spec.value["shareProcessNamespace"],
-    );
+    let shared = context.blame("shareProcessNamespace", &spec.value["shareProcessNamespace"]);
     if shared.is_true() && spec.child("hostPID").is_true() {
         errors.push(shared.invalid("ShareProcessNamespace and HostPID cannot both be enabled"));
     }
     sysctls(spec, &context.child("sysctls"), errors);
-    optional_choice(
-        &context.child("fsGroupChangePolicy"),
-        &["Always", "OnRootMismatch"],
-        errors,
-    );
+    optional_choice(&context.child("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], errors);
     seccomp(&context.child("seccompProfile"), errors);
-    optional_choice(
-        &context.child("supplementalGroupsPolicy"),
-        &["Merge", "Strict"],
-        errors,
-    );
-    optional_choice(
-        &context.child("seLinuxChangePolicy"),
-        &["MountOption", "Recursive"],
-        errors,
-    );
+    optional_choice(&context.child("supplementalGroupsPolicy"), &["Merge", "Strict"], errors);
+    optional_choice(&context.child("seLinuxChangePolicy"), &["MountOption", "Recursive"], errors);
     host_users(spec, errors);
 }
 
@@ -63,10 +48,7 @@ pub(super) fn container(context: &Place<'_>, has_own_users: bool, errors: &mut E
             errors.push(context.invalid(detail));
         }
         let capabilities = context.child("capabilities");
-        if capabilities
-            .child("add")
-            .items()
-            .any(|capability| capability.text() == "CAP_SYS_ADMIN")
+        if capabilities.child("add").items().any(|capability| capability.text() == "CAP_SYS_ADMIN")
         {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(context.invalid(detail));
@@ -113,9 +95,7 @@ fn sysctls(spec: &Place<'_>, sysctls: &Place<'_>, errors: &mut Errors) {
         } else if seen.contains(&normal) {
             errors.push(own.duplicate());
         }
-        let is_ipc = ["kernel.sem", "fs.mqueue."]
-            .iter()
-            .any(|p| normal.starts_with(p))
+        let is_ipc = ["kernel.sem", "fs.mqueue."].iter().any(|p| normal.starts_with(p))
             || normal.starts_with("kernel.shm")
             || normal.starts_with("kernel.msg");
         if normal.starts_with("net.") && spec.child("hostNetwork").is_true() {
@@ -132,16 +112,11 @@ fn host_users(spec: &Place<'_>, errors: &mut Errors) {
     if *spec.child("hostUsers").value != Value::Bool(false) {
         return;
     }
-    for (field, blamed) in [
-        ("hostNetwork", "hostNetwork"),
-        ("hostPID", "HostPID"),
-        ("hostIPC", "HostIPC"),
-    ] {
+    for (field, blamed) in
+        [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+    {
         if spec.child(field).is_true() {
-            errors.push(
-                spec.child(blamed)
-                    .forbidden("when `pod.Spec.HostUsers` is false"),
-            );
+            errors.push(spec.child(blamed).forbidden("when `pod.Spec.HostUsers` is false"));
         }
     }
 }

@@ -30,19 +30,13 @@ pub(in crate::api::validate) fn update_status(old: &Value, new: &Value) -> Error
     }
     not_negative(&status.child("observedGeneration"), &mut errors);
     let class = status.child("qosClass");
-    if !before["qosClass"].is_null() && *class.value != before["qosClass"] {
+    if class.is_set() && !before["qosClass"].is_null() && *class.value != before["qosClass"] {
         errors.push(class.invalid("field is immutable"));
     }
 
     let policy = old["spec"]["restartPolicy"].as_str().unwrap_or_default();
     for list in ["containerStatuses", "initContainerStatuses"] {
-        terminated_stay(
-            &status.child(list),
-            &before[list],
-            policy,
-            &old["spec"],
-            &mut errors,
-        );
+        terminated_stay(&status.child(list), &before[list], policy, &old["spec"], &mut errors);
     }
     let ephemeral = "ephemeralContainerStatuses";
     terminated_stay(
@@ -64,13 +58,9 @@ fn terminated_stay(new: &Place<'_>, old: &Value, policy: &str, spec: &Value, err
     for (i, old) in old.as_array().into_iter().flatten().enumerate() {
         let terminated = &old["state"]["terminated"];
         let may_restart = policy == "OnFailure" && terminated["exitCode"] != 0;
-        let sidecars = spec["initContainers"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let is_sidecar = sidecars
-            .iter()
-            .any(|c| c["name"] == old["name"] && c["restartPolicy"] == "Always");
+        let sidecars = spec["initContainers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is_sidecar =
+            sidecars.iter().any(|c| c["name"] == old["name"] && c["restartPolicy"] == "Always");
         if terminated.is_null() || may_restart || is_sidecar {
             continue;
         }
@@ -96,10 +86,6 @@ fn addresses(status: &Place<'_>, errors: &mut Errors) {
     let first = &status.value["hostIPs"][0]["ip"];
     if !first.is_null() && *first != status.value["hostIP"] {
         let field = format!("{status}.hostIPs[0].ip");
-        errors.push(FieldError::invalid(
-            field,
-            first,
-            "must be equal to `hostIP`",
-        ));
+        errors.push(FieldError::invalid(field, first, "must be equal to `hostIP`"));
     }
 }

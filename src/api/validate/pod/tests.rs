@@ -44,11 +44,7 @@ fn set(object: &mut Value, at: &str, value: Value) {
 }
 
 fn lines(errors: Vec<validate::FieldError>) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The errors of creating the valid pod with `value` at `at`.
@@ -69,20 +65,12 @@ fn check_update(change: impl Fn(&mut Value), expected: Expect) {
 
 fn check_status(old: Value, new: Value, expected: Expect) {
     let pod = |status: Value| json!({"metadata": {"name": "a"}, "spec": {"restartPolicy": "Never"}, "status": status});
-    expected.assert_eq(&lines(validate::update_status(
-        "pods",
-        &pod(old),
-        &pod(new),
-    )));
+    expected.assert_eq(&lines(validate::update_status("pods", &pod(old), &pod(new))));
 }
 
 #[test]
 fn a_good_pod_passes() {
-    check(
-        "/metadata/labels",
-        json!({"app": "x", "example.com/Tier": ""}),
-        expect![[r#""#]],
-    );
+    check("/metadata/labels", json!({"app": "x", "example.com/Tier": ""}), expect![[r#""#]]);
     check(
         "/spec/dnsConfig",
         json!({"nameservers": ["1.1.1.1"], "searches": ["a.b.", "_x.y", "."], "options": [{"name": "ndots", "value": "2"}]}),
@@ -118,21 +106,9 @@ fn a_good_pod_passes() {
 
 #[test]
 fn issue_story_29_containers_and_images_are_required() {
-    check(
-        "/spec/containers",
-        json!([]),
-        expect!["spec.containers: Required value"],
-    );
-    check(
-        "/spec/containers",
-        Value::Null,
-        expect!["spec.containers: Required value"],
-    );
-    check(
-        "/spec",
-        json!({}),
-        expect!["spec.containers: Required value"],
-    );
+    check("/spec/containers", json!([]), expect!["spec.containers: Required value"]);
+    check("/spec/containers", Value::Null, expect!["spec.containers: Required value"]);
+    check("/spec", json!({}), expect!["spec.containers: Required value"]);
     check(
         "/spec/containers/0/image",
         json!(""),
@@ -274,7 +250,7 @@ fn name_resolution() {
         "/spec/dnsConfig",
         json!({"nameservers": ["a", "1.1.1.1", "1.1.1.2", "::1"], "searches": ["a..b"], "options": [{}]}),
         expect![[r#"
-            spec.dnsConfig.nameservers: Invalid value: ["a","1.1.1.1","1.1.1.2","::1"]: must not have more than 3 nameservers
+            spec.dnsConfig.nameservers: Invalid value: []string{"a", "1.1.1.1", "1.1.1.2", "::1"}: must not have more than 3 nameservers
             spec.dnsConfig.nameservers[0]: Invalid value: "a": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
             spec.dnsConfig.searches[0]: Invalid value: "a..b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')
             spec.dnsConfig.options[0]: Required value: must not be empty"#]],
@@ -311,11 +287,7 @@ fn metadata() {
         ]],
     );
     check("/metadata/generateName", json!("a--"), expect![[r#""#]]);
-    check(
-        "/metadata/namespace",
-        Value::Null,
-        expect!["metadata.namespace: Required value"],
-    );
+    check("/metadata/namespace", Value::Null, expect!["metadata.namespace: Required value"]);
     check(
         "/metadata/labels",
         json!({"a b": "x", "c": "-"}),
@@ -342,7 +314,7 @@ fn metadata() {
         "/metadata/finalizers",
         json!(["x", "orphan", "foregroundDeletion"]),
         expect![[r#"
-            metadata.finalizers: Invalid value: ["x","orphan","foregroundDeletion"]: finalizer orphan and foregroundDeletion cannot be both set
+            metadata.finalizers: Invalid value: []string{"x", "orphan", "foregroundDeletion"}: finalizer orphan and foregroundDeletion cannot be both set
             metadata.finalizers[0]: Invalid value: "x": name is neither a standard finalizer name nor is it fully qualified"#]],
     );
 }

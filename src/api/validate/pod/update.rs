@@ -29,33 +29,17 @@ pub(in crate::api::validate) fn update(old: &Value, new: &Value) -> Errors {
             return errors;
         }
     }
-    if deadline(
-        &spec.child("activeDeadlineSeconds"),
-        &before["activeDeadlineSeconds"],
-        &mut errors,
-    )
-    .is_err()
+    if deadline(&spec.child("activeDeadlineSeconds"), &before["activeDeadlineSeconds"], &mut errors)
+        .is_err()
     {
         return errors;
     }
-    tolerations(
-        &spec.child("tolerations"),
-        &before["tolerations"],
-        &mut errors,
-    );
+    tolerations(&spec.child("tolerations"), &before["tolerations"], &mut errors);
 
     let mut changes = Vec::new();
-    differences(
-        "spec",
-        before,
-        &with_allowed_changes_undone(before, spec.value),
-        &mut changes,
-    );
+    differences("spec", before, &with_allowed_changes_undone(before, spec.value), &mut changes);
     if !changes.is_empty() {
-        let shown = changes
-            .iter()
-            .take(MOST_LISTED)
-            .map(|change| format!("  {change}\n"));
+        let shown = changes.iter().take(MOST_LISTED).map(|change| format!("  {change}\n"));
         let detail = format!(
             "pod updates may not change fields other than {CHANGEABLE}\n{}",
             shown.collect::<String>()
@@ -76,11 +60,7 @@ fn deadline(new: &Place<'_>, old: &Value, errors: &mut Errors) -> Result<(), Sto
             if errors.len() == count && old_seconds.is_some_and(|old| old < new_seconds) {
                 errors.push(new.invalid("must be less than or equal to previous value"));
             }
-            if errors.len() > count {
-                Err(Stop)
-            } else {
-                Ok(())
-            }
+            if errors.len() > count { Err(Stop) } else { Ok(()) }
         }
         (None, Some(_)) => {
             errors.push(new.invalid("must not update from a positive integer to nil value"));
@@ -99,10 +79,8 @@ fn tolerations(new: &Place<'_>, old: &Value, errors: &mut Errors) {
         }
         toleration
     };
-    let kept: Vec<Value> = new
-        .items()
-        .map(|toleration| without_seconds(toleration.value))
-        .collect();
+    let kept: Vec<Value> =
+        new.items().map(|toleration| without_seconds(toleration.value)).collect();
     let is_kept = |old: &Value| kept.contains(&without_seconds(old));
     if !old.as_array().into_iter().flatten().all(is_kept) {
         errors.push(

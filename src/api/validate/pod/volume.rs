@@ -150,10 +150,7 @@ fn keyed(source: &Place<'_>, name_field: &str, errors: &mut Errors) {
         errors.push(own.required());
     }
     mode(&source.child("defaultMode"), errors);
-    source
-        .child("items")
-        .items()
-        .for_each(|item| key_to_path(&item, errors));
+    source.child("items").items().for_each(|item| key_to_path(&item, errors));
 }
 
 fn key_to_path(item: &Place<'_>, errors: &mut Errors) {
@@ -255,10 +252,7 @@ fn projected(projected: &Place<'_>, errors: &mut Errors) {
 }
 
 fn mode(mode: &Place<'_>, errors: &mut Errors) {
-    if mode
-        .number()
-        .is_some_and(|mode| !(0..=0o777).contains(&mode))
-    {
+    if mode.number().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         errors.push(mode.invalid(MODE));
     }
 }

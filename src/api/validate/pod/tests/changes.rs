@@ -21,34 +21,16 @@ fn what_is_not_implemented_is_refused_by_name() {
         ("/spec/volumes/0/emptyDir", json!({"sizeLimit": "1Gi"})),
         ("/spec/volumes/0/emptyDir", json!({"medium": "HugePages"})),
         ("/spec/initContainers/0/restartPolicy", json!("Always")),
-        (
-            "/spec/containers/0/startupProbe",
-            json!({"tcpSocket": {"port": 1}}),
-        ),
-        (
-            "/spec/containers/0/lifecycle",
-            json!({"preStop": {"exec": {"command": ["a"]}}}),
-        ),
+        ("/spec/containers/0/startupProbe", json!({"tcpSocket": {"port": 1}})),
+        ("/spec/containers/0/lifecycle", json!({"preStop": {"exec": {"command": ["a"]}}})),
         (
             "/spec/containers/0/resizePolicy",
             json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]),
         ),
-        (
-            "/spec/containers/0/securityContext/seLinuxOptions",
-            json!({"level": "x"}),
-        ),
-        (
-            "/spec/containers/0/volumeMounts/0/subPathExpr",
-            json!("$(A)"),
-        ),
-        (
-            "/spec/securityContext",
-            json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
-        ),
-        (
-            "/spec/securityContext",
-            json!({"fsGroupChangePolicy": "OnRootMismatch"}),
-        ),
+        ("/spec/containers/0/securityContext/seLinuxOptions", json!({"level": "x"})),
+        ("/spec/containers/0/volumeMounts/0/subPathExpr", json!("$(A)")),
+        ("/spec/securityContext", json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]})),
+        ("/spec/securityContext", json!({"fsGroupChangePolicy": "OnRootMismatch"})),
     ] {
         let mut pod = with(at, value);
         defaults::apply("pods", &mut pod);
@@ -57,19 +39,9 @@ fn what_is_not_implemented_is_refused_by_name() {
             .iter()
             .filter(|e| e.message == "Forbidden: not implemented by this version of Joey")
             .collect();
-        assert!(
-            !refused.is_empty() && errors.len() == refused.len(),
-            "{at}: {}",
-            lines(errors)
-        );
-        let field = at
-            .trim_start_matches('/')
-            .replace("/0", "[0]")
-            .replace('/', ".");
-        assert!(
-            refused.iter().all(|e| e.field.starts_with(&field)),
-            "{at}: {refused:?}"
-        );
+        assert!(!refused.is_empty() && errors.len() == refused.len(), "{at}: {}", lines(errors));
+        let field = at.trim_start_matches('/').replace("/0", "[0]").replace('/', ".");
+        assert!(refused.iter().all(|e| e.field.starts_with(&field)), "{at}: {refused:?}");
     }
 }
 
@@ -85,14 +57,8 @@ fn harmless_values_of_what_is_not_implemented_pass() {
             "/spec/containers/0/resizePolicy",
             json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]),
         ),
-        (
-            "/spec/containers/0/securityContext/procMount",
-            json!("Default"),
-        ),
-        (
-            "/spec/securityContext",
-            json!({"fsGroupChangePolicy": "Always"}),
-        ),
+        ("/spec/containers/0/securityContext/procMount", json!("Default")),
+        ("/spec/securityContext", json!({"fsGroupChangePolicy": "Always"})),
     ] {
         check(at, value, expect![[r#""#]]);
     }
@@ -100,26 +66,14 @@ fn harmless_values_of_what_is_not_implemented_pass() {
 
 #[test]
 fn a_running_pod_changes_only_in_images_deadline_and_tolerations() {
-    check_update(
-        |pod| set(pod, "/spec/containers/0/image", json!("nginx:2")),
-        expect![[r#""#]],
-    );
-    check_update(
-        |pod| set(pod, "/spec/activeDeadlineSeconds", json!(5)),
-        expect![[r#""#]],
-    );
+    check_update(|pod| set(pod, "/spec/containers/0/image", json!("nginx:2")), expect![[r#""#]]);
+    check_update(|pod| set(pod, "/spec/activeDeadlineSeconds", json!(5)), expect![[r#""#]]);
     check_update(
         |pod| set(pod, "/spec/tolerations", json!([{"operator": "Exists"}])),
         expect![[r#""#]],
     );
-    check_update(
-        |pod| set(pod, "/metadata/labels", json!({"a": "b"})),
-        expect![[r#""#]],
-    );
-    check_update(
-        |pod| set(pod, "/spec/containers/0/args", json!([])),
-        expect![[r#""#]],
-    );
+    check_update(|pod| set(pod, "/metadata/labels", json!({"a": "b"})), expect![[r#""#]]);
+    check_update(|pod| set(pod, "/spec/containers/0/args", json!([])), expect![[r#""#]]);
     check_update(
         |pod| set(pod, "/spec/containers/0/command", json!(["x"])),
         expect![[r#"
@@ -155,10 +109,7 @@ fn deadlines_only_shrink_and_tolerations_only_grow() {
     expect![
         "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value"
     ]
-    .assert_eq(&update(
-        json!({"activeDeadlineSeconds": 5}),
-        json!({"activeDeadlineSeconds": 6}),
-    ));
+    .assert_eq(&update(json!({"activeDeadlineSeconds": 5}), json!({"activeDeadlineSeconds": 6})));
     expect![[r#"spec.activeDeadlineSeconds: Invalid value: "null": must not update from a positive integer to nil value"#]].assert_eq(&update(json!({"activeDeadlineSeconds": 5}), json!({})));
     expect![[r#""#]].assert_eq(&update(
         json!({"activeDeadlineSeconds": 5}),
@@ -172,10 +123,8 @@ fn deadlines_only_shrink_and_tolerations_only_grow() {
         json!({"tolerations": [toleration]}),
         json!({"tolerations": []}),
     ));
-    expect![[r#""#]].assert_eq(&update(
-        json!({"tolerations": [toleration]}),
-        json!({"tolerations": [longer]}),
-    ));
+    expect![[r#""#]]
+        .assert_eq(&update(json!({"tolerations": [toleration]}), json!({"tolerations": [longer]})));
 }
 
 #[test]

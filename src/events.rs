@@ -1,4 +1,4 @@
-//! Events about pods and the node, worded as kubelet words them: equal ones counted, floods cut.
+//! Events as the actors (node agent, scheduler) tell them: equal ones counted, floods cut.
 //!
 //! It never blocks and never fails its caller: an Event that finds the queue full or the API away is dropped.
 

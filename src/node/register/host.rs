@@ -1,0 +1,140 @@
+//! What the kernel says about this host: size, pressure, identity.
+//!
+//! It only reads; what cannot be read counts as unknown and never fails the node.
+
+use std::fs;
+use std::path::Path;
+
+/// Resources of the host, or what of them pods may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub storage_bytes: u64,
+}
+
+/// Kept for the host and for us.
+const RESERVED_CPU_MILLIS: u64 = 100;
+const RESERVED_MEMORY_LEAST: u64 = 100 << 20;
+const RESERVED_MEMORY_MOST: u64 = 1 << 30;
+
+impl Capacity {
+    /// Less 0.1 cores, a twentieth of the memory (100 MiB to 1 GiB) and a tenth of the disk.
+    pub fn allocatable(self) -> Capacity {
+        let memory = (self.memory_bytes / 20).clamp(RESERVED_MEMORY_LEAST, RESERVED_MEMORY_MOST);
+        Capacity {
+            cpu_millis: self.cpu_millis.saturating_sub(RESERVED_CPU_MILLIS),
+            memory_bytes: self.memory_bytes.saturating_sub(memory),
+            storage_bytes: self.storage_bytes - self.storage_bytes / 10,
+        }
+    }
+}
+
+pub fn capacity(data_dir: &Path) -> Capacity {
+    let online = read("/sys/devices/system/cpu/online");
+    let storage = nix::sys::statvfs::statvfs(data_dir);
+    Capacity {
+        cpu_millis: count_cpus(&online).max(1) * 1000,
+        memory_bytes: meminfo(&read("/proc/meminfo"), "MemTotal"),
+        storage_bytes: storage.map_or(0, |s| s.blocks() * s.fragment_size()),
+    }
+}
+
+/// What runs short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pressure {
+    pub memory: bool,
+    pub disk: bool,
+    pub pids: bool,
+}
+
+/// kubelet's default eviction thresholds: 100 MiB of memory, a tenth of the disk, a twentieth of its inodes.
+pub fn pressure(data_dir: &Path) -> Pressure {
+    let available = meminfo(&read("/proc/meminfo"), "MemAvailable");
+    let disk = nix::sys::statvfs::statvfs(data_dir).is_ok_and(|s| {
+        s.blocks_available() < s.blocks() / 10
+            || (s.files() > 0 && s.files_available() < s.files() / 20)
+    });
+    let number = |path: &str| read(path).trim().parse::<u64>().unwrap_or(u64::MAX);
+    let most = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
+    // The fourth field of loadavg: running/existing.
+    let threads = read("/proc/loadavg")
+        .split_whitespace()
+        .nth(3)
+        .and_then(|field| field.split_once('/')?.1.parse::<u64>().ok())
+        .unwrap_or(0);
+    Pressure { memory: available < 100 << 20, disk, pids: threads > most / 10 * 9 }
+}
+
+/// Who this host is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    pub machine_id: String,
+    pub system_uuid: String,
+    pub boot_id: String,
+    pub kernel: String,
+    pub os_image: String,
+    pub hostname: String,
+}
+
+pub fn identity() -> Identity {
+    let line = |path: &str| read(path).trim().to_owned();
+    Identity {
+        machine_id: line("/etc/machine-id"),
+        system_uuid: line("/sys/class/dmi/id/product_uuid"),
+        boot_id: line("/proc/sys/kernel/random/boot_id"),
+        kernel: line("/proc/sys/kernel/osrelease"),
+        os_image: os_image(&read("/etc/os-release")),
+        hostname: line("/proc/sys/kernel/hostname"),
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// `0-3,5` → 5.
+fn count_cpus(list: &str) -> u64 {
+    list.trim()
+        .split(',')
+        .filter_map(|range| match range.split_once('-') {
+            Some((first, last)) => {
+                let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+                last.checked_sub(first)?.checked_add(1)
+            }
+            None => range.parse::<u64>().ok().map(|_| 1),
+        })
+        .sum()
+}
+
+fn meminfo(text: &str, field: &str) -> u64 {
+    let kibibytes = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
+fn os_image(text: &str) -> String {
+    text.lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map_or("Linux".into(), |name| name.trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_texts_are_read() {
+        assert_eq!(count_cpus("0-3,5\n"), 5);
+        assert_eq!(count_cpus("0\n"), 1);
+        assert_eq!(count_cpus("nonsense"), 0);
+        assert_eq!(meminfo("MemTotal:  2048 kB\nMemFree: 1 kB\n", "MemTotal"), 2 << 20);
+        assert_eq!(os_image("A=b\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
+        let all = Capacity { cpu_millis: 2000, memory_bytes: 24 << 30, storage_bytes: 1000 };
+        let left = all.allocatable();
+        assert_eq!((left.cpu_millis, left.storage_bytes), (1900, 900));
+        assert_eq!(left.memory_bytes, 23 << 30);
+    }
+}

@@ -1,0 +1,545 @@
+//! Owns one pod on this node: observes it, asks [`lifecycle::next`] for one step, performs it, asks again.
+//!
+//! It decides nothing itself; what a step does stands in `worker/`. It ends when the pod is finalized, or when
+//! the daemon stops, which changes nothing about the pod.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use kube::Api;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Kind, Note, Recorder, about_pod};
+use crate::model::time::Timestamp;
+use crate::net::{Attached, Network};
+use crate::node::adopt;
+use crate::node::compile::{NodeFacts, PodPaths};
+use crate::node::lifecycle::{
+    self, Container, EndReason, Ended, ImageState, MissingReason, Next, PodState, Run, Shim, Want,
+};
+use crate::node::pods::{ContainerEntry, PodEntry, Pods};
+use crate::node::report::{Reporter, Target};
+use crate::node::resolve::Tokens;
+use crate::node::status::{self, UsedImage, restart_policy};
+use crate::node::volume::payload::{References, references};
+use crate::runtime::image::{Image, Images};
+use crate::runtime::plan::ContainerPlan;
+use crate::runtime::{self, ContainerPhase, Runtime, ShimState};
+use crate::sys::clock;
+
+mod ending;
+mod images;
+mod start;
+mod steps;
+
+/// What the workers of a node share.
+pub struct Shared {
+    pub client: kube::Client,
+    pub runtime: Runtime,
+    pub images: Images,
+    pub network: Network,
+    pub recorder: Recorder,
+    pub pods: Pods,
+    pub facts: NodeFacts,
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    /// ConfigMaps and Secrets that changed.
+    pub objects: broadcast::Sender<ObjectChanged>,
+}
+
+/// A ConfigMap or Secret of that name changed, came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectChanged {
+    pub kind: ObjectKind,
+    pub namespace: String,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectKind {
+    ConfigMap,
+    Secret,
+}
+
+/// A pod found on the host.
+pub struct Existing {
+    pub pod: runtime::Pod,
+    pub plans: Vec<ContainerPlan>,
+}
+
+pub struct Worker {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    /// The newest object; `None` once it is gone from the API.
+    object: watch::Receiver<Option<Arc<core::Pod>>>,
+    pod: Arc<core::Pod>,
+    uid: String,
+    paths: PodPaths,
+    references: References,
+    state: PodState,
+    shim: Option<runtime::Pod>,
+    shim_state: Option<watch::Receiver<runtime::PodState>>,
+    attached: Option<Attached>,
+    plans: BTreeMap<String, ContainerPlan>,
+    /// Images that the next start of each container uses.
+    ready_images: BTreeMap<String, Image>,
+    used_images: BTreeMap<String, UsedImage>,
+    pulls: JoinSet<images::Pulled>,
+    tokens: Tokens,
+    reporter: Reporter,
+    written: core::PodStatus,
+    started_at: Timestamp,
+    /// When the deletion was first seen, and the moment it allows.
+    stop_by: Option<Timestamp>,
+    failures: u32,
+    image_changes: watch::Receiver<u64>,
+    object_changes: broadcast::Receiver<ObjectChanged>,
+    /// When volumes made of objects are looked at even without a change (tokens, lost notices).
+    refresh_at: Timestamp,
+}
+
+/// Volumes made of objects are compared this often at least (S36 allows 60 s).
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
+/// A pod whose object is gone without notice ends within this.
+const ORPHAN_GRACE: Duration = Duration::from_secs(2);
+/// No wait is longer, so that a stepped clock delays nothing for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+impl Worker {
+    /// Takes the pod over as it is: from its status, and from what was found on the host.
+    pub fn new(
+        shared: Arc<Shared>,
+        object: watch::Receiver<Option<Arc<core::Pod>>>,
+        pod: Arc<core::Pod>,
+        existing: Option<Existing>,
+        attached: bool,
+        stop: CancellationToken,
+    ) -> Worker {
+        let now = clock::now();
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let (shim, plans) = match existing {
+            Some(existing) => (Some(existing.pod), existing.plans),
+            None => (None, Vec::new()),
+        };
+        let shim_state = shim.as_ref().map(runtime::Pod::state);
+        let found = shim_state.as_ref().map(|state| state.borrow().clone());
+        let state = adopt::revive(&pod, found.as_ref(), attached, now);
+        let status = pod.status.clone().unwrap_or_default();
+        let started_at = status.start_time.as_ref().map_or(now, |time| time.0.into());
+        let used_images = used_images(&status);
+        let target = Target {
+            api: Api::namespaced(
+                shared.client.clone(),
+                pod.metadata.namespace.as_deref().unwrap_or_default(),
+            ),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: uid.clone(),
+        };
+        Worker {
+            stop,
+            object,
+            paths: PodPaths::new(&shared.data_dir, &shared.run_dir, &uid),
+            references: references(&pod),
+            state,
+            shim,
+            shim_state,
+            attached: None,
+            plans: plans.into_iter().map(|plan| (plan.name.clone(), plan)).collect(),
+            ready_images: BTreeMap::new(),
+            used_images,
+            pulls: JoinSet::new(),
+            tokens: Tokens::default(),
+            reporter: Reporter::start(target, status.clone()),
+            written: status,
+            started_at,
+            stop_by: None,
+            failures: 0,
+            image_changes: shared.images.changes(),
+            object_changes: shared.objects.subscribe(),
+            refresh_at: now.plus(REFRESH_EVERY),
+            uid,
+            pod,
+            shared,
+        }
+    }
+
+    /// Runs until nothing of the pod is left, or until the daemon stops.
+    pub async fn run(mut self) {
+        if self.state.attached {
+            // What it has, as the network remembers it.
+            self.attach().await;
+        }
+        loop {
+            self.observe();
+            let now = clock::now();
+            let want = self.want();
+            let next = lifecycle::next(&self.state, &want, now);
+            self.publish(&want, now);
+            match next {
+                Next::Settled if self.state.finalized => return,
+                Next::Do(step) => {
+                    if self.stop.is_cancelled() {
+                        return;
+                    }
+                    self.perform(step, &want).await;
+                }
+                Next::Wait { until } => {
+                    if !self.wait(Some(until)).await {
+                        return;
+                    }
+                }
+                Next::Settled => {
+                    if !self.wait(None).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn want(&self) -> Want {
+        let no_containers = Vec::new();
+        let spec = self.pod.spec.as_ref();
+        let names = |list: &[core::Container]| list.iter().map(|c| c.name.clone()).collect();
+        let seconds = spec
+            .and_then(|s| s.active_deadline_seconds)
+            .and_then(|seconds| u64::try_from(seconds).ok());
+        Want {
+            init: names(spec.and_then(|s| s.init_containers.as_ref()).unwrap_or(&no_containers)),
+            containers: names(spec.map_or(&no_containers, |s| &s.containers)),
+            restart: spec.map_or(lifecycle::RestartPolicy::Always, restart_policy),
+            host_network: self.host_network(),
+            active_until: seconds.map(|s| self.started_at.plus(Duration::from_secs(s))),
+            stop_by: self.stop_by,
+        }
+    }
+
+    fn host_network(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false)
+    }
+
+    fn grace(&self) -> Duration {
+        let spec = self.pod.spec.as_ref();
+        let seconds = self
+            .pod
+            .metadata
+            .deletion_grace_period_seconds
+            .or(spec.and_then(|s| s.termination_grace_period_seconds))
+            .unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// Takes in what changed: the object, the shim's containers.
+    fn observe(&mut self) {
+        let now = clock::now();
+        let newest = self.object.borrow_and_update().clone();
+        let allowed = match newest {
+            Some(pod) => {
+                self.references = references(&pod);
+                let deletion = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.into());
+                self.pod = pod;
+                // The API truncates to seconds, so its moment may be almost a second early; and a daemon that
+                // comes late grants no more than was granted then.
+                deletion.map(|at: Timestamp| {
+                    now.plus(self.grace()).min(at.plus(Duration::from_secs(1)))
+                })
+            }
+            // Removed without waiting for us (force), or while the daemon was down.
+            None => Some(now.plus(ORPHAN_GRACE)),
+        };
+        // Grace only shrinks.
+        self.stop_by = match (self.stop_by, allowed) {
+            (Some(before), Some(allowed)) => Some(before.min(allowed)),
+            (before, allowed) => before.or(allowed),
+        };
+        if self.stop_by.is_some() {
+            self.pulls.abort_all();
+        }
+        let Some(seen) = self.shim_state.as_mut().map(|state| state.borrow_and_update().clone())
+        else {
+            return;
+        };
+        for (name, container) in &seen.containers {
+            self.observe_container(name, container);
+        }
+        if seen.shim == ShimState::Lost && self.state.shim == Shim::Alive {
+            self.state.shim = Shim::Lost;
+            for name in self.running() {
+                let attempt = self.state.containers.get(&name).and_then(Container::attempt);
+                let started_at = match self.state.containers.get(&name).map(|c| &c.run) {
+                    Some(Run::Running(running)) => Some(running.started_at),
+                    Some(Run::Idle | Run::Ended(_)) | None => None,
+                };
+                self.container_ended(
+                    &name,
+                    Ended {
+                        attempt: attempt.unwrap_or(0),
+                        exit_code: 137,
+                        signal: Some(9),
+                        reason: EndReason::Error,
+                        message: "the process that supervised this container was lost".into(),
+                        started_at,
+                        finished_at: now,
+                    },
+                );
+            }
+        }
+    }
+
+    fn observe_container(&mut self, name: &str, seen: &runtime::ContainerState) {
+        let Some(container) = self.state.containers.get(name) else {
+            return;
+        };
+        let known = container.attempt();
+        let newer = known.is_none_or(|attempt| seen.attempt > attempt);
+        match &seen.phase {
+            ContainerPhase::Exited(exit) => {
+                let same = known == Some(seen.attempt) && matches!(container.run, Run::Running(_));
+                if same || newer {
+                    let message = self.termination_message(name, seen.attempt, exit);
+                    self.container_ended(name, adopt::ended(seen.attempt, exit, message));
+                }
+            }
+            ContainerPhase::Running { started_at, .. } if newer => {
+                self.container_runs(name, seen.attempt, *started_at);
+            }
+            ContainerPhase::Running { .. } => {}
+        }
+    }
+
+    fn container_runs(&mut self, name: &str, attempt: u32, started_at: Timestamp) {
+        if let Some(container) = self.state.containers.get_mut(name) {
+            if let Run::Ended(before) = &container.run {
+                container.previous = Some(before.clone());
+            }
+            container.run = Run::Running(lifecycle::Running {
+                attempt,
+                started_at,
+                stopped_at: None,
+                killed_at: None,
+            });
+            container.refused = None;
+        }
+    }
+
+    fn container_ended(&mut self, name: &str, ended: Ended) {
+        if let Some(container) = self.state.containers.get_mut(name) {
+            match &container.run {
+                Run::Ended(before) if before.attempt < ended.attempt => {
+                    container.previous = Some(before.clone());
+                }
+                Run::Ended(_) | Run::Running(_) | Run::Idle => {}
+            }
+            container.run = Run::Ended(ended);
+            // Looked for again before the next start: it may be gone, or its policy may be Always.
+            container.image = ImageState::Unchecked;
+            container.backoff_told = false;
+        }
+    }
+
+    fn running(&self) -> Vec<String> {
+        self.state
+            .containers
+            .iter()
+            .filter(|(_, c)| matches!(c.run, Run::Running(_)))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Waits until `until` or a change; false when the daemon stops.
+    async fn wait(&mut self, until: Option<Timestamp>) -> bool {
+        let now = clock::now();
+        let refreshes = self.state.shim == Shim::Alive && !self.has_no_references();
+        let refresh_at = refreshes.then_some(self.refresh_at);
+        let wake = [until, refresh_at].into_iter().flatten().min();
+        let bound = wake.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT));
+        let timed = wake.is_some();
+        let sleep = tokio::time::sleep(bound);
+        tokio::select! {
+            () = self.stop.cancelled() => return false,
+            () = sleep, if timed => {}
+            changed = self.object.changed() => {
+                if changed.is_err() {
+                    return false;
+                }
+            }
+            () = state_changed(&mut self.shim_state) => {}
+            Some(pulled) = self.pulls.join_next(), if !self.pulls.is_empty() => {
+                if let Ok(pulled) = pulled {
+                    self.pulled(pulled);
+                }
+            }
+            Ok(()) = self.image_changes.changed() => self.look_for_images(),
+            changed = self.object_changes.recv() => {
+                // Lagged: anything may have changed.
+                if changed.map_or(true, |changed| self.refers_to(&changed)) {
+                    self.refresh_at = clock::now();
+                    self.forgive_refusals();
+                }
+            }
+        }
+        if refreshes && self.refresh_at <= clock::now() {
+            self.refresh_volumes().await;
+        }
+        true
+    }
+
+    fn has_no_references(&self) -> bool {
+        self.references == References::default() && !self.uses_downward_api()
+    }
+
+    fn uses_downward_api(&self) -> bool {
+        let volumes = self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        volumes.into_iter().any(|v| v.downward_api.is_some() || v.projected.is_some())
+    }
+
+    fn refers_to(&self, changed: &ObjectChanged) -> bool {
+        let names = match changed.kind {
+            ObjectKind::ConfigMap => &self.references.config_maps,
+            ObjectKind::Secret => &self.references.secrets,
+        };
+        self.pod.metadata.namespace.as_deref() == Some(changed.namespace.as_str())
+            && names.contains(&changed.name)
+    }
+
+    /// What was missing may be there now: try at once.
+    fn forgive_refusals(&mut self) {
+        for container in self.state.containers.values_mut() {
+            container.refused = None;
+        }
+        if !self.state.volumes_ready && self.stop_by.is_none() {
+            self.state.setback_until = None;
+        }
+    }
+
+    /// Tells the world: status to the API, snapshot to whoever streams.
+    fn publish(&mut self, want: &Want, now: Timestamp) {
+        if self.state.finalized || self.object.borrow().is_none() {
+            return;
+        }
+        let status = status::compile(&status::Facts {
+            pod: &self.pod,
+            want,
+            state: &self.state,
+            previous: &self.written,
+            address: self.attached.as_ref().map(|a| a.address),
+            node_addresses: &self.shared.facts.addresses,
+            started_at: self.started_at,
+            images: &self.used_images,
+            now,
+        });
+        if status != self.written {
+            self.reporter.set(status.clone());
+            self.written = status;
+            self.publish_entry();
+        }
+    }
+
+    fn publish_entry(&self) {
+        let containers = self
+            .state
+            .containers
+            .iter()
+            .filter_map(|(name, container)| {
+                let entry = ContainerEntry {
+                    plan: self.plans.get(name).cloned(),
+                    attempt: container.attempt()?,
+                    log_dir: self.paths.log_dir(name),
+                };
+                Some((name.clone(), entry))
+            })
+            .collect();
+        self.shared.pods.publish(PodEntry {
+            namespace: self.pod.metadata.namespace.clone().unwrap_or_default(),
+            name: self.pod.metadata.name.clone().unwrap_or_default(),
+            uid: self.uid.clone(),
+            pod: self.shim.clone(),
+            containers,
+            netns: self.attached.as_ref().map(|a| a.netns.clone()),
+            address: self.attached.as_ref().map(|a| a.address),
+            host_network: self.host_network(),
+        });
+    }
+
+    fn spec_of(&self, name: &str) -> Option<(&core::Container, &'static str)> {
+        let spec = self.pod.spec.as_ref()?;
+        let init = spec.init_containers.iter().flatten().map(|c| (c, "spec.initContainers"));
+        let mains = spec.containers.iter().map(|c| (c, "spec.containers"));
+        init.chain(mains).find(|(c, _)| c.name == name)
+    }
+
+    fn tell(&self, kind: Kind, reason: &'static str, message: String) {
+        let about = about_pod(&self.pod, None);
+        self.shared.recorder.note(Note { about, kind, reason, message });
+    }
+
+    fn tell_container(&self, name: &str, kind: Kind, reason: &'static str, message: String) {
+        let path = self.spec_of(name).map(|(_, list)| format!("{list}{{{name}}}"));
+        let about = about_pod(&self.pod, path);
+        self.shared.recorder.note(Note { about, kind, reason, message });
+    }
+
+    fn setback(&mut self) {
+        self.state.setback_until =
+            Some(clock::now().plus(crate::node::restart::setback(self.failures)));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn progress(&mut self) {
+        self.failures = 0;
+        self.state.setback_until = None;
+    }
+
+    /// The back-off has begun: say so once.
+    fn tell_backoff(&mut self, name: &str) {
+        let Some(container) = self.state.containers.get_mut(name) else {
+            return;
+        };
+        container.backoff_told = true;
+        let image_is_missing = matches!(
+            &container.image,
+            ImageState::Missing(missing) if missing.reason == MissingReason::ErrImagePull
+        );
+        let metadata = &self.pod.metadata;
+        if image_is_missing {
+            let image = self.spec_of(name).and_then(|(c, _)| c.image.as_deref());
+            let message = format!("Back-off pulling image {:?}", image.unwrap_or_default());
+            self.tell_container(name, Kind::Normal, "BackOff", message);
+            let message = "Error: ImagePullBackOff".to_owned();
+            self.tell_container(name, Kind::Warning, "Failed", message);
+        } else {
+            let message = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                metadata.name.as_deref().unwrap_or_default(),
+                metadata.namespace.as_deref().unwrap_or_default(),
+                self.uid
+            );
+            self.tell_container(name, Kind::Warning, "BackOff", message);
+        }
+    }
+}
+
+async fn state_changed(state: &mut Option<watch::Receiver<runtime::PodState>>) {
+    let gone = match state {
+        Some(receiver) => receiver.changed().await.is_err(),
+        None => std::future::pending().await,
+    };
+    if gone {
+        // Its sender went with the shim's last handle; nothing will come of it any more.
+        *state = None;
+    }
+}
+
+/// The images that an earlier daemon has reported.
+fn used_images(status: &core::PodStatus) -> BTreeMap<String, UsedImage> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten())
+        .filter(|c| !c.image_id.is_empty())
+        .map(|c| (c.name.clone(), UsedImage { name: c.image.clone(), id: c.image_id.clone() }))
+        .collect()
+}

@@ -1,0 +1,197 @@
+//! Finding or pulling a container's image by its policy.
+//!
+//! A pull runs beside the worker, so that a slow registry holds up neither other containers nor deletion.
+
+use std::time::Duration;
+
+use super::Worker;
+use crate::events::Kind;
+use crate::model::time::Timestamp;
+use crate::node::lifecycle::{ImageState, MissingImage, MissingReason};
+use crate::node::resolve;
+use crate::runtime::image::{Image, ImageError};
+use crate::sys::clock;
+
+/// A pull that takes longer counts as failed.
+const PULL_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// What came of a pull.
+pub(super) struct Pulled {
+    container: String,
+    result: Result<Image, ImageError>,
+    took: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+impl Worker {
+    /// Makes the image ready, begins its pull, or notes why it is missing.
+    pub(super) async fn image(&mut self, name: &str) {
+        let Some((spec, _)) = self.spec_of(name) else {
+            return;
+        };
+        let reference = spec.image.clone().unwrap_or_default();
+        let policy = match spec.image_pull_policy.as_deref() {
+            Some("Always") => Policy::Always,
+            Some("Never") => Policy::Never,
+            Some(_) | None => Policy::IfNotPresent,
+        };
+        let images = self.shared.images.clone();
+        let wanted = reference.clone();
+        let found = match tokio::task::spawn_blocking(move || images.find(&wanted)).await {
+            Ok(found) => found,
+            Err(error) => {
+                Err(ImageError::Io { step: "look for the image", reason: error.to_string() })
+            }
+        };
+        match (found, policy) {
+            (Err(error), _) => self.missing(name, &reference, &error),
+            (Ok(Some(image)), Policy::IfNotPresent | Policy::Never) => {
+                let message = format!("Container image {reference:?} already present on machine");
+                self.tell_container(name, Kind::Normal, "Pulled", message);
+                self.ready(name, image);
+            }
+            (Ok(None), Policy::Never) => {
+                let message = format!(
+                    "Container image {reference:?} is not present with pull policy of Never"
+                );
+                self.tell_container(name, Kind::Warning, "ErrImageNeverPull", message.clone());
+                let failed = "Error: ErrImageNeverPull".to_owned();
+                self.tell_container(name, Kind::Warning, "Failed", failed);
+                self.note_missing(name, MissingReason::ErrImageNeverPull, message);
+            }
+            (Ok(None), Policy::IfNotPresent) | (Ok(_), Policy::Always) => {
+                self.pull(name, reference).await;
+            }
+        }
+    }
+
+    async fn pull(&mut self, name: &str, reference: String) {
+        self.tell_container(name, Kind::Normal, "Pulling", format!("Pulling image {reference:?}"));
+        let credentials = match resolve::pull_credentials(&self.shared.client, &self.pod).await {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::warn!(pod = %self.uid, %error, "image pull secrets could not be read");
+                Vec::new()
+            }
+        };
+        let images = self.shared.images.clone();
+        let container = name.to_owned();
+        let began = clock::now();
+        self.pulls.spawn(async move {
+            let pull = images.pull(&reference, &credentials);
+            let result = match tokio::time::timeout(PULL_DEADLINE, pull).await {
+                Ok(result) => result,
+                Err(_) => Err(ImageError::Pull {
+                    name: reference.clone(),
+                    reason: "it took longer than an hour".into(),
+                }),
+            };
+            Pulled { container, result, took: clock::now().since(began) }
+        });
+        self.set_image(name, ImageState::Pulling);
+    }
+
+    pub(super) fn pulled(&mut self, pulled: Pulled) {
+        let name = pulled.container;
+        let Some((spec, _)) = self.spec_of(&name) else {
+            return;
+        };
+        let reference = spec.image.clone().unwrap_or_default();
+        match pulled.result {
+            Ok(image) => {
+                let took = pulled.took.as_secs_f64();
+                let message = format!(
+                    "Successfully pulled image {reference:?} in {took:.3}s ({took:.3}s including waiting). \
+                     Image size: {} bytes.",
+                    image.size_bytes
+                );
+                self.tell_container(&name, Kind::Normal, "Pulled", message);
+                self.ready(&name, image);
+            }
+            Err(error) => self.missing(&name, &reference, &error),
+        }
+    }
+
+    fn ready(&mut self, name: &str, image: Image) {
+        self.ready_images.insert(name.to_owned(), image);
+        if let Some(container) = self.state.containers.get_mut(name) {
+            container.image = ImageState::Ready;
+            container.image_backoff = crate::node::restart::Backoff::default();
+            container.backoff_told = false;
+        }
+    }
+
+    fn missing(&mut self, name: &str, reference: &str, error: &ImageError) {
+        match error {
+            ImageError::InvalidName { .. } => {
+                let message = format!("Failed to apply default image tag {reference:?}: {error}");
+                self.tell_container(name, Kind::Warning, "InspectFailed", message.clone());
+                let failed = "Error: InvalidImageName".to_owned();
+                self.tell_container(name, Kind::Warning, "Failed", failed);
+                self.note_missing(name, MissingReason::InvalidImageName, message);
+            }
+            ImageError::Io { .. } => {
+                let message = format!("Failed to inspect image {reference:?}: {error}");
+                self.tell_container(name, Kind::Warning, "InspectFailed", message.clone());
+                self.note_missing(name, MissingReason::ImageInspectError, message);
+            }
+            ImageError::Pull { .. } | ImageError::Content { .. } | ImageError::Absent { .. } => {
+                let message = format!("Failed to pull image {reference:?}: {error}");
+                self.tell_container(name, Kind::Warning, "Failed", message);
+                let failed = "Error: ErrImagePull".to_owned();
+                self.tell_container(name, Kind::Warning, "Failed", failed);
+                self.note_missing(name, MissingReason::ErrImagePull, error.to_string());
+            }
+        }
+    }
+
+    fn note_missing(&mut self, name: &str, reason: MissingReason, message: String) {
+        let now = clock::now();
+        if let Some(container) = self.state.containers.get_mut(name) {
+            let backoff = &mut container.image_backoff;
+            backoff.raise(now, now);
+            let retry_at = backoff.ready_at(now);
+            container.image =
+                ImageState::Missing(MissingImage { reason, message, failed_at: now, retry_at });
+            container.backoff_told = false;
+        }
+    }
+
+    /// An image may have appeared: those that were missing and need no registry are looked for at once.
+    pub(super) fn look_for_images(&mut self) {
+        let missing: Vec<String> = self
+            .state
+            .containers
+            .iter()
+            .filter(|(_, c)| matches!(c.image, ImageState::Missing(_)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in missing {
+            let Some((spec, _)) = self.spec_of(&name) else { continue };
+            let reference = spec.image.clone().unwrap_or_default();
+            if spec.image_pull_policy.as_deref() == Some("Always") {
+                continue;
+            }
+            if let Ok(Some(_)) = self.shared.images.find(&reference) {
+                self.set_image(&name, ImageState::Unchecked);
+            }
+        }
+    }
+
+    fn set_image(&mut self, name: &str, state: ImageState) {
+        if let Some(container) = self.state.containers.get_mut(name) {
+            container.image = state;
+        }
+    }
+
+    /// When a refused container is tried again.
+    pub(super) fn retry_soon() -> Timestamp {
+        clock::now().plus(Duration::from_secs(10))
+    }
+}

@@ -38,6 +38,9 @@ use std::sync::Arc;
 
 use crate::store::Store;
 
+/// The Kubernetes release whose group-versions are served, as `/version` and the Node tell it.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";
+
 /// What the API needs to know beside its store.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {

@@ -13,10 +13,12 @@ pub mod config;
 pub mod describe;
 pub mod doctor;
 pub mod get;
+pub mod image;
 pub mod instance;
 pub mod kubeconfig;
 pub mod logging;
 pub mod report;
+pub mod reset;
 pub mod resources;
 pub mod serve;
 pub mod settings;
@@ -27,6 +29,12 @@ use self::settings::Settings;
 
 /// Runs the command line and returns the exit code: 0 done, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
+    // Other roles of this program begin here, before any thread exists.
+    let role = crate::runtime::dispatch()
+        .or_else(|| crate::runtime::image::role_main(std::env::args_os()));
+    if let Some(code) = role {
+        return code;
+    }
     let args = Args::parse();
     match run(args) {
         Ok(code) => code,
@@ -47,6 +55,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => with_client(&settings, |client| streams::logs(client, args)),
         Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
         Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),
+        Command::Image(command) => asynchronous(image::run(&settings, command)),
+        Command::Reset { yes } => reset::run(&settings, yes),
         Command::Kubeconfig { merge } => kubeconfig::run(&settings, merge),
         Command::Completions { shell } => {
             args::write_completions(shell);

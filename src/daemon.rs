@@ -1,9 +1,248 @@
 //! Builds every part from the settings, starts them in order, and stops them in the other.
+//!
+//! ```text
+//! lock → zygote → (threads from here) → keys → store → network → images → runtime → API → controllers → node
+//! ```
+//!
+//! Parts that belong to everyone end the daemon when they end: the service manager starts it again, and
+//! recovery is the normal path. Pods are never stopped here; they outlive the daemon.
 
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::{Context, bail};
+use axum::Router;
+use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::identity::Identity;
+use crate::api::streams::{Dial, Stream};
+use crate::api::{Api, ApiConfig, pki, serve};
+use crate::cli::instance::Instance;
+use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
+use crate::net::Network;
+use crate::node::{self, Agent, NodeConfig};
+use crate::reconcile;
+use crate::runtime::image::Images;
+use crate::runtime::zygote::Zygote;
+use crate::runtime::{Runtime, RuntimeConfig};
+use crate::store::Store;
+use crate::sys::notify::Notifier;
 
-pub fn run(_settings: &Settings) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// Parts get this long to end after the signal; then the process ends without them.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// What the Node allows; the pod network and the runtime have been tried with more.
+const MAX_PODS: u32 = 500;
+/// Bytes in flight between API and node, each way.
+const PIPE: usize = 64 << 10;
+
+/// Runs until SIGTERM or SIGINT, or until a part that everyone needs has failed.
+pub async fn run(settings: &Settings, instance: Instance, zygote: Zygote) -> anyhow::Result<ExitCode> {
+    let notifier = Notifier::from_environment();
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let hostname = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
+    let node_name = settings.node_name().map_or(hostname.clone(), str::to_owned);
+    let data_dir = instance.data_dir.clone();
+
+    // Ports first: a second daemon or a wrong address must be told before anything is touched.
+    let listeners = listen(&settings.listen()).await?;
+    let pki = pki::ensure(
+        &data_dir,
+        &pki::PkiConfig {
+            listen: listeners.iter().map(|(address, _)| *address).collect(),
+            cluster_domain: settings.cluster_domain().to_owned(),
+            hostname,
+            extra_names: vec![node_name.clone()],
+        },
+    )?;
+    let store = Store::open(&data_dir.join("store.redb"))?;
+    let network = Network::start(network_config(settings, &instance)).await?;
+    note_problems(&instance.run_dir, &network.problems())?;
+    let images = crate::cli::image::open(settings)?;
+    let runtime = start_runtime(&instance, zygote).await?;
+
+    let kubelet = Kubelet::default();
+    let config = ApiConfig {
+        cluster_domain: settings.cluster_domain().to_owned(),
+        token_key: pki.token_key,
+        ca_pem: pki.ca_pem.clone(),
+    };
+    let api = Api::new(store.clone(), config, Arc::new(kubelet.clone())).await?;
+
+    let mut parts: JoinSet<&'static str> = JoinSet::new();
+    let manager = api.client(Identity::component("system:kube-controller-manager"), "default");
+    let scheduler = api.client(Identity::component("system:kube-scheduler"), "default");
+    spawn(&mut parts, "service account controller", reconcile::service_account::run(manager.clone(), pki.ca_pem, stop.clone()));
+    spawn(&mut parts, "namespace controller", reconcile::namespace::run(manager, stop.clone()));
+    spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
+
+    let agent = start_agent(settings, &instance, &api, &node_name, runtime, images, network, stop.clone()).await?;
+    kubelet.connect(node::serve::router(agent.pods().clone())?);
+    spawn(&mut parts, "node agent", agent.ended());
+
+    let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
+    for (address, listener) in listeners {
+        let (api, tls, stop) = (api.clone(), tls.clone(), stop.clone());
+        tracing::info!(%address, "serving the Kubernetes API");
+        spawn(&mut parts, "API listener", async move { api.serve(listener, tls, stop).await });
+    }
+
+    tracing::info!(node = %node_name, instance = %instance.id, kubeconfig = %pki.kubeconfig.display(), "ready");
+    if let Some(notifier) = &notifier {
+        notifier.tell("READY=1");
+    }
+    let mut watchdog = notifier.as_ref().and_then(|notifier| notifier.watchdog).map(tokio::time::interval);
+
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            ended = parts.join_next() => break Some(match ended {
+                Some(Ok(name)) => format!("the {name} has ended"),
+                Some(Err(error)) => format!("a part has failed: {error}"),
+                None => "nothing is left to run".to_owned(),
+            }),
+            () = tick(&mut watchdog) => if let Some(notifier) = &notifier {
+                // A store that cannot write must be opened anew, and that is a restart.
+                if store.failed().is_none() {
+                    notifier.tell("WATCHDOG=1");
+                }
+            },
+        }
+    };
+    if let Some(notifier) = &notifier {
+        notifier.tell("STOPPING=1");
+    }
+    tracing::info!("stopping; pods run on");
+    stop.cancel();
+    let goodbye = tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} });
+    if goodbye.await.is_err() {
+        tracing::warn!("some parts did not end in time");
+        parts.abort_all();
+    }
+    store.close().await;
+    match failed {
+        None => Ok(ExitCode::SUCCESS),
+        Some(what) => bail!("{what}"),
+    }
+}
+
+fn spawn(
+    parts: &mut JoinSet<&'static str>,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    parts.spawn(async move {
+        work.await;
+        name
+    });
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listening on {address} (--listen); `joey doctor` says who holds it")
+        })?;
+        listeners.push((listener.local_addr()?, listener));
+    }
+    Ok(listeners)
+}
+
+async fn start_runtime(instance: &Instance, zygote: Zygote) -> anyhow::Result<Runtime> {
+    let config = RuntimeConfig {
+        data_dir: instance.data_dir.clone(),
+        run_dir: instance.run_dir.clone(),
+        cgroup: instance.cgroup(),
+    };
+    Ok(Runtime::start(config, zygote).await?)
+}
+
+/// What the host puts in the way of pods, where `joey doctor` finds it.
+fn note_problems(run_dir: &Path, problems: &[String]) -> io::Result<()> {
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+    std::fs::write(run_dir.join("network-problems"), problems.join("\n"))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where the node gets everything it stands on")]
+async fn start_agent(
+    settings: &Settings,
+    instance: &Instance,
+    api: &Api,
+    node_name: &str,
+    runtime: Runtime,
+    images: Images,
+    network: Network,
+    stop: CancellationToken,
+) -> anyhow::Result<Agent> {
+    let client = api.client(Identity::component(&format!("system:node:{node_name}")), "default");
+    let config = NodeConfig {
+        node_name: node_name.to_owned(),
+        data_dir: instance.data_dir.clone(),
+        run_dir: instance.run_dir.clone(),
+        cluster_domain: settings.cluster_domain().to_owned(),
+        cluster_dns: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kubelet_version: crate::api::KUBERNETES_VERSION.to_owned(),
+        max_pods: MAX_PODS,
+        kubelet_port: 0,
+    };
+    Ok(Agent::start(client, runtime, images, network, config, stop).await?)
+}
+
+/// The way from the API to the node's HTTP surface: in one process, a pair of memory buffers.
+#[derive(Clone, Default)]
+struct Kubelet {
+    router: Arc<std::sync::OnceLock<Router>>,
+}
+
+impl Kubelet {
+    fn connect(&self, router: Router) {
+        assert!(self.router.set(router).is_ok(), "the node is connected once");
+    }
+}
+
+impl Dial for Kubelet {
+    fn dial(&self, _node: &str) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let Some(router) = self.router.get() else {
+                return Err(io::Error::new(io::ErrorKind::NotConnected, "the node is still starting"));
+            };
+            let (near, far) = tokio::io::duplex(PIPE);
+            let service = TowerToHyperService::new(router.clone());
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(far), service)
+                .with_upgrades();
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection to the node has ended");
+                }
+            });
+            Ok(Box::new(near) as Box<dyn Stream>)
+        })
+    }
 }

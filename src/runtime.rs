@@ -15,8 +15,8 @@ use self::plan::{ContainerPlan, ExecPlan, Exit, PodPlan, PodUid};
 use self::protocol::{Answer, Call};
 use self::zygote::Zygote;
 
-pub mod caps;
 mod adopt;
+pub mod caps;
 mod enter;
 pub mod image;
 mod init;
@@ -35,6 +35,7 @@ mod seccomp;
 mod session;
 mod shim;
 mod state;
+pub mod user;
 pub mod zygote;
 
 /// Where this instance keeps its things.
@@ -69,8 +70,8 @@ pub struct PodState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShimState {
     Alive,
-    /// The shim died: what ran under it has been killed; exits that it could not record are reported
-    /// with code 137 and the time of discovery.
+    /// The shim died: what ran under it has been killed; exits that it could not record are
+    /// reported with code 137 and the time of discovery.
     Lost,
 }
 
@@ -124,7 +125,8 @@ pub struct Session {
 pub trait SessionControl: Send + Sync {
     /// Sets the terminal's size; without a terminal does nothing.
     fn resize(&self, columns: u16, rows: u16);
-    /// Waits for the end: the exit code of an exec (128 + n for a signal), or of the attached container.
+    /// Waits for the end: the exit code of an exec (128 + n for a signal), or of the attached
+    /// container.
     fn wait(&self) -> futures::future::BoxFuture<'_, Result<i32, RuntimeError>>;
 }
 
@@ -151,6 +153,12 @@ impl Runtime {
         adopt::adopt(&self.instance).await
     }
 
+    /// Returns when the zygote has ended: no pod can be started any more, so the daemon should end too
+    /// and come back with a new one. Running pods are not affected.
+    pub async fn zygote_ended(&self) -> Result<(), RuntimeError> {
+        self.instance.zygote_ended().await
+    }
+
     /// Removes the instance's own cgroup. Fails while pods exist.
     pub async fn remove_cgroup(&self) -> Result<(), RuntimeError> {
         self.instance.remove_cgroup()
@@ -162,7 +170,8 @@ impl Pod {
         self.link.uid()
     }
 
-    /// The current state, and every later one (level-triggered; intermediate states may be skipped).
+    /// The current state, and every later one (level-triggered; intermediate states may be
+    /// skipped).
     pub fn state(&self) -> watch::Receiver<PodState> {
         self.link.state()
     }
@@ -178,17 +187,34 @@ impl Pod {
 
     /// Sends a signal to the container's first process.
     pub async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
-        self.link.ask(Call::Signal { container: container.to_owned(), signal }).await.map(drop)
+        self.link
+            .ask(Call::Signal {
+                container: container.to_owned(),
+                signal,
+            })
+            .await
+            .map(drop)
     }
 
     /// Kills every process of the container.
     pub async fn kill(&self, container: &str) -> Result<(), RuntimeError> {
-        self.link.ask(Call::Kill { container: container.to_owned() }).await.map(drop)
+        self.link
+            .ask(Call::Kill {
+                container: container.to_owned(),
+            })
+            .await
+            .map(drop)
     }
 
     /// Stops every process of the container in its tracks, or lets it go on.
     pub async fn freeze(&self, container: &str, frozen: bool) -> Result<(), RuntimeError> {
-        self.link.ask(Call::Freeze { container: container.to_owned(), frozen }).await.map(drop)
+        self.link
+            .ask(Call::Freeze {
+                container: container.to_owned(),
+                frozen,
+            })
+            .await
+            .map(drop)
     }
 
     /// Runs a further process in the container.
@@ -201,7 +227,13 @@ impl Pod {
     /// Joins the streams of the container's first process.
     pub async fn attach(&self, container: &str, stdin: bool) -> Result<Session, RuntimeError> {
         let container = container.to_owned();
-        let reply = self.link.ask(Call::Attach { container: container.clone(), stdin }).await?;
+        let reply = self
+            .link
+            .ask(Call::Attach {
+                container: container.clone(),
+                stdin,
+            })
+            .await?;
         session::attach(reply, stdin, container, self.state())
     }
 
@@ -222,7 +254,10 @@ impl Pod {
 
 impl RuntimeError {
     fn step(step: &'static str, reason: impl std::fmt::Display) -> RuntimeError {
-        RuntimeError::Step { step, reason: reason.to_string() }
+        RuntimeError::Step {
+            step,
+            reason: reason.to_string(),
+        }
     }
 
     fn unexpected(step: &'static str) -> RuntimeError {
@@ -230,16 +265,19 @@ impl RuntimeError {
     }
 }
 
-/// Takes over when this process was started in another role than the daemon's. `main` calls it before
-/// anything else: the zygote must never have a second thread.
+/// Takes over when this process was started in another role than the daemon's. `main` calls it
+/// before anything else: the zygote must never have a second thread.
 pub fn dispatch() -> Option<ExitCode> {
     let role = std::env::args_os().next()?;
-    (role == zygote::ROLE).then(zygote::run)
+    (role.as_encoded_bytes() == zygote::ROLE.to_bytes()).then(zygote::run)
 }
 
 /// The failure of one step of ours.
 fn failed(step: &'static str, reason: impl std::fmt::Display) -> protocol::Failure {
-    protocol::Failure::Step { step: step.to_owned(), reason: reason.to_string() }
+    protocol::Failure::Step {
+        step: step.to_owned(),
+        reason: reason.to_string(),
+    }
 }
 
 /// Names the step in which an error happened.

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod files;
 pub mod image_of_self;
 pub mod mount;
+pub mod names;
 pub mod netns;
 pub mod notify;
 pub mod pidfd;

@@ -26,9 +26,8 @@ pub struct Failure {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    details: Details,
-    /// A token for `metadata.continue` (an expired list goes on with it).
-    continue_token: Option<String>,
+    /// Boxed: every verb's result has room for a failure.
+    details: Box<Details>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,17 +38,13 @@ struct Details {
     uid: String,
     causes: Vec<Cause>,
     retry_after_seconds: Option<u32>,
+    /// A token for `metadata.continue` (an expired list goes on with it).
+    continue_token: Option<String>,
 }
 
 impl Failure {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Failure {
-        Failure {
-            code,
-            reason,
-            message: message.into(),
-            details: Details::default(),
-            continue_token: None,
-        }
+        Failure { code, reason, message: message.into(), details: Box::default() }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Failure {
@@ -296,7 +291,7 @@ impl Failure {
     }
 
     pub fn with_continue(mut self, token: String) -> Failure {
-        self.continue_token = Some(token);
+        self.details.continue_token = Some(token);
         self
     }
 
@@ -321,7 +316,7 @@ impl Failure {
             details.insert("retryAfterSeconds".to_owned(), seconds.into());
         }
         let mut metadata = Map::new();
-        if let Some(token) = &self.continue_token {
+        if let Some(token) = &self.details.continue_token {
             metadata.insert("continue".to_owned(), token.clone().into());
         }
         let mut status = Map::new();

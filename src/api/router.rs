@@ -393,7 +393,7 @@ fn version() -> serde_json::Value {
     json!({
         "major": "1",
         "minor": "36",
-        "gitVersion": "v1.36.0",
+        "gitVersion": crate::api::KUBERNETES_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "2026-04-22T00:00:00Z",

@@ -106,6 +106,15 @@ pub enum Command {
     Config,
     /// Look for what of this host will not work, and say how to mend it
     Doctor,
+    /// Work with the images on this host
+    #[command(subcommand)]
+    Image(super::image::ImageCommand),
+    /// Stop every pod of these directories and remove every trace
+    Reset {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print the administrator's kubeconfig
     Kubeconfig {
         /// Put it into your own kubeconfig (KUBECONFIG or ~/.kube/config) and make it current

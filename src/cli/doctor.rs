@@ -91,7 +91,7 @@ fn kernel(release: &str) -> Verdict {
 }
 
 /// The mount point of cgroup v2 in the text of mountinfo, see proc(5).
-fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
+pub fn cgroup_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let kind = after.split(' ').next()?;

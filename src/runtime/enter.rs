@@ -1,12 +1,13 @@
 //! A further process in a running container: from a child of the shim to `execve` inside.
 //!
 //! ```text
-//! shim ── clone3 into the container's cgroup ──▶ outer: mount and cgroup namespace, streams, identity
-//!                                                  └─ clone3(CLONE_PARENT), in the pid namespace ─▶ inner: execve
+//! shim ─ clone3 into the container's cgroup ─▶ outer: namespaces, streams
+//!                                                └─ clone3(CLONE_PARENT) ─▶ inner: execve
 //! ```
-//! Two stages, since the container sees a process as soon as that is in its pid namespace: the inner one is
-//! born with nothing but its three streams (CVE-2016-9962), runs from a sealed image (CVE-2019-5736) and is
-//! the shim's own child. The shim is in the pod's network, IPC and UTS namespaces already.
+//! Two stages, since the container sees a process as soon as that is in its pid namespace: the
+//! inner one is born with nothing but its three streams (CVE-2016-9962), runs from a sealed image
+//! (CVE-2019-5736) and is the shim's own child. The shim is in the pod's network, IPC and UTS
+//! namespaces already.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -36,7 +37,14 @@ pub struct Orders<'a> {
 /// Enters the container and becomes the program.
 pub fn run(orders: Orders<'_>) -> ! {
     let report = Report::new(orders.report);
-    match enter(orders.plan, orders.compiled, orders.container, orders.pid, orders.stdio, &report) {
+    match enter(
+        orders.plan,
+        orders.compiled,
+        orders.container,
+        orders.pid,
+        orders.stdio,
+        &report,
+    ) {
         Ok(never) => match never {},
         Err(failure) => report.fail(&failure),
     }
@@ -53,7 +61,10 @@ fn enter(
     process::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let privileges = Privileges::prepare(&plan.security, compiled)?;
-    let _ = std::fs::write("/proc/self/oom_score_adj", plan.security.oom_score_adj.to_string());
+    let _ = std::fs::write(
+        "/proc/self/oom_score_adj",
+        plan.security.oom_score_adj.to_string(),
+    );
 
     let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
     if pid == PidPlan::PerContainer {
@@ -61,7 +72,9 @@ fn enter(
     }
     // setns(2) with a mount namespace moves root and working directory to the container's.
     nix::sched::setns(container, namespaces).map_err(|error| match error {
-        nix::Error::ESRCH => Failure::NotRunning { container: plan.container.clone() },
+        nix::Error::ESRCH => Failure::NotRunning {
+            container: plan.container.clone(),
+        },
         error => failed("enter namespaces", error),
     })?;
     let root = rustix::fs::open("/", files::DIRECTORY, Mode::empty()).at("open root")?;
@@ -75,7 +88,11 @@ fn enter(
     }
     let terminals = match &stdio {
         Stdio::Terminal => Some(open_devpts(root.as_fd())?),
-        Stdio::Streams { stdin, stdout, stderr } => {
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => {
             let (stdin, stdout, stderr) = (stdin.as_fd(), stdout.as_fd(), stderr.as_fd());
             init::own_streams([stdin, stdout, stderr], plan.security.uid);
             init::take_streams(stdin, stdout, stderr).at("set up standard streams")?;
@@ -114,8 +131,7 @@ fn open_devpts(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let at = "open /dev/pts";
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let devpts =
-        files::open_confined(root, "dev/pts", flags, Mode::empty(), resolve).at(at)?;
+    let devpts = files::open_confined(root, "dev/pts", flags, Mode::empty(), resolve).at(at)?;
     let system = rustix::fs::fstatfs(&devpts).at(at)?;
     if system.f_type != DEVPTS_MAGIC {
         return Err(failed(at, "not a devpts"));

@@ -4,8 +4,9 @@
 //! sources opened → mount and cgroup namespace → overlay → /proc /sys /dev → volumes → cwd → pivot
 //!   → keyring → ids, capabilities, seccomp → execve
 //! ```
-//! Runs in a child of the shim for some milliseconds and either becomes the program or says why not. It never
-//! executes, loads or looks up anything of the image before it is confined, and never returns.
+//! Runs in a child of the shim for some milliseconds and either becomes the program or says why
+//! not. It never executes, loads or looks up anything of the image before it is confined, and never
+//! returns.
 
 use std::ffi::CString;
 use std::io;
@@ -21,7 +22,7 @@ use super::mounts::{self, Surroundings};
 use super::plan::{ContainerPlan, ProcessPlan};
 use super::privileges::{Compiled, Privileges};
 use super::protocol::Failure;
-use super::{program, rootfs, At, failed};
+use super::{At, failed, program, rootfs};
 use crate::sys::files::{self, Missing};
 use crate::sys::mount::{Propagate, Reach};
 use crate::sys::{self, process};
@@ -45,7 +46,11 @@ pub enum Shm<'a> {
 
 /// Where a process's first three descriptors lead.
 pub enum Stdio {
-    Streams { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Streams {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// A terminal of the container's own devpts, made here.
     Terminal,
 }
@@ -67,13 +72,25 @@ impl Report {
 
     /// The master of the terminal that the process will use.
     pub fn terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
-        sys::socket::send(self.socket.as_fd(), &[TERMINAL], &[master], SendFlags::empty()).map(drop)
+        sys::socket::send(
+            self.socket.as_fd(),
+            &[TERMINAL],
+            &[master],
+            SendFlags::empty(),
+        )
+        .map(drop)
     }
 
     /// A process of the given pidfd goes on in this one's place.
     pub fn ready(&self, successor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = successor.into_iter().collect();
-        sys::socket::send(self.socket.as_fd(), &[READY], &descriptors, SendFlags::empty()).map(drop)
+        sys::socket::send(
+            self.socket.as_fd(),
+            &[READY],
+            &descriptors,
+            SendFlags::empty(),
+        )
+        .map(drop)
     }
 
     /// The end: says why, and ends the process.
@@ -88,8 +105,16 @@ impl Report {
 
 /// Becomes the container's first process.
 pub fn run(orders: Orders<'_>) -> ! {
-    let report = Report { socket: orders.report.socket };
-    match become_program(orders.plan, orders.compiled, orders.shm, orders.stdio, &report) {
+    let report = Report {
+        socket: orders.report.socket,
+    };
+    match become_program(
+        orders.plan,
+        orders.compiled,
+        orders.shm,
+        orders.stdio,
+        &report,
+    ) {
         Ok(never) => match never {},
         Err(failure) => report.fail(&failure),
     }
@@ -106,9 +131,12 @@ fn become_program(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::setsid().at("setsid")?;
     let security = &plan.security;
-    // Outside the user namespace that owns the limit a lower value needs CAP_SYS_RESOURCE; a plan for such a
-    // host asks for what is permitted, so a refusal here is no failure.
-    let _ = std::fs::write("/proc/self/oom_score_adj", security.oom_score_adj.to_string());
+    // Outside the user namespace that owns the limit a lower value needs CAP_SYS_RESOURCE; a plan
+    // for such a host asks for what is permitted, so a refusal here is no failure.
+    let _ = std::fs::write(
+        "/proc/self/oom_score_adj",
+        security.oom_score_adj.to_string(),
+    );
     let privileges = Privileges::prepare(security, compiled)?;
     let mut sources = Vec::with_capacity(plan.mounts.len() + 1);
     let termination_log = termination_log(plan);
@@ -172,7 +200,10 @@ fn open_shm(shm: Shm<'_>) -> io::Result<OwnedFd> {
 fn termination_log(plan: &ContainerPlan) -> Option<super::plan::MountPlan> {
     let log = plan.termination_log.as_ref()?;
     Some(super::plan::MountPlan {
-        source: super::plan::MountSource::Bind { path: log.host_file.clone(), sub_path: None },
+        source: super::plan::MountSource::Bind {
+            path: log.host_file.clone(),
+            sub_path: None,
+        },
         target: log.target.clone(),
         read_only: false,
         propagation: super::plan::Propagation::Private,
@@ -190,7 +221,11 @@ fn set_stdio(
 ) -> Result<(), Failure> {
     let at = "set up standard streams";
     match stdio {
-        Stdio::Streams { stdin, stdout, stderr } => {
+        Stdio::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => {
             own_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], uid);
             take_streams(stdin.as_fd(), stdout.as_fd(), stderr.as_fd()).at(at)
         }
@@ -198,8 +233,7 @@ fn set_stdio(
             let pty = take_terminal(devpts, uid, report)?;
             let console = files::ensure_in_root(root, "/dev/console", Missing::File)
                 .at("make /dev/console")?;
-            let slave = sys::mount::copy(pty.slave.as_fd(), Reach::This)
-                .at("bind /dev/console")?;
+            let slave = sys::mount::copy(pty.slave.as_fd(), Reach::This).at("bind /dev/console")?;
             sys::mount::attach(&slave, console.as_fd()).at("bind /dev/console")
         }
     }
@@ -247,10 +281,10 @@ pub fn take_streams(
 /// Opens the working directory inside the root, making it when absent.
 pub fn open_cwd(root: BorrowedFd<'_>, process: &ProcessPlan) -> Result<OwnedFd, Failure> {
     if process.cwd == "/" {
-        return rustix::fs::openat(root, ".", files::DIRECTORY, Mode::empty())
-            .at("open root");
+        return rustix::fs::openat(root, ".", files::DIRECTORY, Mode::empty()).at("open root");
     }
-    files::ensure_in_root(root, &process.cwd, Missing::Directory).map_err(|error| cwd_failure(process, &error))
+    files::ensure_in_root(root, &process.cwd, Missing::Directory)
+        .map_err(|error| cwd_failure(process, &error))
 }
 
 /// Goes to the opened directory and makes sure that it lies inside (CVE-2024-21626).
@@ -260,25 +294,41 @@ pub fn enter_cwd(cwd: &OwnedFd, process: &ProcessPlan) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::CannotRun {
-        reason: format!("current working directory {:?} is outside of the container", process.cwd),
+        reason: format!(
+            "current working directory {:?} is outside of the container",
+            process.cwd
+        ),
     })
 }
 
 fn cwd_failure(process: &ProcessPlan, error: &io::Error) -> Failure {
     let words = program::words(error);
-    Failure::CannotRun { reason: format!("chdir to cwd ({:?}) set in config failed: {words}", process.cwd) }
+    Failure::CannotRun {
+        reason: format!(
+            "chdir to cwd ({:?}) set in config failed: {words}",
+            process.cwd
+        ),
+    }
 }
 
 /// No core files (they would hold secrets); room for descriptors as container runtimes give it.
 pub fn set_limits() {
-    const DESCRIPTORS: u64 = 1 << 20;
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit { current: Some(DESCRIPTORS), maximum: Some(DESCRIPTORS) };
-    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
+    const SOFT: u64 = 1 << 16;
+    const HARD: u64 = 1 << 20;
+    let wanted = Rlimit {
+        current: Some(SOFT),
+        maximum: Some(HARD),
+    };
+    if rustix::process::setrlimit(Resource::Nofile, wanted).is_err() {
         // Not permitted to raise the hard limit: the host's own is what there is.
-        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+        let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+        let current = Some(maximum.map_or(SOFT, |hard| hard.min(SOFT)));
+        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     let _ = rustix::process::setrlimit(Resource::Core, none);
 }
 
@@ -292,7 +342,9 @@ pub fn execute(
         all.iter()
             .map(|text| CString::new(text.as_str()))
             .collect::<Result<_, _>>()
-            .map_err(|_| Failure::CannotRun { reason: "argument or environment holds a NUL byte".to_owned() })
+            .map_err(|_| Failure::CannotRun {
+                reason: "argument or environment holds a NUL byte".to_owned(),
+            })
     };
     let (arguments, environment) = (strings(&plan.argv)?, strings(&plan.env)?);
     privileges.assume_identity()?;

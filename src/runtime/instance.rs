@@ -17,7 +17,7 @@ use super::protocol::Failure;
 use super::zygote::{Launch, Zygote};
 use super::{RuntimeConfig, RuntimeError, launch as start, state};
 use crate::sys::cgroup::Cgroup;
-use crate::sys::socket;
+use crate::sys::{readiness, socket};
 
 /// Controllers that limits of a plan may need.
 const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
@@ -25,8 +25,8 @@ const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 /// The group of a pod's shim, beside those of its containers.
 const SHIM: &str = "shim";
 
-/// How long killed processes may take to be gone: a process in uninterruptible sleep takes as long as its
-/// device does.
+/// How long killed processes may take to be gone: a process in uninterruptible sleep takes as long
+/// as its device does.
 const DEATH: Duration = Duration::from_secs(10);
 
 pub struct Instance {
@@ -49,10 +49,21 @@ impl Instance {
         let root = Cgroup::root().map_err(|error| RuntimeError::step("find cgroup v2", error))?;
         root.delegate(CONTROLLERS);
         let at = "make the instance's cgroup";
-        let group = root.ensure(&config.cgroup).map_err(|error| RuntimeError::step(at, error))?;
+        let group = root
+            .ensure(&config.cgroup)
+            .map_err(|error| RuntimeError::step(at, error))?;
         group.delegate(CONTROLLERS);
-        let controllers = group.controllers().map_err(|error| RuntimeError::step(at, error))?;
-        Ok(Instance { run_dir: config.run_dir, name: config.cgroup, root, group, controllers, zygote })
+        let controllers = group
+            .controllers()
+            .map_err(|error| RuntimeError::step(at, error))?;
+        Ok(Instance {
+            run_dir: config.run_dir,
+            name: config.cgroup,
+            root,
+            group,
+            controllers,
+            zygote,
+        })
     }
 
     pub fn controllers(&self) -> &BTreeSet<String> {
@@ -61,6 +72,13 @@ impl Instance {
 
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
+    }
+
+    pub async fn zygote_ended(&self) -> Result<(), RuntimeError> {
+        let failed = |error: io::Error| RuntimeError::step("watch zygote", error);
+        let pidfd = self.zygote.pidfd().try_clone_to_owned().map_err(failed)?;
+        let pidfd = readiness::watch(pidfd).map_err(failed)?;
+        pidfd.readable().await.map(drop).map_err(failed)
     }
 
     pub fn remove_cgroup(&self) -> Result<(), RuntimeError> {
@@ -128,11 +146,18 @@ impl Instance {
         let mut group: Option<Cgroup> = None;
         for component in path.components() {
             let Component::Normal(name) = component else {
-                return Err(RuntimeError::step(at, format!("{} is no relative path", path.display())));
+                return Err(RuntimeError::step(
+                    at,
+                    format!("{} is no relative path", path.display()),
+                ));
             };
-            let name = name.to_str().ok_or_else(|| RuntimeError::step(at, "not UTF-8"))?;
+            let name = name
+                .to_str()
+                .ok_or_else(|| RuntimeError::step(at, "not UTF-8"))?;
             let parent = group.as_ref().unwrap_or(&self.group);
-            let child = parent.ensure(name).map_err(|error| RuntimeError::step(at, error))?;
+            let child = parent
+                .ensure(name)
+                .map_err(|error| RuntimeError::step(at, error))?;
             child.delegate(CONTROLLERS);
             group = Some(child);
         }
@@ -153,11 +178,15 @@ impl Instance {
         group.kill().map_err(failed)?;
         match group.wait_empty(DEATH).map_err(failed)? {
             true => Ok(()),
-            false => Err(RuntimeError::step(at, "processes are still there after being killed")),
+            false => Err(RuntimeError::step(
+                at,
+                "processes are still there after being killed",
+            )),
         }
     }
 
-    /// Kills a pod and removes what is left of it. Goes as far as it can; the first failure is told. Blocks.
+    /// Kills a pod and removes what is left of it. Goes as far as it can; the first failure is
+    /// told. Blocks.
     pub fn destroy(&self, cgroup: &Path, directory: &Path) -> Result<(), RuntimeError> {
         self.kill(cgroup)?;
         if let Some(path) = cgroup.to_str() {
@@ -215,9 +244,10 @@ impl From<Failure> for RuntimeError {
     fn from(failure: Failure) -> RuntimeError {
         match failure {
             Failure::CannotRun { reason } => RuntimeError::CannotRun { reason },
-            Failure::Step { step, reason } => {
-                RuntimeError::Step { step: "shim", reason: format!("{step}: {reason}") }
-            }
+            Failure::Step { step, reason } => RuntimeError::Step {
+                step: "shim",
+                reason: format!("{step}: {reason}"),
+            },
             Failure::NotRunning { container } => RuntimeError::NotRunning(container),
             Failure::Unsupported => RuntimeError::step("shim", "it is too old for this request"),
         }

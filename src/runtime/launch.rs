@@ -56,11 +56,17 @@ pub fn apply_limits(cgroup: &Cgroup, limits: &Limits) -> Result<(), Failure> {
             Err(_) if write.optional => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let controller = write.controller;
-                let reason = format!("{}: the cgroup v2 controller {controller:?} is not available", write.file);
+                let reason = format!(
+                    "{}: the cgroup v2 controller {controller:?} is not available",
+                    write.file
+                );
                 return Err(failed("apply limits", reason));
             }
             Err(error) => {
-                return Err(failed("apply limits", format!("{} = {}: {error}", write.file, write.value)));
+                return Err(failed(
+                    "apply limits",
+                    format!("{} = {}: {error}", write.file, write.value),
+                ));
             }
         }
     }
@@ -70,13 +76,18 @@ pub fn apply_limits(cgroup: &Cgroup, limits: &Limits) -> Result<(), Failure> {
 /// Starts a container's first process.
 pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Failure> {
     let name = state::attempt(&plan.name, plan.attempt);
-    let all = files::ensure_directory(pod.directory.as_fd(), state::CONTAINERS).at("make state directory")?;
+    let all = files::ensure_directory(pod.directory.as_fd(), state::CONTAINERS)
+        .at("make state directory")?;
     let directory = files::ensure_directory(all.as_fd(), &name).at("make state directory")?;
     state::write(directory.as_fd(), state::PLAN, plan).at("write plan")?;
     let cgroup = pod.cgroup.ensure(&name).at("make cgroup")?;
     apply_limits(&cgroup, &plan.limits)?;
     if !plan.security.privileged {
-        let program = pod.prepared.device_program.as_ref().at("load device program")?;
+        let program = pod
+            .prepared
+            .device_program
+            .as_ref()
+            .at("load device program")?;
         bpf::attach_device_program(cgroup.as_fd(), program.as_fd()).at("attach device program")?;
     }
     let (stdio, streams) = streams(plan.tty, plan.stdin != StdinPlan::Closed)?;
@@ -85,17 +96,28 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
         PidPlan::PerContainer => CloneFlags::CLONE_NEWPID,
         PidPlan::Host => CloneFlags::empty(),
     };
-    let birth = Birth { namespaces, cgroup: Some(cgroup.as_fd()), parent: Parent::Caller };
+    let birth = Birth {
+        namespaces,
+        cgroup: Some(cgroup.as_fd()),
+        parent: Parent::Caller,
+    };
     match spawn::fork(birth).at("fork")? {
         Fork::Parent(child) => Ok(StartedContainer {
-            process: Started { child, report: ours, streams },
+            process: Started {
+                child,
+                report: ours,
+                streams,
+            },
             directory,
             cgroup,
         }),
         Fork::Child => init::run(init::Orders {
             plan,
             compiled: &pod.prepared.compiled,
-            shm: pod.shm.as_ref().map_or(init::Shm::Host, |shm| init::Shm::Pod(shm.as_fd())),
+            shm: pod
+                .shm
+                .as_ref()
+                .map_or(init::Shm::Host, |shm| init::Shm::Pod(shm.as_fd())),
             stdio,
             report: init::Report::new(theirs),
         }),
@@ -117,7 +139,11 @@ pub fn exec(
         parent: Parent::Caller,
     };
     match spawn::fork(birth).at("fork")? {
-        Fork::Parent(child) => Ok(Started { child, report: ours, streams }),
+        Fork::Parent(child) => Ok(Started {
+            child,
+            report: ours,
+            streams,
+        }),
         Fork::Child => enter::run(enter::Orders {
             plan,
             compiled: &pod.prepared.compiled,
@@ -144,15 +170,24 @@ fn streams(tty: bool, stdin: bool) -> Result<(init::Stdio, Streams), Failure> {
     let (out_read, out_write) = pipe()?;
     let (error_read, error_write) = pipe()?;
     Ok((
-        init::Stdio::Streams { stdin: stdin_read, stdout: out_write, stderr: error_write },
-        Streams { stdin: stdin_write, stdout: Some(out_read), stderr: Some(error_read) },
+        init::Stdio::Streams {
+            stdin: stdin_read,
+            stdout: out_write,
+            stderr: error_write,
+        },
+        Streams {
+            stdin: stdin_write,
+            stdout: Some(out_read),
+            stderr: Some(error_read),
+        },
     ))
 }
 
 /// Lets go of a start that failed.
 pub fn abandon(pod: &Pod, plan: &ContainerPlan) {
     let name = state::attempt(&plan.name, plan.attempt);
-    // Both stay harmless when they cannot be removed: the next attempt or the pod's end tries again.
+    // Both stay harmless when they cannot be removed: the next attempt or the pod's end tries
+    // again.
     let _ = pod.cgroup.remove(&name);
     process::trim_heap();
 }

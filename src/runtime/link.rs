@@ -1,4 +1,5 @@
-//! The daemon's connection to one shim: one task that asks, hears answers and keeps the newest state.
+//! The daemon's connection to one shim: one task that asks, hears answers and keeps the newest
+//! state.
 //!
 //! ```text
 //! Pod ──mpsc──▶ task ◀──shim.sock──▶ shim         state ──watch──▶ everyone
@@ -72,7 +73,10 @@ impl Link {
     pub async fn ask(&self, call: Call) -> Result<Reply, RuntimeError> {
         let (answer, answered) = oneshot::channel();
         let question = Question { call, answer };
-        self.questions.send(question).await.map_err(|_| RuntimeError::ShimLost)?;
+        self.questions
+            .send(question)
+            .await
+            .map_err(|_| RuntimeError::ShimLost)?;
         match tokio::time::timeout(ANSWER, answered).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(RuntimeError::ShimLost),
@@ -80,8 +84,15 @@ impl Link {
         }
     }
 
-    pub async fn remove_container(&self, container: &str, attempt: u32) -> Result<(), RuntimeError> {
-        let call = Call::Forget { container: container.to_owned(), attempt };
+    pub async fn remove_container(
+        &self,
+        container: &str,
+        attempt: u32,
+    ) -> Result<(), RuntimeError> {
+        let call = Call::Forget {
+            container: container.to_owned(),
+            attempt,
+        };
         match self.ask(call).await {
             Ok(_) | Err(RuntimeError::ShimLost) => {}
             Err(error) => return Err(error),
@@ -100,9 +111,18 @@ impl Link {
 
     pub async fn remove(&self) -> Result<(), RuntimeError> {
         // A shim that is lost or stuck is killed with the rest below.
-        let _ = tokio::time::timeout(SHUTDOWN, self.ask(Call::Shutdown)).await;
-        let (instance, cgroup, directory) =
-            (self.instance.clone(), self.cgroup.clone(), self.directory.clone());
+        let _ = tokio::time::timeout(SHUTDOWN, async {
+            // The task ends once the shim's process has: then its group is empty already.
+            if self.ask(Call::Shutdown).await.is_ok() {
+                self.questions.closed().await;
+            }
+        })
+        .await;
+        let (instance, cgroup, directory) = (
+            self.instance.clone(),
+            self.cgroup.clone(),
+            self.directory.clone(),
+        );
         blocking(move || instance.destroy(&cgroup, &directory)).await
     }
 }
@@ -115,7 +135,10 @@ pub async fn connect(
 ) -> Result<Arc<Link>, RuntimeError> {
     let mut shim = Shim::connect(&directory).await?;
     let containers = shim.first_state().await?;
-    let (state, watched) = watch::channel(PodState { shim: ShimState::Alive, containers });
+    let (state, watched) = watch::channel(PodState {
+        shim: ShimState::Alive,
+        containers,
+    });
     let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
     let task = Task {
         instance: instance.clone(),
@@ -125,6 +148,7 @@ pub async fn connect(
         state: state.clone(),
         next_id: 1,
         pending: HashMap::new(),
+        starting: HashMap::new(),
         sessions: HashMap::new(),
         is_ending: false,
     };
@@ -139,7 +163,10 @@ pub async fn lost(
     directory: PathBuf,
 ) -> Result<Arc<Link>, RuntimeError> {
     let containers = bury(instance.clone(), plan.clone(), directory.clone()).await?;
-    let (state, watched) = watch::channel(PodState { shim: ShimState::Lost, containers });
+    let (state, watched) = watch::channel(PodState {
+        shim: ShimState::Lost,
+        containers,
+    });
     let (questions, _) = mpsc::channel(1);
     Ok(link(instance, plan, directory, questions, watched, state))
 }
@@ -175,7 +202,9 @@ async fn bury(
         let failed = |error: io::Error| RuntimeError::step(at, error);
         let mut containers = BTreeMap::new();
         for (name, attempt) in state::newest_attempts(&directory).map_err(failed)? {
-            let Some(mut state) = attempt.state() else { continue };
+            let Some(mut state) = attempt.state() else {
+                continue;
+            };
             if let ContainerPhase::Running { started_at, .. } = state.phase {
                 let exit = Exit {
                     code: 137,
@@ -216,14 +245,19 @@ impl Shim {
         let hello = tokio::time::timeout(HELLO, next(&socket, &mut inbox)).await;
         let hello = hello.map_err(|_| RuntimeError::step(at, "it does not answer"))?;
         match hello.map_err(failed)? {
-            Message::Hello { failure: Some(reason), .. } => {
-                Err(RuntimeError::step("start shim", reason))
-            }
+            Message::Hello {
+                failure: Some(reason),
+                ..
+            } => Err(RuntimeError::step("start shim", reason)),
             Message::Hello { failure: None, .. } => {
                 let pidfd = inbox.descriptors.pop_front();
                 let pidfd = pidfd.ok_or_else(|| RuntimeError::step(at, "it sent no pidfd"))?;
                 let pidfd = readiness::watch(pidfd).map_err(failed)?;
-                Ok(Shim { socket, inbox, pidfd })
+                Ok(Shim {
+                    socket,
+                    inbox,
+                    pidfd,
+                })
             }
             Message::State { .. } | Message::Reply { .. } | Message::Ended { .. } => {
                 Err(RuntimeError::step(at, "it does not say hello"))
@@ -248,8 +282,8 @@ impl Shim {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let mut ready = self.socket.writable().await?;
-            let sent = ready
-                .try_io(|socket| socket::send(socket.as_fd(), rest, &[], SendFlags::DONTWAIT));
+            let sent =
+                ready.try_io(|socket| socket::send(socket.as_fd(), rest, &[], SendFlags::DONTWAIT));
             match sent {
                 Ok(sent) => rest = &rest[sent?..],
                 Err(_would_block) => {}
@@ -272,7 +306,12 @@ async fn next(socket: &AsyncFd<OwnedFd>, inbox: &mut Inbox) -> io::Result<Messag
         let mut buffer = [0; 16 << 10];
         let received = ready.try_io(|socket| {
             let descriptors = &mut inbox.descriptors;
-            socket::receive(socket.as_fd(), &mut buffer, descriptors, RecvFlags::DONTWAIT)
+            socket::receive(
+                socket.as_fd(),
+                &mut buffer,
+                descriptors,
+                RecvFlags::DONTWAIT,
+            )
         });
         match received {
             Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -290,7 +329,10 @@ struct Task {
     state: watch::Sender<PodState>,
     next_id: u64,
     pending: HashMap<u64, oneshot::Sender<Result<Reply, RuntimeError>>>,
-    sessions: HashMap<u64, (watch::Sender<Option<i32>>, watch::Receiver<Option<i32>>)>,
+    /// Containers that are being started, by request.
+    starting: HashMap<u64, String>,
+    /// Exec sessions that have not ended, by request.
+    sessions: HashMap<u64, watch::Sender<Option<i32>>>,
     is_ending: bool,
 }
 
@@ -312,8 +354,12 @@ impl Task {
                 Stop::Gone => break,
                 Stop::Broken => {
                     self.pending.clear();
+                    self.starting.clear();
                     self.sessions.clear();
-                    let gone = tokio::time::timeout(Duration::from_millis(500), self.shim.pidfd.readable());
+                    let gone = tokio::time::timeout(
+                        Duration::from_millis(500),
+                        self.shim.pidfd.readable(),
+                    );
                     if gone.await.is_ok() {
                         break;
                     }
@@ -329,9 +375,18 @@ impl Task {
         if self.is_ending {
             return;
         }
-        match bury(self.instance.clone(), self.plan.clone(), self.directory.clone()).await {
+        match bury(
+            self.instance.clone(),
+            self.plan.clone(),
+            self.directory.clone(),
+        )
+        .await
+        {
             Ok(containers) => {
-                self.state.send_replace(PodState { shim: ShimState::Lost, containers });
+                self.state.send_replace(PodState {
+                    shim: ShimState::Lost,
+                    containers,
+                });
             }
             Err(error) => {
                 tracing::error!(pod = %self.plan.title, %error, "shim lost, and the pod cannot be cleared");
@@ -365,13 +420,23 @@ impl Task {
         self.next_id += 1;
         match question.call {
             Call::Exec(_) => {
-                self.sessions.insert(id, watch::channel(None));
+                self.sessions.insert(id, watch::Sender::new(None));
+            }
+            Call::Start(ref plan) => {
+                self.starting.insert(id, plan.name.clone());
             }
             Call::Shutdown => self.is_ending = true,
-            _ => {}
+            Call::Signal { .. }
+            | Call::Kill { .. }
+            | Call::Freeze { .. }
+            | Call::Attach { .. }
+            | Call::Forget { .. } => {}
         }
         self.pending.insert(id, question.answer);
-        let request = Request { id, call: question.call };
+        let request = Request {
+            id,
+            call: question.call,
+        };
         match tokio::time::timeout(HELLO, self.shim.send(&request)).await {
             Ok(sent) => sent,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -382,28 +447,57 @@ impl Task {
         match message {
             Message::Hello { .. } => {}
             Message::State { containers } => {
-                self.state.send_replace(PodState { shim: ShimState::Alive, containers });
+                self.state.send_replace(PodState {
+                    shim: ShimState::Alive,
+                    containers,
+                });
             }
-            Message::Reply { id, outcome, descriptors } => self.resolve(id, outcome, descriptors),
+            Message::Reply {
+                id,
+                outcome,
+                descriptors,
+            } => self.resolve(id, outcome, descriptors),
             Message::Ended { session, code } => {
-                if let Some((ended, _)) = self.sessions.remove(&session) {
+                if let Some(ended) = self.sessions.remove(&session) {
                     ended.send_replace(Some(code));
                 }
             }
         }
     }
 
+    /// The reply may come before the state that holds the same: whoever starts a container sees it
+    /// at once.
+    fn note_start(&mut self, name: String, started: &ContainerState) {
+        self.state.send_if_modified(|state| {
+            let known = state.containers.get(&name);
+            let is_newer = known.is_none_or(|known| known.attempt < started.attempt);
+            if is_newer {
+                state.containers.insert(name, started.clone());
+            }
+            is_newer
+        });
+    }
+
     fn resolve(&mut self, id: u64, outcome: Result<Answer, Failure>, descriptors: usize) {
         let inbox = &mut self.shim.inbox;
-        let descriptors: Vec<OwnedFd> =
-            inbox.descriptors.drain(..descriptors.min(inbox.descriptors.len())).collect();
+        let descriptors: Vec<OwnedFd> = inbox
+            .descriptors
+            .drain(..descriptors.min(inbox.descriptors.len()))
+            .collect();
         if outcome.is_err() {
             self.sessions.remove(&id);
         }
-        let ended = self.sessions.get(&id).map(|(_, ended)| ended.clone());
+        if let (Some(name), Ok(Answer::Started(started))) = (self.starting.remove(&id), &outcome) {
+            self.note_start(name, started);
+        }
+        let ended = self.sessions.get(&id).map(watch::Sender::subscribe);
         if let Some(answer) = self.pending.remove(&id) {
             let reply = outcome
-                .map(|answer| Reply { answer, descriptors, ended })
+                .map(|answer| Reply {
+                    answer,
+                    descriptors,
+                    ended,
+                })
                 .map_err(RuntimeError::from);
             // Whoever asked may have stopped waiting.
             let _ = answer.send(reply);

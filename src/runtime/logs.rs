@@ -1,8 +1,8 @@
 //! Container output as CRI log lines: `<RFC 3339 with nanoseconds> stdout|stderr F|P <text>`.
 //!
-//! The shim is the only writer, so a line is written once, before or after a rotation, never around it.
-//! When the disk refuses, lines stay here and the pipe fills: the container waits, nothing is dropped.
-//! It never reads a log back and never waits.
+//! The shim is the only writer, so a line is written once, before or after a rotation, never around
+//! it. When the disk refuses, lines stay here and the pipe fills: the container waits, nothing is
+//! dropped. It never reads a log back and never waits.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use super::plan::OutputPlan;
 use crate::model::time::Timestamp;
 
-/// Longest text of one record; longer lines become `P` records and a final `F` (as containerd and CRI-O).
+/// Longest text of one record; longer lines become `P` records and a final `F` (as containerd and
+/// CRI-O).
 const LONGEST: usize = 16 << 10;
 
 /// Formatted bytes that are collected before they are written.
@@ -64,7 +65,13 @@ impl Log {
         }
         let file = open_file(&plan.path)?;
         let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
-        Ok(Log { plan, file, size, pending: Vec::new(), continued: 0 })
+        Ok(Log {
+            plan,
+            file,
+            size,
+            pending: Vec::new(),
+            continued: 0,
+        })
     }
 
     /// Takes what a stream produced. Complete lines are written; the rest waits in `line`.
@@ -102,7 +109,8 @@ impl Log {
         self.write();
     }
 
-    /// Whether the disk refused something; more output should wait until [`Log::write`] got rid of it.
+    /// Whether the disk refused something; more output should wait until [`Log::write`] got rid of
+    /// it.
     pub fn is_blocked(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -127,7 +135,14 @@ impl Log {
     fn record(&mut self, stamp: &str, stream: Stream, is_final: bool, head: &[u8], tail: &[u8]) {
         self.rotate_when_due();
         let tag = if is_final { " F " } else { " P " };
-        for part in [stamp.as_bytes(), b" ", stream.name().as_bytes(), tag.as_bytes(), head, tail] {
+        for part in [
+            stamp.as_bytes(),
+            b" ",
+            stream.name().as_bytes(),
+            tag.as_bytes(),
+            head,
+            tail,
+        ] {
             self.pending.extend_from_slice(part);
         }
         self.pending.push(b'\n');
@@ -142,7 +157,8 @@ impl Log {
         line.is_continued = is_continued;
     }
 
-    /// Rotates between records: preferably between lines, but a line without end does not escape the limit.
+    /// Rotates between records: preferably between lines, but a line without end does not escape
+    /// the limit.
     fn rotate_when_due(&mut self) {
         let limit = self.plan.rotate_bytes;
         let size = self.size + self.pending.len() as u64;

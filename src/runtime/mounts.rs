@@ -1,7 +1,7 @@
 //! Everything mounted in a container: /proc, /sys, /dev, masks and volumes.
 //!
-//! All by descriptor. Sources are opened before the container's mount namespace exists, targets are resolved
-//! in the container's root; no path string crosses a directory that a container owns
+//! All by descriptor. Sources are opened before the container's mount namespace exists, targets are
+//! resolved in the container's root; no path string crosses a directory that a container owns
 //! (CVE-2019-19921, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565, CVE-2026-41579).
 
 use std::io;
@@ -28,7 +28,7 @@ const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const PROC_MAGIC: i64 = 0x9fa0;
 
 /// Paths below /proc and /sys that tell or change too much of the host: hidden.
-const MASKED: [&str; 15] = [
+const MASKED: [&str; 13] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
@@ -40,15 +40,18 @@ const MASKED: [&str; 15] = [
     "proc/scsi",
     "proc/timer_list",
     "proc/timer_stats",
-    "sys/dev/block",
     "sys/devices/virtual/powercap",
     "sys/firmware",
-    "sys/fs/selinux",
 ];
 
 /// Paths that stay visible and cannot be written.
-const READ_ONLY_PATHS: [&str; 5] =
-    ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+const READ_ONLY_PATHS: [&str; 5] = [
+    "proc/bus",
+    "proc/fs",
+    "proc/irq",
+    "proc/sys",
+    "proc/sysrq-trigger",
+];
 
 /// What of the pod and the plan shapes the kernel's own file systems.
 pub struct Surroundings<'a> {
@@ -74,7 +77,9 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
         MountSource::Bind { path, sub_path } => {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let base = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
-                Failure::CannotRun { reason: format!("mount {}: {}: {error}", plan.target, path.display()) }
+                Failure::CannotRun {
+                    reason: format!("mount {}: {}: {error}", plan.target, path.display()),
+                }
             })?;
             let place = match sub_path {
                 None => base,
@@ -82,7 +87,14 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
             };
             let is_directory = is_directory(place.as_fd()).map_err(cannot)?;
             let tree = mount::copy(place.as_fd(), Reach::Tree).map_err(cannot)?;
-            (tree, if is_directory { Missing::Directory } else { Missing::File })
+            (
+                tree,
+                if is_directory {
+                    Missing::Directory
+                } else {
+                    Missing::File
+                },
+            )
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             let mode = format!("{mode:o}");
@@ -109,7 +121,8 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
     Ok(Source { tree, missing })
 }
 
-/// Opens `path` below a volume, making missing directories; nothing leads out of it (CVE-2021-25741).
+/// Opens `path` below a volume, making missing directories; nothing leads out of it
+/// (CVE-2021-25741).
 fn ensure_beneath(base: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     match files::open_confined(base, path, OFlags::PATH, Mode::empty(), resolve) {
@@ -121,7 +134,11 @@ fn ensure_beneath(base: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
         if component == ".." {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let parent = if walked.is_empty() { "." } else { walked.as_str() };
+        let parent = if walked.is_empty() {
+            "."
+        } else {
+            walked.as_str()
+        };
         let parent = files::open_confined(base, parent, files::DIRECTORY, Mode::empty(), resolve)?;
         match mkdirat(parent, component, Mode::from_raw_mode(0o750)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -162,8 +179,11 @@ pub fn attach_system(
     mount::attach(&proc, ordinary_directory(root, "proc")?.as_fd()).at(at)?;
 
     let at = "mount /sys";
-    let access =
-        if surroundings.privileged { MountAttrFlags::empty() } else { READ_ONLY };
+    let access = if surroundings.privileged {
+        MountAttrFlags::empty()
+    } else {
+        READ_ONLY
+    };
     let sys = mount::fresh("sysfs", &[], NOSUID | NODEV | NOEXEC | access).at(at)?;
     mount::attach(&sys, ordinary_directory(root, "sys")?.as_fd()).at(at)?;
 
@@ -180,30 +200,34 @@ pub fn attach_system(
     Ok(devices.terminals)
 }
 
-/// Covers what must not be seen and write-protects what must not be changed. The sources are ours: the null
-/// device made a moment ago, and one empty read-only directory (CVE-2025-31133).
+/// Covers what must not be seen and write-protects what must not be changed. The sources are ours:
+/// the null device made a moment ago, and one empty read-only directory (CVE-2025-31133).
 fn mask(
     proc: &OwnedFd,
     sys: &OwnedFd,
     devices: &devices::Devices,
     mask_proc: bool,
 ) -> Result<(), Failure> {
-    let nothing = mount::fresh("tmpfs", &[("size", "0"), ("mode", "555")], NOSUID | NODEV | NOEXEC | READ_ONLY)
-        .at("mask")?;
-    // A detached mount cannot be copied before Linux 6.15, so the first directory gets the original.
+    let nothing = mount::fresh(
+        "tmpfs",
+        &[("size", "0"), ("mode", "555")],
+        NOSUID | NODEV | NOEXEC | READ_ONLY,
+    )
+    .at("mask")?;
+    // A detached mount cannot be copied before Linux 6.15, so the first directory gets the
+    // original.
     let mut first = Some(&nothing);
-    let split = |path: &'static str| -> (BorrowedFd<'_>, &'static str) {
-        match path.split_once('/') {
-            Some(("proc", rest)) => (proc.as_fd(), rest),
-            Some((_, rest)) => (sys.as_fd(), rest),
-            None => (sys.as_fd(), path),
-        }
+    let base_of = |path: &str| match path.starts_with("proc/") {
+        true => proc.as_fd(),
+        false => sys.as_fd(),
     };
     let is_wanted = |path: &&&str| mask_proc || !path.starts_with("proc/");
-    for path in MASKED.iter().filter(is_wanted) {
+    let throttles = thermal_throttles(sys.as_fd());
+    let masked = MASKED.iter().filter(is_wanted).copied();
+    for path in masked.chain(throttles.iter().map(String::as_str)) {
         let name = |error: io::Error| failed("mask", format!("/{path}: {error}"));
-        let (base, rest) = split(path);
-        let Some(target) = kernel_path(base, rest).map_err(name)? else {
+        let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
+        let Some(target) = kernel_path(base_of(path), rest).map_err(name)? else {
             continue;
         };
         if !is_directory(target.as_fd()).map_err(name)? {
@@ -216,10 +240,10 @@ fn mask(
             mount::attach(&copy, target.as_fd()).map_err(name)?;
         }
     }
-    for path in READ_ONLY_PATHS.iter().filter(is_wanted) {
+    for path in READ_ONLY_PATHS.iter().filter(is_wanted).copied() {
         let name = |error: io::Error| failed("write-protect", format!("/{path}: {error}"));
-        let (base, rest) = split(path);
-        let Some(target) = kernel_path(base, rest).map_err(name)? else {
+        let rest = path.split_once('/').map_or(path, |(_, rest)| rest);
+        let Some(target) = kernel_path(base_of(path), rest).map_err(name)? else {
             continue;
         };
         let copy = mount::copy(target.as_fd(), Reach::Tree).map_err(name)?;
@@ -229,6 +253,16 @@ fn mask(
         mount::attach(&copy, target.as_fd()).map_err(name)?;
     }
     Ok(())
+}
+
+/// Per-processor counters that tell what others compute, a side channel; containerd hides them too.
+fn thermal_throttles(sys: BorrowedFd<'_>) -> Vec<String> {
+    const MOST: usize = 8192;
+    (0..MOST)
+        .map(|number| format!("devices/system/cpu/cpu{number}"))
+        .take_while(|cpu| matches!(kernel_path(sys, cpu), Ok(Some(_))))
+        .map(|cpu| format!("sys/{cpu}/thermal_throttle"))
+        .collect()
 }
 
 /// An entry of a fresh kernel file system, if this kernel has it; links are no entries.
@@ -247,7 +281,13 @@ fn ordinary_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failu
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(failed("make mount point", error)),
     }
-    openat(root, name, files::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(|_| {
-        Failure::CannotRun { reason: format!("/{name} of the image must be an ordinary directory") }
+    openat(
+        root,
+        name,
+        files::DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
+    .map_err(|_| Failure::CannotRun {
+        reason: format!("/{name} of the image must be an ordinary directory"),
     })
 }

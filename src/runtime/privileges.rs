@@ -1,7 +1,9 @@
-//! The last steps before `execve`: ids, capabilities, no_new_privs, seccomp, in the order that works.
+//! The last steps before `execve`: ids, capabilities, no_new_privs, seccomp, in the order that
+//! works.
 //!
-//! With no_new_privs the filters come last of all. Without it loading one needs CAP_SYS_ADMIN, so they come
-//! before the capabilities go, and what follows must pass them. It never decides what a process may do.
+//! With no_new_privs the filters come last of all. Without it loading one needs CAP_SYS_ADMIN, so
+//! they come before the capabilities go, and what follows must pass them. It never decides what a
+//! process may do.
 
 use std::io;
 
@@ -11,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 use super::plan::{SeccompPlan, SecurityPlan};
 use super::protocol::Failure;
 use super::seccomp::{self, Programs};
-use super::{caps, At, failed};
+use super::{At, caps, failed};
 use crate::sys;
 
 /// Filters that most containers share, compiled once in the zygote.
@@ -24,7 +26,10 @@ impl Compiled {
     pub fn for_default_capabilities() -> Compiled {
         let names: Vec<String> = caps::DEFAULT.map(str::to_owned).to_vec();
         let capabilities = caps::parse(&names).expect("the default set consists of known names");
-        Compiled { capabilities, programs: seccomp::default_profile(capabilities) }
+        Compiled {
+            capabilities,
+            programs: seccomp::default_profile(capabilities),
+        }
     }
 }
 
@@ -55,13 +60,19 @@ impl<'a> Privileges<'a> {
                 Cow::Owned(programs)
             }
         };
-        Ok(Privileges { security, capabilities, filters })
+        Ok(Privileges {
+            security,
+            capabilities,
+            filters,
+        })
     }
 
     /// Takes on ids and bounding set. Capabilities stay until [`Privileges::confine`].
     pub fn assume_identity(&self) -> Result<(), Failure> {
         rustix::thread::clear_ambient_capability_set().at("clear ambient capabilities")?;
-        for capability in caps::each(CapabilitySet::from_bits_retain((1 << caps::NAMES.len()) - 1)) {
+        for capability in caps::each(CapabilitySet::from_bits_retain(
+            (1 << caps::NAMES.len()) - 1,
+        )) {
             if self.capabilities.contains(capability) {
                 continue;
             }
@@ -71,7 +82,12 @@ impl<'a> Privileges<'a> {
                 Err(error) => return Err(failed("drop bounding set", error)),
             }
         }
-        let groups: Vec<Gid> = self.security.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let groups: Vec<Gid> = self
+            .security
+            .groups
+            .iter()
+            .map(|gid| Gid::from_raw(*gid))
+            .collect();
         rustix::thread::set_thread_groups(&groups).at("setgroups")?;
         let gid = Gid::from_raw(self.security.gid);
         rustix::thread::set_thread_res_gid(gid, gid, gid).at("setgid")?;
@@ -79,27 +95,34 @@ impl<'a> Privileges<'a> {
         let uid = Uid::from_raw(self.security.uid);
         rustix::thread::set_thread_res_uid(uid, uid, uid).at("setuid")?;
         // Changed ids reset this to /proc/sys/fs/suid_dumpable, which may be 1.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .at("not dumpable")
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("not dumpable")
     }
 
-    /// Gives up the capabilities and loads the filters. The executable's path must be known before, since a
-    /// profile may forbid looking for it.
+    /// Gives up the capabilities and loads the filters. The executable's path must be known before,
+    /// since a profile may forbid looking for it.
     pub fn confine(&self) -> Result<(), Failure> {
         let permitted = rustix::thread::capabilities(None).at("capget")?.permitted;
         if !self.security.no_new_privs {
-            // Without no_new_privs the filter must precede the loss of CAP_SYS_ADMIN, which setuid took
-            // from the effective set.
-            set(CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() })?;
+            // Without no_new_privs the filter must precede the loss of CAP_SYS_ADMIN, which setuid
+            // took from the effective set.
+            set(CapabilitySets {
+                effective: permitted,
+                permitted,
+                inheritable: CapabilitySet::empty(),
+            })?;
             self.load_filters()?;
         }
-        // Other users lose everything at execve; dropping it here already makes PATH lookups honest.
-        // What this host's own root lacks nobody can have.
+        // Other users lose everything at execve; dropping it here already makes PATH lookups
+        // honest. What this host's own root lacks nobody can have.
         let kept = match self.security.uid {
             0 => self.capabilities & permitted,
             _ => CapabilitySet::empty(),
         };
-        set(CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
+        set(CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        })?;
         if self.security.no_new_privs {
             rustix::thread::set_no_new_privs(true).at("no_new_privs")?;
             self.load_filters()?;
@@ -108,8 +131,10 @@ impl<'a> Privileges<'a> {
     }
 
     fn load_filters(&self) -> Result<(), Failure> {
-        let loaded: io::Result<()> =
-            self.filters.iter().try_for_each(|program| sys::seccomp::load(program));
+        let loaded: io::Result<()> = self
+            .filters
+            .iter()
+            .try_for_each(|program| sys::seccomp::load(program));
         loaded.at("load seccomp filter")
     }
 }

@@ -1,4 +1,5 @@
-//! Which file a command name means inside a container, in the words of Go's `os/exec` (as runc answers).
+//! Which file a command name means inside a container, in the words of Go's `os/exec` (as runc
+//! answers).
 //!
 //! Runs in the container's root as the container's user. It never executes anything.
 
@@ -17,7 +18,8 @@ pub fn find(process: &ProcessPlan) -> Result<CString, String> {
     let Some(name) = process.argv.first().filter(|name| !name.is_empty()) else {
         return Err("no command specified".to_owned());
     };
-    let c_string = |path: &str| CString::new(path).map_err(|_| format!("exec: {name:?}: invalid argument"));
+    let c_string =
+        |path: &str| CString::new(path).map_err(|_| format!("exec: {name:?}: invalid argument"));
     if name.contains('/') {
         return match executable(name) {
             Ok(()) => c_string(name),
@@ -27,7 +29,11 @@ pub fn find(process: &ProcessPlan) -> Result<CString, String> {
             Err(error) => Err(format!("exec: {name:?}: {}", words(&error))),
         };
     }
-    let path = process.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+    let path = process
+        .env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="));
     for directory in path.unwrap_or(DEFAULT_PATH).split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = format!("{directory}/{name}");
@@ -35,7 +41,9 @@ pub fn find(process: &ProcessPlan) -> Result<CString, String> {
             return c_string(&candidate);
         }
     }
-    Err(format!("exec: {name:?}: executable file not found in $PATH"))
+    Err(format!(
+        "exec: {name:?}: executable file not found in $PATH"
+    ))
 }
 
 fn executable(path: &str) -> io::Result<()> {
@@ -43,7 +51,8 @@ fn executable(path: &str) -> io::Result<()> {
     if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
         return Err(rustix::io::Errno::ISDIR.into());
     }
-    // Root may "execute" a file without any x bit as far as access(2) is concerned for directories only.
+    // Root may "execute" a file without any x bit as far as access(2) is concerned for directories
+    // only.
     if found.st_mode & 0o111 == 0 {
         return Err(rustix::io::Errno::ACCESS.into());
     }
@@ -77,9 +86,21 @@ mod tests {
     #[test]
     fn failures_are_worded_like_runc() {
         let table = [
-            ("nosuch", "/bin", r#"exec: "nosuch": executable file not found in $PATH"#),
-            ("/no/such", "", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
-            ("/etc/passwd", "", r#"exec: "/etc/passwd": permission denied"#),
+            (
+                "nosuch",
+                "/bin",
+                r#"exec: "nosuch": executable file not found in $PATH"#,
+            ),
+            (
+                "/no/such",
+                "",
+                r#"exec: "/no/such": stat /no/such: no such file or directory"#,
+            ),
+            (
+                "/etc/passwd",
+                "",
+                r#"exec: "/etc/passwd": permission denied"#,
+            ),
             ("/etc", "", r#"exec: "/etc": is a directory"#),
             ("", "/bin", "no command specified"),
         ];
@@ -90,6 +111,9 @@ mod tests {
 
     #[test]
     fn first_directory_of_path_wins() {
-        assert_eq!(find_with("sh", "/nowhere:/bin:/usr/bin").unwrap(), "/bin/sh");
+        assert_eq!(
+            find_with("sh", "/nowhere:/bin:/usr/bin").unwrap(),
+            "/bin/sh"
+        );
     }
 }

@@ -3,11 +3,12 @@
 //! ```text
 //! frame   = length (u32, little endian, at most 8 MiB) + JSON of that length
 //! daemon  → Request { id, call }
-//! shim    → Hello, State (whenever it changed; the newest replaces all before), Reply { id }, Ended
+//! shim    → Hello, State (whenever it changed; the newest replaces all before), Reply { id },
+//! Ended
 //! ```
-//! Descriptors travel with the first byte of the frame that counts them (`descriptors`). Shims of older
-//! releases live on after an upgrade: fields and variants are added, never changed (`golden.jsonl`).
-//! It does no I/O.
+//! Descriptors travel with the first byte of the frame that counts them (`descriptors`). Shims of
+//! older releases live on after an upgrade: fields and variants are added, never changed
+//! (`golden.jsonl`). It does no I/O.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -44,13 +45,27 @@ pub struct RawRequest<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Call {
     Start(Box<ContainerPlan>),
-    Signal { container: String, signal: i32 },
-    Kill { container: String },
-    Freeze { container: String, frozen: bool },
+    Signal {
+        container: String,
+        signal: i32,
+    },
+    Kill {
+        container: String,
+    },
+    Freeze {
+        container: String,
+        frozen: bool,
+    },
     Exec(Box<ExecPlan>),
-    Attach { container: String, stdin: bool },
+    Attach {
+        container: String,
+        stdin: bool,
+    },
     /// Drops an exited attempt from the state.
-    Forget { container: String, attempt: u32 },
+    Forget {
+        container: String,
+        attempt: u32,
+    },
     /// Kills everything, answers, ends.
     Shutdown,
 }
@@ -82,15 +97,28 @@ pub enum Message {
 pub enum Answer {
     Done,
     Started(ContainerState),
-    /// The descriptors are, in this order and as far as present: stdin, stdout, stderr; or the terminal.
-    Streams { stdin: bool, stdout: bool, stderr: bool, terminal: bool },
+    /// The descriptors are, in this order and as far as present: stdin, stdout, stderr; or the
+    /// terminal.
+    Streams {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        terminal: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Failure {
-    CannotRun { reason: String },
-    Step { step: String, reason: String },
-    NotRunning { container: String },
+    CannotRun {
+        reason: String,
+    },
+    Step {
+        step: String,
+        reason: String,
+    },
+    NotRunning {
+        container: String,
+    },
     /// The shim is older than the call.
     Unsupported,
 }
@@ -99,8 +127,10 @@ pub enum Failure {
 pub fn encode(message: &impl Serialize, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    serde_json::to_writer(&mut *out, message).expect("messages have string keys and no failing parts");
-    let length = u32::try_from(out.len() - start - 4).expect("plans are bounded by the API's limits");
+    serde_json::to_writer(&mut *out, message)
+        .expect("messages have string keys and no failing parts");
+    let length =
+        u32::try_from(out.len() - start - 4).expect("plans are bounded by the API's limits");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
@@ -140,7 +170,9 @@ impl Inbox {
         };
         let value = serde_json::from_slice(&self.bytes[4..length]);
         self.bytes.drain(..length);
-        value.map(Some).map_err(|error| FrameError::Json(error.to_string()))
+        value
+            .map(Some)
+            .map_err(|error| FrameError::Json(error.to_string()))
     }
 }
 

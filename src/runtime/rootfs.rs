@@ -1,4 +1,5 @@
-//! A container's root: an overlay of image layers with a scratch directory on top, and the way into it.
+//! A container's root: an overlay of image layers with a scratch directory on top, and the way into
+//! it.
 //!
 //! Runs in the container's own mount namespace. It never follows a path that the image could shape.
 
@@ -9,9 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+use super::At;
 use super::plan::RootfsPlan;
 use super::protocol::Failure;
-use super::At;
 use crate::sys::files;
 
 /// Cuts this mount namespace off from the one it was copied from.
@@ -53,9 +54,9 @@ pub fn mount(plan: &RootfsPlan) -> Result<OwnedFd, Failure> {
     let upper = open(&upper).at(at)?;
     let work = open(&plan.scratch.join("work")).at(at)?;
 
-    // Descriptors instead of paths: no character of a path needs escaping, and 127 of them fit into the one
-    // page that mount(2) takes. `volatile`: the scratch directory dies with this start, so nobody needs its
-    // syncs (Linux 5.10).
+    // Descriptors instead of paths: no character of a path needs escaping, and 127 of them fit into
+    // the one page that mount(2) takes. `volatile`: the scratch directory dies with this start, so
+    // nobody needs its syncs (Linux 5.10).
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers: Vec<String> = lower.iter().map(name).collect();
     let options = format!(
@@ -66,8 +67,14 @@ pub fn mount(plan: &RootfsPlan) -> Result<OwnedFd, Failure> {
     );
     let merged = plan.scratch.join("merged");
     let options = std::ffi::CString::new(options).expect("made of numbers");
-    rustix::mount::mount("overlay", &merged, "overlay", MountFlags::empty(), Some(options.as_c_str()))
-        .at("mount overlay")?;
+    rustix::mount::mount(
+        "overlay",
+        &merged,
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )
+    .at("mount overlay")?;
     open(&merged).at(at)
 }
 
@@ -79,7 +86,8 @@ fn open(path: &std::path::Path) -> rustix::io::Result<OwnedFd> {
 pub fn pivot(root: &OwnedFd) -> Result<(), Failure> {
     let at = "pivot into root file system";
     rustix::process::fchdir(root.as_fd()).at(at)?;
-    // The old root is stacked on the new one at the same place (pivot_root(2), NOTES), then taken off.
+    // The old root is stacked on the new one at the same place (pivot_root(2), NOTES), then taken
+    // off.
     rustix::process::pivot_root(".", ".").at(at)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(at)?;
     rustix::process::chdir("/").at(at)

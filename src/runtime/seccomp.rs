@@ -1,7 +1,8 @@
 //! Seccomp profiles as filters: our allow-list, and OCI JSON files.
 //!
 //! Native ABI only: a 32-bit or x32 entry would slip past rules on arguments (`socket` by
-//! `int 0x80` socketcall). Several filters stack, the strictest answer wins. It loads nothing itself.
+//! `int 0x80` socketcall). Several filters stack, the strictest answer wins. It loads nothing
+//! itself.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use serde::Deserialize;
 mod allowed;
 mod syscalls;
 
-/// Programs to load, in order. Among equal actions the kernel takes the answer of the last one loaded.
+/// Programs to load, in order. Among equal actions the kernel takes the answer of the last one
+/// loaded.
 pub type Programs = Vec<BpfProgram>;
 
 /// Why a profile cannot be compiled.
@@ -32,14 +34,19 @@ pub enum ProfileError {
 /// Our allow-list for a process with these capabilities.
 pub fn default_profile(capabilities: CapabilitySet) -> Programs {
     let rules = allowed::rules(capabilities);
-    let list = compile(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
-        .expect("the built-in list is constant and a test compiles it");
+    let list = compile(
+        rules,
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+    )
+    .expect("the built-in list is constant and a test compiles it");
     vec![list, gate()]
 }
 
-/// Answers that depend on the number alone and that the allow-list cannot give, having a single refusal:
-/// clone3 and unknown calls are ENOSYS, so that libc falls back (glibc's posix_spawn fails on EPERM);
-/// x32 numbers are ENOSYS, as on a kernel without them; foreign architectures kill the process.
+/// Answers that depend on the number alone and that the allow-list cannot give, having a single
+/// refusal: clone3 and unknown calls are ENOSYS, so that libc falls back (glibc's posix_spawn fails
+/// on EPERM); x32 numbers are ENOSYS, as on a kernel without them; foreign architectures kill the
+/// process.
 fn gate() -> BpfProgram {
     const LD_W_ABS: u16 = 0x20;
     const JEQ_K: u16 = 0x15;
@@ -105,7 +112,8 @@ struct Argument {
     op: String,
 }
 
-/// Compiles a profile file. Names that this architecture does not have are skipped, as libseccomp does.
+/// Compiles a profile file. Names that this architecture does not have are skipped, as libseccomp
+/// does.
 pub fn localhost_profile(json: &[u8]) -> Result<Programs, ProfileError> {
     let profile: Profile =
         serde_json::from_slice(json).map_err(|error| ProfileError::Json(error.to_string()))?;
@@ -198,7 +206,10 @@ mod tests {
 
     #[test]
     fn default_list_compiles_for_no_and_for_all_capabilities() {
-        for capabilities in [CapabilitySet::empty(), CapabilitySet::from_bits_retain(u64::MAX)] {
+        for capabilities in [
+            CapabilitySet::empty(),
+            CapabilitySet::from_bits_retain(u64::MAX),
+        ] {
             let programs = default_profile(capabilities);
             assert_eq!(programs.len(), 2);
             assert!(programs.iter().all(|program| program.len() < 4096));
@@ -228,6 +239,9 @@ mod tests {
             localhost_profile(json).unwrap_err(),
             ProfileError::Unsupported("SCMP_ACT_NOTIFY".to_owned())
         );
-        assert!(matches!(localhost_profile(b"{"), Err(ProfileError::Json(_))));
+        assert!(matches!(
+            localhost_profile(b"{"),
+            Err(ProfileError::Json(_))
+        ));
     }
 }

@@ -6,8 +6,8 @@
 //!            state pushes                    │
 //!                                   exit.json, logs
 //! ```
-//! It outlives the daemon: exits reach the disk before anybody hears of them, any number of connections may
-//! come and go. It has no policy: it restarts nothing and waits for nobody.
+//! It outlives the daemon: exits reach the disk before anybody hears of them, any number of
+//! connections may come and go. It has no policy: it restarts nothing and waits for nobody.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -91,7 +91,8 @@ pub fn run(birth: Birth, prepared: zygote::Prepared) -> ! {
 /// Makes the pod's surroundings.
 fn become_shim(birth: Birth, prepared: zygote::Prepared) -> Result<Shim, Failure> {
     let directory = birth.directory;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let log = rustix::fs::openat(&directory, state::LOG, flags, Mode::from_raw_mode(0o600))
         .at("open shim log")?;
     nix::unistd::dup2_stderr(log.as_fd()).at("open shim log")?;
@@ -134,8 +135,8 @@ fn become_shim(birth: Birth, prepared: zygote::Prepared) -> Result<Shim, Failure
     })
 }
 
-/// A /dev/shm that all containers of the pod mount: attached nowhere or, before Linux 6.15 lets detached mounts
-/// be copied, in the pod's directory.
+/// A /dev/shm that all containers of the pod mount: attached nowhere or, before Linux 6.15 lets
+/// detached mounts be copied, in the pod's directory.
 fn make_shm(directory: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
     use crate::sys::mount::{self, Reach};
     let shm = super::mounts::devices::shared_memory()?;
@@ -146,25 +147,32 @@ fn make_shm(directory: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
     Ok(shm)
 }
 
-/// Writes the pod's sysctls: this process is in its network and IPC namespaces and still in the host's mount
-/// namespace, so /proc is the kernel's own.
+/// Writes the pod's sysctls: this process is in its network and IPC namespaces and still in the
+/// host's mount namespace, so /proc is the kernel's own.
 fn apply_sysctls(plan: &PodPlan) -> Result<(), Failure> {
     for (name, value) in &plan.sysctls {
-        let is_plain = name
-            .split(['.', '/'])
-            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')));
+        let is_plain = name.split(['.', '/']).all(|part| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        });
         if !is_plain {
             return Err(failed("sysctl", format!("{name:?} is no sysctl name")));
         }
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        std::fs::write(path, value).map_err(|error| failed("sysctl", format!("{name}: {error}")))?;
+        std::fs::write(path, value)
+            .map_err(|error| failed("sysctl", format!("{name}: {error}")))?;
     }
     Ok(())
 }
 
 /// Tells the daemon, which is connecting, why there will be no shim.
 fn refuse(listener: &UnixListener, failure: &Failure) -> i32 {
-    let wait = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let wait = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
     let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&wait));
     let reason = match failure {
         Failure::Step { step, reason } => format!("{step}: {reason}"),
@@ -199,8 +207,8 @@ impl Shim {
         let mut ready: Vec<(Source, PollFlags)> = Vec::new();
         loop {
             self.wait(&mut ready);
-            // Everything by index, so from the back: handling one entry may only remove at its own index or
-            // behind it, which the sweep at the end does.
+            // Everything by index, so from the back: handling one entry may only remove at its own
+            // index or behind it, which the sweep at the end does.
             for (source, flags) in ready.drain(..) {
                 match source {
                     Source::Listener => self.accept(),
@@ -248,7 +256,10 @@ impl Shim {
             .collect();
         let wait = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+            Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
         // EINTR: nothing was ready yet.
         let _ = poll(&mut entries, wait.as_ref());
@@ -270,7 +281,8 @@ impl Shim {
         let Ok((stream, _)) = self.listener.accept() else {
             return;
         };
-        // The directory is 0700 and the socket 0600; the kernel's word about the peer is the second lock.
+        // The directory is 0700 and the socket 0600; the kernel's word about the peer is the second
+        // lock.
         let is_ours = crate::sys::socket::peer_uid(&stream)
             .is_ok_and(|uid| uid == rustix::process::geteuid().as_raw());
         if !is_ours || self.connections.len() >= MOST_CONNECTIONS {
@@ -296,7 +308,10 @@ impl Shim {
         }
         self.connections[index].read();
         while let Some((id, call)) = self.connections[index].next_request() {
-            let asker = Asker { connection: self.connections[index].id(), request: id };
+            let asker = Asker {
+                connection: self.connections[index].id(),
+                request: id,
+            };
             match call {
                 Some(call) => self.answer(asker, Request { id, call }),
                 None => self.reply(asker, Err(Failure::Unsupported), Vec::new()),
@@ -333,7 +348,10 @@ impl Shim {
                 .and_then(|running| running.freeze(frozen).at("freeze"))
                 .map(|()| Answer::Done),
             Call::Attach { container, stdin } => {
-                match self.running(&container).and_then(|running| running.attach(stdin)) {
+                match self
+                    .running(&container)
+                    .and_then(|running| running.attach(stdin))
+                {
                     Ok((answer, descriptors)) => {
                         self.reply(asker, Ok(answer), descriptors);
                         return;
@@ -343,7 +361,8 @@ impl Shim {
             }
             Call::Forget { container, attempt } => {
                 let is_known = self.states.get(&container).is_some_and(|state| {
-                    state.attempt == attempt && matches!(state.phase, super::ContainerPhase::Exited(_))
+                    state.attempt == attempt
+                        && matches!(state.phase, super::ContainerPhase::Exited(_))
                 });
                 if is_known {
                     self.states.remove(&container);
@@ -367,19 +386,29 @@ impl Shim {
         self.containers
             .iter_mut()
             .find(|container| container.name() == name && container.is_running())
-            .ok_or_else(|| Failure::NotRunning { container: name.to_owned() })
+            .ok_or_else(|| Failure::NotRunning {
+                container: name.to_owned(),
+            })
     }
 
     fn start(&mut self, asker: Asker, plan: &super::plan::ContainerPlan) -> Result<(), Failure> {
         if self.shutdown.is_some() {
             return Err(failed("start", "the pod is being removed"));
         }
-        if self.containers.iter().any(|container| container.name() == plan.name) {
-            return Err(failed("start", format!("container {} is still running", plan.name)));
+        if self
+            .containers
+            .iter()
+            .any(|container| container.name() == plan.name)
+        {
+            return Err(failed(
+                "start",
+                format!("container {} is still running", plan.name),
+            ));
         }
         let log = super::logs::Log::open(plan.output.clone()).at("open log")?;
         let started = launch::container(&self.pod, plan)?;
-        self.containers.push(Container::new(plan, asker, started, log));
+        self.containers
+            .push(Container::new(plan, asker, started, log));
         Ok(())
     }
 
@@ -391,7 +420,9 @@ impl Shim {
             .containers
             .iter()
             .find(|container| container.name() == plan.container && container.is_running())
-            .ok_or_else(|| Failure::NotRunning { container: plan.container.clone() })?;
+            .ok_or_else(|| Failure::NotRunning {
+                container: plan.container.clone(),
+            })?;
         let started = launch::exec(&self.pod, plan, container.pidfd(), container.cgroup())?;
         self.sessions.push(Session::new(asker, plan.tty, started));
         Ok(())
@@ -406,7 +437,8 @@ impl Shim {
                 Progress::None => index += 1,
                 // Asked again at once: it may have ended already.
                 Progress::Started(asker, state) => {
-                    self.states.insert(self.containers[index].name().to_owned(), state.clone());
+                    self.states
+                        .insert(self.containers[index].name().to_owned(), state.clone());
                     changed = true;
                     self.reply(asker, Ok(Answer::Started(state)), Vec::new());
                     process::trim_heap();
@@ -439,7 +471,10 @@ impl Shim {
                 }
                 session::Progress::Ended(asker, code) => {
                     self.sessions.swap_remove(index);
-                    let message = Message::Ended { session: asker.request, code };
+                    let message = Message::Ended {
+                        session: asker.request,
+                        code,
+                    };
                     self.push(asker, &message, Vec::new());
                 }
             }
@@ -447,7 +482,8 @@ impl Shim {
         if changed {
             self.mark_changed();
         }
-        self.connections.retain(|connection| !connection.is_closed());
+        self.connections
+            .retain(|connection| !connection.is_closed());
     }
 
     fn mark_changed(&mut self) {
@@ -461,8 +497,9 @@ impl Shim {
         let mut message = None;
         for connection in &mut self.connections {
             if connection.owes_state && !connection.wants_to_write() {
-                let message = message
-                    .get_or_insert_with(|| Message::State { containers: self.states.clone() });
+                let message = message.get_or_insert_with(|| Message::State {
+                    containers: self.states.clone(),
+                });
                 connection.push(message, Vec::new());
                 connection.owes_state = false;
             }
@@ -483,15 +520,20 @@ impl Shim {
     }
 
     fn reply(&mut self, asker: Asker, outcome: Result<Answer, Failure>, descriptors: Vec<OwnedFd>) {
-        let message =
-            Message::Reply { id: asker.request, outcome, descriptors: descriptors.len() };
+        let message = Message::Reply {
+            id: asker.request,
+            outcome,
+            descriptors: descriptors.len(),
+        };
         self.push(asker, &message, descriptors);
     }
 
     /// Sends to one connection, if it still exists: a daemon that came back asks again.
     fn push(&mut self, asker: Asker, message: &Message, descriptors: Vec<OwnedFd>) {
-        let connection =
-            self.connections.iter_mut().find(|connection| connection.id() == asker.connection);
+        let connection = self
+            .connections
+            .iter_mut()
+            .find(|connection| connection.id() == asker.connection);
         if let Some(connection) = connection {
             connection.push(message, descriptors);
             connection.write();
@@ -502,5 +544,8 @@ impl Shim {
 /// Makes reads and writes return instead of waiting.
 fn set_nonblocking(descriptor: &OwnedFd) -> std::io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(descriptor)?;
-    Ok(rustix::fs::fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)?)
+    Ok(rustix::fs::fcntl_setfl(
+        descriptor,
+        flags | OFlags::NONBLOCK,
+    )?)
 }

@@ -101,7 +101,9 @@ fn read_attempt(directory: BorrowedFd<'_>) -> Option<Attempt> {
     let running: Option<Running> = running.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let phase = match (exit, running) {
         (Some(exit), _) => Some(ContainerPhase::Exited(exit)),
-        (None, Some(Running { pid, started_at })) => Some(ContainerPhase::Running { pid, started_at }),
+        (None, Some(Running { pid, started_at })) => {
+            Some(ContainerPhase::Running { pid, started_at })
+        }
         (None, None) => None,
     };
     Some(Attempt { plan, phase })
@@ -111,7 +113,10 @@ impl Attempt {
     /// The state to report, if it ever ran.
     pub fn state(&self) -> Option<ContainerState> {
         let phase = self.phase.clone()?;
-        Some(ContainerState { attempt: self.plan.attempt, phase })
+        Some(ContainerState {
+            attempt: self.plan.attempt,
+            phase,
+        })
     }
 }
 
@@ -123,6 +128,10 @@ pub fn plan_of(attempt: &Path) -> Option<ContainerPlan> {
 
 /// Plans of every attempt whose directory is still there.
 pub fn all_attempts(pod: &Path) -> Vec<ContainerPlan> {
-    let entries = std::fs::read_dir(pod.join(CONTAINERS)).into_iter().flatten();
-    entries.filter_map(|entry| plan_of(&entry.ok()?.path())).collect()
+    let entries = std::fs::read_dir(pod.join(CONTAINERS))
+        .into_iter()
+        .flatten();
+    entries
+        .filter_map(|entry| plan_of(&entry.ok()?.path()))
+        .collect()
 }

@@ -1,11 +1,12 @@
-//! The process that all shims are forked from: small, single-threaded, started before any thread exists,
-//! running from a sealed copy of this program.
+//! The process that all shims are forked from: small, single-threaded, started before any thread
+//! exists, running from a sealed copy of this program.
 //!
-//! It does nothing but fork: it reads no plan, touches no file of a pod, holds nothing between two requests.
+//! It does nothing but fork: it reads no plan, touches no file of a pod, holds nothing between two
+//! requests.
 //!
 //! ```text
-//! daemon → one byte of flags + descriptors: pod directory, listener, pod cgroup, shim cgroup[, netns]
-//! zygote → errno (i32), pid (u32)
+//! daemon → one byte of flags + descriptors: pod directory, listener, pod cgroup, shim cgroup[,
+//! netns] zygote → errno (i32), pid (u32)
 //! ```
 
 use std::ffi::CStr;
@@ -26,7 +27,7 @@ use crate::sys::spawn::{self, Birth, Fork, Parent};
 use crate::sys::{bpf, image_of_self, pidfd, process, socket};
 
 /// argv\[0\] of the zygote; [`super::dispatch`] knows it by that.
-pub const ROLE: &str = "joey-zygote";
+pub const ROLE: &CStr = c"joey-zygote";
 
 /// The daemon's end of the connection. When it goes, the zygote ends; its shims live on.
 #[derive(Debug)]
@@ -66,18 +67,22 @@ impl Zygote {
     pub fn spawn() -> Result<Zygote, ZygoteError> {
         let image = image_of_self::open().map_err(ZygoteError::Image)?;
         let (ours, theirs) = socket::message_pair().map_err(ZygoteError::Socket)?;
-        let birth =
-            Birth { namespaces: CloneFlags::empty(), cgroup: None, parent: Parent::Caller };
+        let birth = Birth {
+            namespaces: CloneFlags::empty(),
+            cgroup: None,
+            parent: Parent::Caller,
+        };
         match spawn::fork(birth).map_err(ZygoteError::Fork)? {
-            Fork::Parent(child) => {
-                Ok(Zygote { socket: Mutex::new(ours), pidfd: child.pidfd })
-            }
+            Fork::Parent(child) => Ok(Zygote {
+                socket: Mutex::new(ours),
+                pidfd: child.pidfd,
+            }),
             Fork::Child => {
-                // Only failures return from here, and the parent sees them as the end of the connection.
+                // Only failures return from here, and the parent sees them as the end of the
+                // connection.
                 let _ = nix::unistd::dup2_stdin(theirs.as_fd());
                 let _ = process::close_on_exec_from(3);
-                let name = CStr::from_bytes_with_nul(b"joey-zygote\0").expect("one NUL at the end");
-                process::exec_descriptor(image.as_fd(), &[name]);
+                process::exec_descriptor(image.as_fd(), &[ROLE]);
                 process::exit_now(127)
             }
         }
@@ -92,11 +97,18 @@ impl Zygote {
         if launch.new_uts {
             flags |= NEW_UTS;
         }
-        let mut descriptors =
-            vec![launch.directory, launch.listener, launch.pod_cgroup, launch.shim_cgroup];
+        let mut descriptors = vec![
+            launch.directory,
+            launch.listener,
+            launch.pod_cgroup,
+            launch.shim_cgroup,
+        ];
         descriptors.extend(launch.netns);
         // A std mutex, held for one question and its answer: they must not interleave.
-        let socket = self.socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let socket = self
+            .socket
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         rustix::net::sockopt::set_socket_timeout(
             socket.as_fd(),
             rustix::net::sockopt::Timeout::Recv,
@@ -144,7 +156,7 @@ pub fn run() -> ExitCode {
     };
     // An own session: signals of the daemon's terminal are not for shims.
     let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"joey-zygote");
+    let _ = rustix::thread::set_name(ROLE);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::process::chdir("/");
     // Shims must be the last to go when memory runs out; refused where that is not permitted.
@@ -164,7 +176,12 @@ pub fn run() -> ExitCode {
     loop {
         let mut flags = [0];
         let mut descriptors: Vec<OwnedFd> = Vec::with_capacity(socket::MAX_DESCRIPTORS);
-        match socket::receive(requests.as_fd(), &mut flags, &mut descriptors, RecvFlags::empty()) {
+        match socket::receive(
+            requests.as_fd(),
+            &mut flags,
+            &mut descriptors,
+            RecvFlags::empty(),
+        ) {
             Ok(1) => {}
             // The daemon is gone.
             Ok(_) | Err(_) => return ExitCode::SUCCESS,
@@ -192,7 +209,11 @@ enum Forked {
 
 fn fork(flags: u8, descriptors: Vec<OwnedFd>) -> io::Result<Forked> {
     let mut descriptors = descriptors.into_iter();
-    let mut next = || descriptors.next().ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+    let mut next = || {
+        descriptors
+            .next()
+            .ok_or(io::Error::from(io::ErrorKind::InvalidInput))
+    };
     let (directory, listener, pod_cgroup, shim_cgroup) = (next()?, next()?, next()?, next()?);
     let netns = next().ok();
     let mut namespaces = CloneFlags::empty();
@@ -202,8 +223,11 @@ fn fork(flags: u8, descriptors: Vec<OwnedFd>) -> io::Result<Forked> {
     if flags & NEW_UTS != 0 {
         namespaces |= CloneFlags::CLONE_NEWUTS;
     }
-    let birth =
-        Birth { namespaces, cgroup: Some(shim_cgroup.as_fd()), parent: Parent::Caller };
+    let birth = Birth {
+        namespaces,
+        cgroup: Some(shim_cgroup.as_fd()),
+        parent: Parent::Caller,
+    };
     Ok(match spawn::fork(birth)? {
         Fork::Parent(child) => Forked::Zygote(child.pid),
         Fork::Child => Forked::Shim(shim::Birth {

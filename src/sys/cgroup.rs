@@ -26,7 +26,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The root of the hierarchy: a visible, writable mount, or a mount of our own that is attached nowhere.
+    /// The root of the hierarchy: a visible, writable mount, or a mount of our own that is attached
+    /// nowhere.
     pub fn root() -> io::Result<Cgroup> {
         let table = fs::read_to_string("/proc/self/mountinfo")?;
         for place in places(&table) {
@@ -36,12 +37,15 @@ impl Cgroup {
                 return Ok(Cgroup { directory });
             }
         }
-        // The options that systemd uses too: mounting without them would switch them off for everybody.
+        // The options that systemd uses too: mounting without them would switch them off for
+        // everybody.
         let options = [("nsdelegate", ""), ("memory_recursiveprot", "")];
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        Ok(Cgroup { directory: mount::fresh("cgroup2", &options, flags)? })
+        Ok(Cgroup {
+            directory: mount::fresh("cgroup2", &options, flags)?,
+        })
     }
 
     /// A group by its open directory.
@@ -61,7 +65,9 @@ impl Cgroup {
     /// Opens a group that exists: one name or several, `a/b`.
     pub fn open(&self, name: &str) -> io::Result<Cgroup> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(Cgroup { directory: openat(&self.directory, name, flags, Mode::empty())? })
+        Ok(Cgroup {
+            directory: openat(&self.directory, name, flags, Mode::empty())?,
+        })
     }
 
     /// Names of the groups in this one.
@@ -88,8 +94,8 @@ impl Cgroup {
     /// Enables controllers for the groups in this one; those that cannot be enabled are left out.
     pub fn delegate<'a>(&self, controllers: impl IntoIterator<Item = &'a str>) {
         for controller in controllers {
-            // One write each: a write of several is all or nothing. Which ones took effect shows in the
-            // children's cgroup.controllers, the only place anyone asks.
+            // One write each: a write of several is all or nothing. Which ones took effect shows in
+            // the children's cgroup.controllers, the only place anyone asks.
             let _ = self.write("cgroup.subtree_control", &format!("+{controller}"));
         }
     }
@@ -126,7 +132,8 @@ impl Cgroup {
 
     /// Whether the kernel killed a process of this group for its memory.
     pub fn has_oom_kill(&self) -> bool {
-        self.read("memory.events").is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
+        self.read("memory.events")
+            .is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
     }
 
     /// Waits until no process is left; false when `limit` passed first.
@@ -134,6 +141,7 @@ impl Cgroup {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let events = openat(&self.directory, "cgroup.events", flags, Mode::empty())?;
         let start = std::time::Instant::now();
+        let mut pause = Duration::from_micros(250);
         loop {
             // The file signals a change since it was last read, so read, then wait.
             let mut text = [0u8; 256];
@@ -145,6 +153,10 @@ impl Cgroup {
             let Some(left) = limit.checked_sub(start.elapsed()) else {
                 return Ok(false);
             };
+            // The kernel holds back a notification that follows another within 10 ms
+            // (CGROUP_FILE_NOTIFY_MIN_INTV), so look again by ourselves, ever more rarely.
+            let left = left.min(pause);
+            pause *= 2;
             let wait = Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
@@ -156,7 +168,8 @@ impl Cgroup {
         }
     }
 
-    /// Removes the group `name` with everything below it; its processes must be gone. Absent is fine.
+    /// Removes the group `name` with everything below it; its processes must be gone. Absent is
+    /// fine.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         let group = match self.open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -185,8 +198,13 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// `name value` lines, as in cgroup.events.
 fn flag(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 /// Mount points of writable cgroup2 mounts in mountinfo (proc_pid_mountinfo(5)), the newest first.
@@ -208,7 +226,10 @@ fn places(mountinfo: &str) -> Vec<String> {
 
 /// Octal escapes of mountinfo: space, tab, newline, backslash.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    text.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 #[cfg(test)]

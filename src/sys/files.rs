@@ -8,9 +8,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, renameat}
 use rustix::io::Errno;
 
 /// Directory flags for descriptors that are only named, not read.
-pub const DIRECTORY: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+pub const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Writes `directory/name` by renaming a complete file over it. Not synced: for state that need not
 /// outlive the kernel.
@@ -28,7 +26,10 @@ pub fn read(directory: BorrowedFd<'_>, name: &str, limit: u64) -> io::Result<Vec
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(directory, name, flags, Mode::empty())?;
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(file), limit), &mut bytes)?;
+    io::Read::read_to_end(
+        &mut io::Read::take(std::fs::File::from(file), limit),
+        &mut bytes,
+    )?;
     Ok(bytes)
 }
 
@@ -38,10 +39,16 @@ pub fn ensure_directory(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedF
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
+    Ok(openat(
+        parent,
+        name,
+        DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?)
 }
 
-/// openat2(2) with a bounded number of tries: the kernel answers EAGAIN when a rename raced with the walk.
+/// openat2(2) with a bounded number of tries: the kernel answers EAGAIN when a rename raced with
+/// the walk.
 pub fn open_confined(
     root: BorrowedFd<'_>,
     path: &str,
@@ -66,23 +73,23 @@ pub enum Missing {
     File,
 }
 
-/// Opens `path` as a process with the root directory `root` would (symbolic links and `..` stay inside),
-/// making missing components: directories 0755, a file 0644. Returns an `O_PATH` descriptor.
+/// Opens `path` as a process with the root directory `root` would (symbolic links and `..` stay
+/// inside), making missing components: directories 0755, a file 0644. Returns an `O_PATH`
+/// descriptor.
 ///
 /// # Errors
 /// `ELOOP` for a link to nowhere or to itself, `ENOTDIR`, and whatever the file system says.
-pub fn ensure_in_root(
-    root: BorrowedFd<'_>,
-    path: &str,
-    missing: Missing,
-) -> io::Result<OwnedFd> {
+pub fn ensure_in_root(root: BorrowedFd<'_>, path: &str, missing: Missing) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let named = OFlags::PATH;
     match open_confined(root, path, named, Mode::empty(), resolve) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let mut components: Vec<&str> = path.split('/').filter(|c| !matches!(*c, "" | ".")).collect();
+    let mut components: Vec<&str> = path
+        .split('/')
+        .filter(|c| !matches!(*c, "" | "."))
+        .collect();
     if components.contains(&"..") {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -131,11 +138,15 @@ fn step(
     Ok(openat(parent, name, flags, Mode::empty())?)
 }
 
-/// Locks `directory/name` for as long as the returned descriptor lives; `None` when another holds it.
+/// Locks `directory/name` for as long as the returned descriptor lives; `None` when another holds
+/// it.
 pub fn try_lock(directory: BorrowedFd<'_>, name: &str) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(directory, name, flags, Mode::from_raw_mode(0o600))?;
-    match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+    match rustix::fs::flock(
+        file.as_fd(),
+        rustix::fs::FlockOperation::NonBlockingLockExclusive,
+    ) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),

@@ -1,4 +1,5 @@
-//! A copy of this program that nobody can write to, for processes that meet containers (CVE-2019-5736).
+//! A copy of this program that nobody can write to, for processes that meet containers
+//! (CVE-2019-5736).
 
 use std::fs::File;
 use std::io;
@@ -11,7 +12,8 @@ use rustix::mount::MountAttrFlags;
 use super::mount::{self, Propagate, Reach};
 
 /// An executable descriptor of the running program: a sealed copy in memory or, where
-/// `vm.memfd_noexec` forbids that, the file itself through a read-only mount that is attached nowhere.
+/// `vm.memfd_noexec` forbids that, the file itself through a read-only mount that is attached
+/// nowhere.
 pub fn open() -> io::Result<OwnedFd> {
     match sealed_copy() {
         Ok(copy) => Ok(copy),
@@ -22,7 +24,8 @@ pub fn open() -> io::Result<OwnedFd> {
 
 fn sealed_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // MFD_EXEC exists since Linux 6.3; before that every memfd is executable and the flag is EINVAL.
+    // MFD_EXEC exists since Linux 6.3; before that every memfd is executable and the flag is
+    // EINVAL.
     let copy = match memfd_create("joey", flags | MemfdFlags::EXEC) {
         Err(Errno::INVAL) => memfd_create("joey", flags)?,
         other => other?,

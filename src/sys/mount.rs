@@ -1,4 +1,5 @@
-//! Mounts by descriptor: what of the mount API rustix lacks, and the few calls every mount is made of.
+//! Mounts by descriptor: what of the mount API rustix lacks, and the few calls every mount is made
+//! of.
 //!
 //! No path string is followed here except the plain names that callers pass for fresh file systems.
 #![expect(unsafe_code, reason = "no crate of ours wraps mount_setattr(2)")]
@@ -60,8 +61,8 @@ pub fn set_attributes(
     if reach == Reach::Tree {
         flags |= AT_RECURSIVE;
     }
-    // SAFETY: the path is a constant empty string, the attributes a #[repr(C)] struct of the stated size; both
-    // are only read and outlive the call.
+    // SAFETY: the path is a constant empty string, the attributes a #[repr(C)] struct of the stated
+    // size; both are only read and outlive the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -72,7 +73,11 @@ pub fn set_attributes(
             size_of::<MountAttr>(),
         )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A fresh file system of a type, attached nowhere yet.
@@ -90,7 +95,11 @@ pub fn fresh(
         }
     }
     fsconfig_create(&context)?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// A detached copy of the mount at `place`, which becomes its root.

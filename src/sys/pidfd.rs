@@ -1,5 +1,9 @@
-//! Processes by descriptor: signals that cannot hit a recycled pid, and ends that are collected once.
-#![expect(unsafe_code, reason = "rustix refuses real-time signal numbers, which images use as STOPSIGNAL")]
+//! Processes by descriptor: signals that cannot hit a recycled pid, and ends that are collected
+//! once.
+#![expect(
+    unsafe_code,
+    reason = "rustix refuses real-time signal numbers, which images use as STOPSIGNAL"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -37,7 +41,10 @@ pub fn of_self() -> io::Result<OwnedFd> {
 
 /// A descriptor of the process that now has this pid.
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
@@ -53,7 +60,11 @@ pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0 as libc::c_uint,
         )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Collects a child that has ended; `None` while it runs.

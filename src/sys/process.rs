@@ -1,18 +1,24 @@
-//! What a process does to itself on its way to another program. No policy: callers say what and when.
-#![expect(unsafe_code, reason = "calls without a safe wrapper: signal dispositions, close_range, keyctl")]
+//! What a process does to itself on its way to another program. No policy: callers say what and
+//! when.
+#![expect(
+    unsafe_code,
+    reason = "calls without a safe wrapper: signal dispositions, close_range, keyctl"
+)]
 
 use std::ffi::CStr;
 use std::io;
 
-/// Puts every signal back to its default and unblocks all: ignored signals survive execve(2), and both
-/// Rust (SIGPIPE) and the zygote (SIGCHLD) ignore some.
+/// Puts every signal back to its default and unblocks all: ignored signals survive execve(2), and
+/// both Rust (SIGPIPE) and the zygote (SIGCHLD) ignore some.
 pub fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no code of ours, so there is no handler whose assumptions could break.
-        // Signals that cannot be changed (SIGKILL, SIGSTOP, those of glibc) answer EINVAL, rightly ignored.
+        // SAFETY: SIG_DFL installs no code of ours, so there is no handler whose assumptions could
+        // break. Signals that cannot be changed (SIGKILL, SIGSTOP, those of glibc) answer EINVAL,
+        // rightly ignored.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: the set lives on the stack, is initialised by sigemptyset before use, and is only read.
+    // SAFETY: the set lives on the stack, is initialised by sigemptyset before use, and is only
+    // read.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
@@ -22,7 +28,11 @@ pub fn reset_signals() {
 
 /// Sets one signal to be ignored or to its default.
 pub fn set_ignored(signal: i32, ignored: bool) {
-    let disposition = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+    let disposition = if ignored {
+        libc::SIG_IGN
+    } else {
+        libc::SIG_DFL
+    };
     // SAFETY: neither disposition runs code in this process.
     unsafe { libc::signal(signal, disposition) };
 }
@@ -32,8 +42,8 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Closes descriptors `first..=last`, whoever owns them: for a forked child that leaves its parent's
-/// descriptors behind and never returns to code that believes to own one.
+/// Closes descriptors `first..=last`, whoever owns them: for a forked child that leaves its
+/// parent's descriptors behind and never returns to code that believes to own one.
 pub fn close_between(first: u32, last: u32) -> io::Result<()> {
     if first > last {
         return Ok(());
@@ -42,14 +52,19 @@ pub fn close_between(first: u32, last: u32) -> io::Result<()> {
 }
 
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
-    // SAFETY: takes numbers only. Closing a descriptor that an object still owns would let a later open
-    // reuse its number; `close_between` is called right after a fork by children that keep no such object.
+    // SAFETY: takes numbers only. Closing a descriptor that an object still owns would let a later
+    // open reuse its number; `close_between` is called right after a fork by children that keep no
+    // such object.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
-/// Joins a new, empty session keyring (keyctl(2)): the host's keys must not be reachable, CVE-2014-9529's
-/// neighbourhood. `ENOSYS` without CONFIG_KEYS, `EDQUOT` at the quota.
+/// Joins a new, empty session keyring (keyctl(2)): the host's keys must not be reachable,
+/// CVE-2014-9529's neighbourhood. `ENOSYS` without CONFIG_KEYS, `EDQUOT` at the quota.
 pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
@@ -60,10 +75,15 @@ pub fn join_new_session_keyring() -> io::Result<()> {
             std::ptr::null::<libc::c_char>(),
         )
     };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
-/// The kernel's own answer to getcwd(2): glibc turns an "(unreachable)" one into ENOENT or walks up.
+/// The kernel's own answer to getcwd(2): glibc turns an "(unreachable)" one into ENOENT or walks
+/// up.
 pub fn current_directory_is_reachable() -> bool {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     // SAFETY: the kernel writes at most `len` bytes into the buffer, which is that long.
@@ -71,17 +91,14 @@ pub fn current_directory_is_reachable() -> bool {
     length > 0 && buffer[0] == b'/'
 }
 
-/// Replaces the program by the one open at `program` (execveat(2) with AT_EMPTY_PATH). Returns only to
-/// report a failure.
-pub fn exec_descriptor(
-    program: std::os::fd::BorrowedFd<'_>,
-    arguments: &[&CStr],
-) -> io::Error {
+/// Replaces the program by the one open at `program` (execveat(2) with AT_EMPTY_PATH). Returns only
+/// to report a failure.
+pub fn exec_descriptor(program: std::os::fd::BorrowedFd<'_>, arguments: &[&CStr]) -> io::Error {
     let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|a| a.as_ptr()).collect();
     pointers.push(std::ptr::null());
     let environment = [std::ptr::null::<libc::c_char>()];
-    // SAFETY: both vectors are null-terminated arrays of NUL-terminated strings that live until the call
-    // returns, and it returns only on failure.
+    // SAFETY: both vectors are null-terminated arrays of NUL-terminated strings that live until the
+    // call returns, and it returns only on failure.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,

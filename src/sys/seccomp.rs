@@ -1,5 +1,8 @@
 //! Loads a seccomp filter: seccomp(2) without touching no_new_privs.
-#![expect(unsafe_code, reason = "seccompiler's own loader always sets no_new_privs")]
+#![expect(
+    unsafe_code,
+    reason = "seccompiler's own loader always sets no_new_privs"
+)]
 
 use std::io;
 
@@ -14,8 +17,9 @@ pub fn load(program: &[sock_filter]) -> io::Result<()> {
         len: length,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
-    // SAFETY: the kernel copies `len` instructions from `filter`; slice and header agree, outlive the call,
-    // and are only read. seccompiler's sock_filter is #[repr(C)] with the fields of linux/filter.h.
+    // SAFETY: the kernel copies `len` instructions from `filter`; slice and header agree, outlive
+    // the call, and are only read. seccompiler's sock_filter is #[repr(C)] with the fields of
+    // linux/filter.h.
     let done = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -24,5 +28,9 @@ pub fn load(program: &[sock_filter]) -> io::Result<()> {
             &raw const header,
         )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -77,8 +77,9 @@ pub fn receive(
     Ok(received.bytes)
 }
 
-/// Listens on `directory/name`, readable and writable by the owner alone. An old socket is replaced. The
-/// directory is reached by descriptor, so the path may be longer than the 108 bytes of `sun_path`.
+/// Listens on `directory/name`, readable and writable by the owner alone. An old socket is
+/// replaced. The directory is reached by descriptor, so the path may be longer than the 108 bytes
+/// of `sun_path`.
 pub fn listen(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
     match rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}

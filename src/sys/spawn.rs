@@ -69,15 +69,18 @@ static WAS_FORKED: AtomicBool = AtomicBool::new(false);
 /// Makes a child process that continues here.
 ///
 /// # Errors
-/// Those of clone3(2): `ENOSPC` at a namespace limit, `EAGAIN` at a process limit, `EBUSY` for a cgroup
-/// with controllers enabled below it.
+/// Those of clone3(2): `ENOSPC` at a namespace limit, `EAGAIN` at a process limit, `EBUSY` for a
+/// cgroup with controllers enabled below it.
 pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
     match threads() {
         Ok(threads) => {
-            assert_eq!(threads, 1, "only a process with a single thread may fork without exec");
+            assert_eq!(
+                threads, 1,
+                "only a process with a single thread may fork without exec"
+            );
         }
-        // Between a container's namespaces /proc may not know us. A process that was forked here is born with
-        // one thread, and its code starts none.
+        // Between a container's namespaces /proc may not know us. A process that was forked here is
+        // born with one thread, and its code starts none.
         Err(_) if WAS_FORKED.load(Ordering::Relaxed) => {}
         Err(error) => return Err(error),
     }
@@ -97,10 +100,11 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: undefined would be a child that shares memory with us, or one that finds locks held by
-    // threads it does not have. Neither CLONE_VM nor a stack is passed (the fields stay zero), so the
-    // child is a copy like fork(2)'s; the assertion above shows that no other thread exists. The kernel
-    // writes to `pidfd` alone, which outlives the call. Callers keep zygote and shims free of threads.
+    // SAFETY: undefined would be a child that shares memory with us, or one that finds locks held
+    // by threads it does not have. Neither CLONE_VM nor a stack is passed (the fields stay zero),
+    // so the child is a copy like fork(2)'s; the assertion above shows that no other thread exists.
+    // The kernel writes to `pidfd` alone, which outlives the call. Callers keep zygote and shims
+    // free of threads.
     let pid = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -116,7 +120,8 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
         }
         pid => Ok(Fork::Parent(Child {
             pid: pid as u32,
-            // SAFETY: with CLONE_PIDFD a successful clone3 stored a new descriptor that nobody else owns.
+            // SAFETY: with CLONE_PIDFD a successful clone3 stored a new descriptor that nobody else
+            // owns.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         })),
     }

@@ -1,8 +1,10 @@
 //! The API as its clients meet it: in process over an in-memory store, and over TLS.
+#![allow(clippy::unwrap_used, reason = "a test whose footing is gone ends there")]
 
 mod concurrency;
 mod deletion;
 mod harness;
+mod kubectl;
 mod listener;
 mod reading;
 mod reviews;

@@ -24,10 +24,11 @@ pub async fn update(
     let new = named_as(target, typed.object)?;
     let creates = part == Part::Main && target.kind.put_absent == PutAbsent::Creates;
     let key = key_of(target);
-    if creates && write::read(api, target.kind, &key)?.is_none() {
-        if let Some(created) = create_absent(api, target, new.clone(), effect).await? {
-            return Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings));
-        }
+    if creates
+        && write::read(api, target.kind, &key)?.is_none()
+        && let Some(created) = create_absent(api, target, new.clone(), effect).await?
+    {
+        return Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings));
     }
     let written = write::change(api, target.kind, &key, effect, |current| {
         compare_version(target, &new, current)?;

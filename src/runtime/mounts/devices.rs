@@ -1,5 +1,5 @@
-//! A container's /dev: a tmpfs of its own with the harmless devices, terminals, shared memory and queues;
-//! and the cgroup program that lets no other device be opened, whoever makes a node for it.
+//! A container's /dev: a tmpfs of its own with the harmless devices, terminals, shared memory and
+//! queues; and the cgroup program that lets no other device be opened, whoever makes a node for it.
 //!
 //! It never uses anything that the image has in /dev.
 
@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
 
 use super::{NODEV, NOEXEC, NOSUID, Surroundings, ordinary_directory};
-use crate::runtime::protocol::Failure;
 use crate::runtime::At;
+use crate::runtime::protocol::Failure;
 use crate::sys::bpf::Instruction;
 use crate::sys::mount;
 
@@ -24,7 +24,8 @@ const NODES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-/// Opened without a node of ours: /dev/console (a terminal slave bound there), ptmx, terminal slaves.
+/// Opened without a node of ours: /dev/console (a terminal slave bound there), ptmx, terminal
+/// slaves.
 const CONSOLE: (u32, u32) = (5, 1);
 const PTMX: (u32, u32) = (5, 2);
 const TERMINAL_SLAVES_MAJOR: u32 = 136;
@@ -49,13 +50,23 @@ pub struct Devices {
 pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<Devices, Failure> {
     let at = "mount /dev";
     let target = ordinary_directory(root, "dev")?;
-    let dev = mount::fresh("tmpfs", &[("mode", "755"), ("size", "64k")], NOSUID | NOEXEC)
-        .at(at)?;
+    let dev = mount::fresh(
+        "tmpfs",
+        &[("mode", "755"), ("size", "64k")],
+        NOSUID | NOEXEC,
+    )
+    .at(at)?;
     mount::attach(&dev, target.as_fd()).at(at)?;
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
-        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
-            .at(at)?;
+        mknodat(
+            &dev,
+            name,
+            FileType::CharacterDevice,
+            mode,
+            makedev(major, minor),
+        )
+        .at(at)?;
         // Past the umask.
         chmodat(&dev, name, mode, rustix::fs::AtFlags::empty()).at(at)?;
     }
@@ -67,13 +78,17 @@ pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<D
     }
     let terminals = mount::fresh(
         "devpts",
-        &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+        &[
+            ("newinstance", ""),
+            ("ptmxmode", "0666"),
+            ("mode", "0620"),
+            ("gid", "5"),
+        ],
         NOSUID | NOEXEC,
     )
     .at("mount /dev/pts")?;
     below(&dev, "pts", &terminals)?;
-    let queues = mount::fresh("mqueue", &[], NOSUID | NODEV | NOEXEC)
-        .at("mount /dev/mqueue")?;
+    let queues = mount::fresh("mqueue", &[], NOSUID | NODEV | NOEXEC).at("mount /dev/mqueue")?;
     below(&dev, "mqueue", &queues)?;
     below(&dev, "shm", surroundings.shm)?;
 
@@ -84,7 +99,11 @@ pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<D
 
 /// A /dev/shm of 64 MiB, as Kubernetes gives a pod.
 pub fn shared_memory() -> io::Result<OwnedFd> {
-    mount::fresh("tmpfs", &[("mode", "1777"), ("size", "64m")], NOSUID | NODEV | NOEXEC)
+    mount::fresh(
+        "tmpfs",
+        &[("mode", "1777"), ("size", "64m")],
+        NOSUID | NODEV | NOEXEC,
+    )
 }
 
 fn below(dev: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
@@ -99,14 +118,20 @@ fn below(dev: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
 fn copy_host_nodes(dev: BorrowedFd<'_>) -> io::Result<()> {
     const OWN: [&str; 6] = ["pts", "shm", "mqueue", "fd", "console", "ptmx"];
     const DEEPEST: usize = 4;
-    let mut left = vec![(std::path::PathBuf::from("/dev"), dev.try_clone_to_owned()?, 0)];
+    let mut left = vec![(
+        std::path::PathBuf::from("/dev"),
+        dev.try_clone_to_owned()?,
+        0,
+    )];
     while let Some((from, to, depth)) = left.pop() {
         for entry in std::fs::read_dir(&from)? {
             use std::os::unix::fs::{FileTypeExt, MetadataExt};
             let entry = entry?;
             let name = entry.file_name();
             // What vanished meanwhile is no device any more.
-            let Ok(metadata) = entry.metadata() else { continue };
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
             let kind = metadata.file_type();
             let is_own = depth == 0 && OWN.iter().any(|own| name == *own);
             if is_own {
@@ -135,7 +160,8 @@ fn copy_host_nodes(dev: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The device program: the nodes above may be used; any node may be made (it is inert), no other opened.
+/// The device program: the nodes above may be used; any node may be made (it is inert), no other
+/// opened.
 ///
 /// `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`, where access_type is
 /// `access << 16 | type`.
@@ -156,8 +182,11 @@ pub fn program() -> Vec<Instruction> {
         offset,
         immediate,
     };
-    let pairs: Vec<(u32, u32)> =
-        NODES.iter().map(|(_, major, minor)| (*major, *minor)).chain([CONSOLE, PTMX]).collect();
+    let pairs: Vec<(u32, u32)> = NODES
+        .iter()
+        .map(|(_, major, minor)| (*major, *minor))
+        .chain([CONSOLE, PTMX])
+        .collect();
     let mut all = vec![
         step(LOAD_WORD, 2, 1, 0, 0), // r2 = type
         step(MOVE_REGISTER, 5, 2, 0, 0),
@@ -189,4 +218,3 @@ pub fn program() -> Vec<Instruction> {
     all.push(step(EXIT, 0, 0, 0, 0));
     all
 }
-

@@ -1,9 +1,10 @@
 //! The default allow-list: what containers may ask of the kernel. Anything not listed is EPERM.
 //!
 //! Left out on purpose, because default containers reached the kernel through them: user and other
-//! namespaces, the mount API, bpf, perf, userfaultfd, io_uring, keyrings, modules, kexec, raw devices of
-//! the clock, and all socket families but four (AF_ALG, AF_VSOCK, AF_RDS, AF_RXRPC, AF_KEY … and their
-//! CVEs). What a capability makes possible opens with that capability, as in containerd and CRI-O.
+//! namespaces, the mount API, bpf, perf, userfaultfd, io_uring, keyrings, modules, kexec, raw
+//! devices of the clock, and all socket families but four (AF_ALG, AF_VSOCK, AF_RDS, AF_RXRPC,
+//! AF_KEY … and their CVEs). What a capability makes possible opens with that capability, as in
+//! containerd and CRI-O.
 
 use rustix::thread::CapabilitySet;
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
@@ -89,7 +90,10 @@ const WITH: &[(CapabilitySet, &[&str])] = &[
 /// Every name that can become allowed.
 #[cfg(test)]
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ALWAYS.iter().copied().chain(WITH.iter().flat_map(|(_, names)| names.iter().copied()))
+    ALWAYS
+        .iter()
+        .copied()
+        .chain(WITH.iter().flat_map(|(_, names)| names.iter().copied()))
 }
 
 /// Allowed calls with their conditions.
@@ -104,7 +108,12 @@ pub fn rules(capabilities: CapabilitySet) -> Rules {
         .filter_map(|name| Some((syscalls::number(name)?, Vec::new())))
         .collect();
     rules.insert(libc::SYS_socket, sockets(capabilities));
-    let unix = when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::AF_UNIX as u64);
+    let unix = when(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        libc::AF_UNIX as u64,
+    );
     rules.insert(libc::SYS_socketpair, vec![rule([unix])]);
     // clone with any CLONE_NEW… flag makes a namespace; CLONE_NEWTIME is no flag of clone(2).
     rules.entry(libc::SYS_clone).or_insert_with(|| {
@@ -115,9 +124,15 @@ pub fn rules(capabilities: CapabilitySet) -> Rules {
             | libc::CLONE_NEWUSER
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWNET;
-        vec![rule([when(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(new as u64), 0)])]
+        vec![rule([when(
+            0,
+            SeccompCmpArgLen::Qword,
+            SeccompCmpOp::MaskedEq(new as u64),
+            0,
+        )])]
     });
-    // Linux, Linux32, and both with UNAME26, and the query: no READ_IMPLIES_EXEC, no ADDR_NO_RANDOMIZE.
+    // Linux, Linux32, and both with UNAME26, and the query: no READ_IMPLIES_EXEC, no
+    // ADDR_NO_RANDOMIZE.
     let personalities = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
     rules.insert(
         libc::SYS_personality,
@@ -130,15 +145,22 @@ pub fn rules(capabilities: CapabilitySet) -> Rules {
 
 /// AF_UNIX, AF_INET, AF_INET6; AF_NETLINK for routes alone; AF_PACKET with CAP_NET_RAW.
 fn sockets(capabilities: CapabilitySet) -> Vec<SeccompRule> {
-    // The kernel takes an int: compare the low half, or garbage above it would be another family to us.
-    let family = |value: libc::c_int| when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value as u64);
+    // The kernel takes an int: compare the low half, or garbage above it would be another family to
+    // us.
+    let family =
+        |value: libc::c_int| when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value as u64);
     let mut all = vec![
         rule([family(libc::AF_UNIX)]),
         rule([family(libc::AF_INET)]),
         rule([family(libc::AF_INET6)]),
         rule([
             family(libc::AF_NETLINK),
-            when(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::NETLINK_ROUTE as u64),
+            when(
+                2,
+                SeccompCmpArgLen::Dword,
+                SeccompCmpOp::Eq,
+                libc::NETLINK_ROUTE as u64,
+            ),
         ]),
     ];
     if capabilities.contains(CapabilitySet::NET_RAW) {

@@ -12,8 +12,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::runtime::protocol::{Call, Inbox, Message, RawRequest, encode};
 use crate::sys::socket;
 
-/// Frames that may wait for a daemon that does not read; more closes the connection, which loses nothing:
-/// whoever reconnects gets the state anew.
+/// Frames that may wait for a daemon that does not read; more closes the connection, which loses
+/// nothing: whoever reconnects gets the state anew.
 const MOST_FRAMES: usize = 64;
 
 struct Frame {
@@ -113,7 +113,11 @@ impl Connection {
         }
         let mut bytes = Vec::new();
         encode(message, &mut bytes);
-        self.outbox.push_back(Frame { bytes, sent: 0, descriptors });
+        self.outbox.push_back(Frame {
+            bytes,
+            sent: 0,
+            descriptors,
+        });
     }
 
     /// Sends as much as the other side takes.

@@ -54,11 +54,25 @@ pub enum Progress {
 }
 
 enum Stage {
-    Starting { asker: Asker, report: OwnedFd, is_ready: bool, failure: Option<Failure> },
+    Starting {
+        asker: Asker,
+        report: OwnedFd,
+        is_ready: bool,
+        failure: Option<Failure>,
+    },
     Running,
-    Draining { ended: Ended, finished_at: Timestamp, oom_killed: bool, until: Instant },
+    Draining {
+        ended: Ended,
+        finished_at: Timestamp,
+        oom_killed: bool,
+        until: Instant,
+    },
     /// Never passed `execve`; `is_collected` once its process is reaped.
-    Failed { asker: Asker, failure: Failure, is_collected: bool },
+    Failed {
+        asker: Asker,
+        failure: Failure,
+        is_collected: bool,
+    },
     Over,
 }
 
@@ -96,7 +110,12 @@ pub struct Container {
 }
 
 impl Container {
-    pub fn new(plan: &ContainerPlan, asker: Asker, started: StartedContainer, log: Log) -> Container {
+    pub fn new(
+        plan: &ContainerPlan,
+        asker: Asker,
+        started: StartedContainer,
+        log: Log,
+    ) -> Container {
         let process = started.process;
         let mut container = Container {
             name: plan.name.clone(),
@@ -105,7 +124,12 @@ impl Container {
             cgroup: started.cgroup,
             pid: process.child.pid,
             pidfd: process.child.pidfd,
-            stage: Stage::Starting { asker, report: process.report, is_ready: false, failure: None },
+            stage: Stage::Starting {
+                asker,
+                report: process.report,
+                is_ready: false,
+                failure: None,
+            },
             announce: None,
             started_at: clock::now(),
             log,
@@ -153,7 +177,11 @@ impl Container {
         if let Some(source) = source
             && set_nonblocking(&source).is_ok()
         {
-            self.outputs.push(Output { stream, source: Some(source), line: Line::default() });
+            self.outputs.push(Output {
+                stream,
+                source: Some(source),
+                line: Line::default(),
+            });
         }
     }
 
@@ -164,22 +192,34 @@ impl Container {
         }
         let mut descriptors = Vec::new();
         let way_in = match (stdin, self.stdin_plan) {
-            (true, StdinPlan::Open) => {
-                self.stdin.as_ref().map(OwnedFd::try_clone).transpose().at("attach stdin")?
-            }
-            // The client's end is the only one from here on: when it closes, the process reads the end.
+            (true, StdinPlan::Open) => self
+                .stdin
+                .as_ref()
+                .map(OwnedFd::try_clone)
+                .transpose()
+                .at("attach stdin")?,
+            // The client's end is the only one from here on: when it closes, the process reads the
+            // end.
             (true, StdinPlan::Once) => self.stdin.take(),
             (true, StdinPlan::Closed) | (false, _) => None,
         };
         let has_stdin = way_in.is_some();
         descriptors.extend(way_in);
-        let mut client = Client { stdout: None, stderr: None };
+        let mut client = Client {
+            stdout: None,
+            stderr: None,
+        };
         let has_stderr = self.terminal.is_none();
         client.stdout = Some(client_pipe(&mut descriptors).at("attach stdout")?);
         if has_stderr {
             client.stderr = Some(client_pipe(&mut descriptors).at("attach stderr")?);
         }
-        let terminal = self.terminal.as_ref().map(OwnedFd::try_clone).transpose().at("attach terminal")?;
+        let terminal = self
+            .terminal
+            .as_ref()
+            .map(OwnedFd::try_clone)
+            .transpose()
+            .at("attach terminal")?;
         let has_terminal = terminal.is_some();
         descriptors.extend(terminal);
         self.clients.push(client);
@@ -198,7 +238,11 @@ impl Container {
                 add(Watch::Report, report.as_fd(), PollFlags::IN);
                 add(Watch::Process, self.pidfd.as_fd(), PollFlags::IN);
             }
-            Stage::Running | Stage::Failed { is_collected: false, .. } => {
+            Stage::Running
+            | Stage::Failed {
+                is_collected: false,
+                ..
+            } => {
                 add(Watch::Process, self.pidfd.as_fd(), PollFlags::IN);
             }
             Stage::Failed { .. } | Stage::Draining { .. } | Stage::Over => {}
@@ -211,7 +255,8 @@ impl Container {
             }
         }
         for (index, client) in self.clients.iter().enumerate() {
-            // Write ends: only the reader's departure (POLLERR) is of interest, which needs no flag.
+            // Write ends: only the reader's departure (POLLERR) is of interest, which needs no
+            // flag.
             if let Some(pipe) = client.stdout.as_ref().or(client.stderr.as_ref()) {
                 add(Watch::Client(index), pipe.as_fd(), PollFlags::empty());
             }
@@ -221,7 +266,9 @@ impl Container {
     /// When to look again even though nothing became ready.
     pub fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Draining { until, .. } => Some(self.retry_log_at.map_or(until, |at| at.min(until))),
+            Stage::Draining { until, .. } => {
+                Some(self.retry_log_at.map_or(until, |at| at.min(until)))
+            }
             Stage::Starting { .. } | Stage::Running | Stage::Failed { .. } | Stage::Over => {
                 self.retry_log_at
             }
@@ -237,7 +284,10 @@ impl Container {
             Watch::Output(index) => self.read_output(index),
             Watch::Client(index) => {
                 if let Some(client) = self.clients.get_mut(index) {
-                    *client = Client { stdout: None, stderr: None };
+                    *client = Client {
+                        stdout: None,
+                        stderr: None,
+                    };
                 }
             }
             Watch::Deadline => {
@@ -249,13 +299,24 @@ impl Container {
 
     /// Reads one report of the starting process; false when there is none now.
     fn hear(&mut self) -> bool {
-        let Stage::Starting { asker, report, is_ready, failure } = &mut self.stage else {
+        let Stage::Starting {
+            asker,
+            report,
+            is_ready,
+            failure,
+        } = &mut self.stage
+        else {
             return false;
         };
         let asker = *asker;
         let mut buffer = [0; 4096];
         let mut descriptors: Vec<OwnedFd> = Vec::new();
-        match socket::receive(report.as_fd(), &mut buffer, &mut descriptors, RecvFlags::DONTWAIT) {
+        match socket::receive(
+            report.as_fd(),
+            &mut buffer,
+            &mut descriptors,
+            RecvFlags::DONTWAIT,
+        ) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Ok(0) | Err(_) => {
                 let failure = failure.take().or_else(|| {
@@ -264,7 +325,11 @@ impl Container {
                 });
                 match failure {
                     Some(failure) => {
-                        self.stage = Stage::Failed { asker, failure, is_collected: false };
+                        self.stage = Stage::Failed {
+                            asker,
+                            failure,
+                            is_collected: false,
+                        };
                     }
                     None => self.note_start(asker),
                 }
@@ -281,7 +346,8 @@ impl Container {
                 init::READY => *is_ready = true,
                 _ => {
                     let told = serde_json::from_slice(&buffer[1..length]);
-                    *failure = Some(told.unwrap_or_else(|_| failed("init", "failed without a reason")));
+                    *failure =
+                        Some(told.unwrap_or_else(|_| failed("init", "failed without a reason")));
                 }
             },
         }
@@ -291,7 +357,10 @@ impl Container {
     /// It has passed `execve`.
     fn note_start(&mut self, asker: Asker) {
         self.started_at = clock::now();
-        let running = state::Running { pid: self.pid, started_at: self.started_at };
+        let running = state::Running {
+            pid: self.pid,
+            started_at: self.started_at,
+        };
         self.record(state::STATE, &running);
         self.announce = Some(asker);
         self.stage = Stage::Running;
@@ -315,7 +384,8 @@ impl Container {
             Stage::Failed { is_collected, .. } => *is_collected = true,
             Stage::Running => {
                 let finished_at = clock::now();
-                // With a pid namespace of its own nothing is left; without, this is what ends the rest.
+                // With a pid namespace of its own nothing is left; without, this is what ends the
+                // rest.
                 if let Err(error) = self.cgroup.kill() {
                     eprintln!("{}: cannot kill what is left: {error}", self.name);
                 }
@@ -329,7 +399,11 @@ impl Container {
             // Collected with its report still open elsewhere: nobody is left who could exec.
             Stage::Starting { asker, .. } => {
                 let failure = failed("init", "the process was killed before it could start");
-                self.stage = Stage::Failed { asker: *asker, failure, is_collected: true };
+                self.stage = Stage::Failed {
+                    asker: *asker,
+                    failure,
+                    is_collected: true,
+                };
             }
             Stage::Draining { .. } | Stage::Over => {}
         }
@@ -347,11 +421,13 @@ impl Container {
             // A terminal whose last slave was closed answers EIO.
             Ok(0) | Err(Errno::IO) => {
                 output.source = None;
-                self.log.finish(output.stream, &mut output.line, clock::now());
+                self.log
+                    .finish(output.stream, &mut output.line, clock::now());
             }
             Ok(length) => {
                 let bytes = &buffer[..length];
-                self.log.append(output.stream, &mut output.line, bytes, clock::now());
+                self.log
+                    .append(output.stream, &mut output.line, bytes, clock::now());
                 for client in &mut self.clients {
                     client.offer(output.stream, bytes);
                 }
@@ -366,21 +442,36 @@ impl Container {
     }
 
     pub fn take_progress(&mut self) -> Progress {
-        self.clients.retain(|client| client.stdout.is_some() || client.stderr.is_some());
+        self.clients
+            .retain(|client| client.stdout.is_some() || client.stderr.is_some());
         if let Some(asker) = self.announce.take() {
-            let phase = ContainerPhase::Running { pid: self.pid, started_at: self.started_at };
-            return Progress::Started(asker, ContainerState { attempt: self.attempt, phase });
+            let phase = ContainerPhase::Running {
+                pid: self.pid,
+                started_at: self.started_at,
+            };
+            return Progress::Started(
+                asker,
+                ContainerState {
+                    attempt: self.attempt,
+                    phase,
+                },
+            );
         }
         match &self.stage {
-            Stage::Failed { is_collected: true, .. } => {
-                match std::mem::replace(&mut self.stage, Stage::Over) {
-                    Stage::Failed { asker, failure, .. } => Progress::Failed(asker, failure),
-                    _ => Progress::None,
-                }
-            }
-            Stage::Draining { ended, finished_at, oom_killed, until } => {
+            Stage::Failed {
+                is_collected: true, ..
+            } => match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Failed { asker, failure, .. } => Progress::Failed(asker, failure),
+                _ => Progress::None,
+            },
+            Stage::Draining {
+                ended,
+                finished_at,
+                oom_killed,
+                until,
+            } => {
                 let is_drained = self.outputs.iter().all(|output| output.source.is_none());
-                if !(is_drained && !self.log.is_blocked()) && Instant::now() < *until {
+                if (!is_drained || self.log.is_blocked()) && Instant::now() < *until {
                     return Progress::None;
                 }
                 let exit = Exit {
@@ -391,15 +482,21 @@ impl Container {
                     finished_at: *finished_at,
                 };
                 for output in &mut self.outputs {
-                    self.log.finish(output.stream, &mut output.line, exit.finished_at);
+                    self.log
+                        .finish(output.stream, &mut output.line, exit.finished_at);
                 }
                 // On disk before anyone is told.
                 self.record(state::EXIT, &exit);
                 self.stage = Stage::Over;
                 let phase = ContainerPhase::Exited(exit);
-                Progress::Ended(ContainerState { attempt: self.attempt, phase })
+                Progress::Ended(ContainerState {
+                    attempt: self.attempt,
+                    phase,
+                })
             }
-            Stage::Failed { .. } | Stage::Starting { .. } | Stage::Running | Stage::Over => Progress::None,
+            Stage::Failed { .. } | Stage::Starting { .. } | Stage::Running | Stage::Over => {
+                Progress::None
+            }
         }
     }
 
@@ -410,7 +507,8 @@ impl Container {
 }
 
 impl Client {
-    /// Passes output on; a client that is too far behind is dropped, the container never waits for it.
+    /// Passes output on; a client that is too far behind is dropped, the container never waits for
+    /// it.
     fn offer(&mut self, stream: Stream, bytes: &[u8]) {
         let pipe = match stream {
             Stream::Stdout => &mut self.stdout,
@@ -419,7 +517,10 @@ impl Client {
         if let Some(writer) = pipe
             && rustix::io::write(&*writer, bytes) != Ok(bytes.len())
         {
-            *self = Client { stdout: None, stderr: None };
+            *self = Client {
+                stdout: None,
+                stderr: None,
+            };
         }
     }
 }

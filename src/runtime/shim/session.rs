@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::RecvFlags;
 
 use super::Asker;
+use crate::runtime::failed;
 use crate::runtime::init;
 use crate::runtime::launch::{Started, Streams};
 use crate::runtime::protocol::{Answer, Failure};
-use crate::runtime::failed;
 use crate::sys::{pidfd, socket};
 
 /// What of a session can become ready.
@@ -106,7 +106,12 @@ impl Session {
         };
         let mut buffer = [0; 4096];
         let mut descriptors: Vec<OwnedFd> = Vec::new();
-        match socket::receive(report.as_fd(), &mut buffer, &mut descriptors, RecvFlags::DONTWAIT) {
+        match socket::receive(
+            report.as_fd(),
+            &mut buffer,
+            &mut descriptors,
+            RecvFlags::DONTWAIT,
+        ) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
             Ok(0) | Err(_) => self.report = None,
             Ok(length) => match buffer[0] {
@@ -118,9 +123,10 @@ impl Session {
                 },
                 _ => {
                     let failure = serde_json::from_slice(&buffer[1..length]);
-                    self.failure = Some(
-                        failure.unwrap_or_else(|_| failed("exec", "the process failed without a reason")),
-                    );
+                    self.failure =
+                        Some(failure.unwrap_or_else(|_| {
+                            failed("exec", "the process failed without a reason")
+                        }));
                 }
             },
         }
@@ -128,7 +134,8 @@ impl Session {
     }
 
     pub fn take_progress(&mut self) -> Progress {
-        // Both stages hold the report: it ends when the outer one has ended and the inner one has exec'ed.
+        // Both stages hold the report: it ends when the outer one has ended and the inner one has
+        // exec'ed.
         if self.report.is_some() {
             return Progress::None;
         }
@@ -155,8 +162,17 @@ impl Session {
                 stderr: streams.stderr.is_some(),
                 terminal: self.tty,
             };
-            let descriptors = [streams.stdin, streams.stdout, streams.stderr, self.terminal.take()];
-            return Progress::Started(self.asker, answer, descriptors.into_iter().flatten().collect());
+            let descriptors = [
+                streams.stdin,
+                streams.stdout,
+                streams.stderr,
+                self.terminal.take(),
+            ];
+            return Progress::Started(
+                self.asker,
+                answer,
+                descriptors.into_iter().flatten().collect(),
+            );
         }
         match self.code {
             Some(code) => Progress::Ended(self.asker, code),

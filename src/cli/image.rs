@@ -1,0 +1,147 @@
+//! `joey image …`: the image store, with or without a running daemon.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use super::config::align;
+use super::settings::Settings;
+use crate::runtime::image::{Credentials, Image, Images, Registries};
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import the images of a docker-archive or OCI archive (plain, gzip or zstd)
+    Import {
+        /// The archive, or - for standard input
+        file: PathBuf,
+    },
+    /// Fetch an image from its registry
+    Pull {
+        reference: String,
+        /// User name and password for the registry (prompted by nothing: prefer imagePullSecrets in pods)
+        #[arg(
+            long,
+            value_name = "USER:PASSWORD",
+            env = "JOEY_REGISTRY_CREDENTIALS",
+            hide_env_values = true
+        )]
+        credentials: Option<String>,
+    },
+    /// List the images that are present
+    #[command(alias = "ls")]
+    List,
+    /// Print everything about one image as JSON
+    Inspect { reference: String },
+    /// Remove a name; content that nothing uses any more goes with it
+    #[command(alias = "rm")]
+    Remove { reference: Vec<String> },
+}
+
+/// Opens the image store that the settings name.
+pub fn open(settings: &Settings) -> anyhow::Result<Images> {
+    let registries = Registries {
+        plain_http: settings.plain_http_registries(),
+        ca_file: settings.registry_ca_file(),
+    };
+    let data_dir = settings.data_dir();
+    super::instance::make_private(&data_dir)?;
+    Ok(Images::open(&data_dir.join("images"), registries)?)
+}
+
+pub async fn run(settings: &Settings, command: ImageCommand) -> anyhow::Result<ExitCode> {
+    let images = open(settings)?;
+    match command {
+        ImageCommand::Import { file } => import(&images, &file).await?,
+        ImageCommand::Pull { reference, credentials } => {
+            let credentials =
+                credentials.as_deref().map(|text| parse(text, &reference)).transpose()?;
+            let image = images.pull(&reference, credentials.as_slice()).await?;
+            println!("{} {}", image.names.first().unwrap_or(&reference), image.id);
+        }
+        ImageCommand::List => list(&images)?,
+        ImageCommand::Inspect { reference } => {
+            let image = images
+                .find(&reference)?
+                .with_context(|| format!("image {reference:?} is not present"))?;
+            writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&described(&image))?)?;
+        }
+        ImageCommand::Remove { reference } => {
+            for one in &reference {
+                images.remove(one)?;
+                println!("removed {one}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn import(images: &Images, file: &Path) -> anyhow::Result<()> {
+    let archive: Box<dyn Read + Send> = match file.as_os_str() == "-" {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(file).with_context(|| format!("opening {}", file.display()))?),
+    };
+    for image in images.import(archive).await? {
+        println!("imported {}", image.names.join(", "));
+    }
+    Ok(())
+}
+
+fn parse(text: &str, reference: &str) -> anyhow::Result<Credentials> {
+    let (username, password) = text.split_once(':').context("credentials are USER:PASSWORD")?;
+    let registry = reference.split('/').next().unwrap_or_default().to_owned();
+    Ok(Credentials { registry, username: username.to_owned(), password: password.to_owned() })
+}
+
+fn list(images: &Images) -> anyhow::Result<()> {
+    let mut rows = vec![["NAME", "ID", "SIZE", "CREATED"].map(str::to_owned)];
+    for image in images.list()? {
+        for name in &image.names {
+            rows.push([
+                name.clone(),
+                image.id.trim_start_matches("sha256:").chars().take(12).collect(),
+                human_size(image.size_bytes),
+                image.created.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
+        }
+    }
+    rows[1..].sort();
+    let mut out = io::stdout().lock();
+    for line in align(&rows) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn human_size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1}kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}MB", bytes as f64 / 1e6),
+        _ => format!("{:.1}GB", bytes as f64 / 1e9),
+    }
+}
+
+fn described(image: &Image) -> serde_json::Value {
+    serde_json::json!({
+        "id": image.id,
+        "names": image.names,
+        "digests": image.digests,
+        "sizeBytes": image.size_bytes,
+        "created": image.created,
+        "config": {
+            "entrypoint": image.config.entrypoint,
+            "cmd": image.config.cmd,
+            "env": image.config.env,
+            "user": image.config.user,
+            "workingDir": image.config.working_dir,
+            "exposedPorts": image.config.exposed_ports,
+            "labels": image.config.labels,
+            "volumes": image.config.volumes,
+            "stopSignal": image.config.stop_signal,
+        },
+        "layers": image.layers,
+    })
+}

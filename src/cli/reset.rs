@@ -1,0 +1,172 @@
+//! `joey reset`: stops every pod of these directories, removes every trace, and proves it.
+
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, bail};
+use nix::mount::{MntFlags, umount2};
+
+use super::instance::Instance;
+use super::settings::Settings;
+use crate::net::Network;
+use crate::runtime::{Runtime, RuntimeConfig};
+
+/// Asks, removes, and fails when anything is left.
+pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
+    let (data_dir, run_dir) = (settings.data_dir(), settings.run_dir());
+    if !data_dir.exists() && !run_dir.exists() {
+        println!("nothing to remove: {} and {} do not exist", data_dir.display(), run_dir.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !yes && !confirmed(&data_dir, &run_dir)? {
+        bail!("nothing was removed");
+    }
+    let instance = Instance::take(settings)?;
+    let zygote = crate::runtime::zygote::Zygote::spawn()?;
+    let pods = super::asynchronous(stop_pods(settings, &instance, zygote))?;
+    println!("stopped {pods} {}", if pods == 1 { "pod" } else { "pods" });
+    unmount_below(&[&data_dir, &run_dir])?;
+    let (id, cgroup) = (instance.id.clone(), instance.cgroup());
+    empty(&run_dir)?;
+    empty(&data_dir)?;
+    drop(instance);
+    for directory in [&run_dir, &data_dir] {
+        fs::remove_dir(directory).with_context(|| format!("removing {}", directory.display()))?;
+    }
+    println!("removed {} and {}", data_dir.display(), run_dir.display());
+    let left = traces(&id, &cgroup, &[&data_dir, &run_dir]);
+    for trace in &left {
+        eprintln!("left behind: {trace}");
+    }
+    match left.is_empty() {
+        true => {
+            println!("nothing is left: no process, mount, namespace, link, rule or cgroup");
+            Ok(ExitCode::SUCCESS)
+        }
+        false => bail!("{} traces are left; a second `joey reset` or a reboot removes them", left.len()),
+    }
+}
+
+fn confirmed(data_dir: &Path, run_dir: &Path) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("joey reset removes every pod and all data; say --yes where nobody can be asked");
+    }
+    print!(
+        "This stops every pod and removes all data of {} and {}. Go on? [y/N] ",
+        data_dir.display(),
+        run_dir.display()
+    );
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+/// Removes pods, network and cgroups; returns how many pods there were.
+async fn stop_pods(
+    settings: &Settings,
+    instance: &Instance,
+    zygote: crate::runtime::zygote::Zygote,
+) -> anyhow::Result<usize> {
+    let config = RuntimeConfig {
+        data_dir: instance.data_dir.clone(),
+        run_dir: instance.run_dir.clone(),
+        cgroup: instance.cgroup(),
+    };
+    let runtime = Runtime::start(config, zygote).await?;
+    let found = runtime.adopt().await?;
+    let count = found.len();
+    let mut failures = Vec::new();
+    for pod in found {
+        if let Err(error) = pod.pod.remove().await {
+            failures.push(format!("{}: {error}", pod.plan.title));
+        }
+    }
+    runtime.remove_cgroup().await?;
+    Network::reset(&super::serve::network_config(settings, instance)).await?;
+    match failures.is_empty() {
+        true => Ok(count),
+        false => bail!("{}", failures.join("; ")),
+    }
+}
+
+/// Detaches every mount at or below the directories, the innermost first.
+fn unmount_below(directories: &[&Path]) -> anyhow::Result<()> {
+    for point in mounts_below(directories)?.into_iter().rev() {
+        umount2(point.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("unmounting {point}"))?;
+    }
+    Ok(())
+}
+
+fn mounts_below(directories: &[&Path]) -> anyhow::Result<Vec<String>> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points
+        .map(|point| point.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
+        .filter(|point| directories.iter().any(|directory| Path::new(point).starts_with(directory)))
+        .collect())
+}
+
+/// Removes what a directory holds, its lock last.
+fn empty(directory: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let removing = || format!("removing {}", path.display());
+        if path.file_name().is_some_and(|name| name == "lock") {
+            continue;
+        }
+        match path.symlink_metadata().with_context(removing)?.is_dir() {
+            true => fs::remove_dir_all(&path).with_context(removing)?,
+            false => fs::remove_file(&path).with_context(removing)?,
+        }
+    }
+    let lock = directory.join("lock");
+    fs::remove_file(&lock).with_context(|| format!("removing {}", lock.display()))
+}
+
+/// What of this instance can still be found on the machine.
+fn traces(id: &str, cgroup: &str, directories: &[&Path]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut look = |what: &str, lines: Vec<String>| {
+        found.extend(lines.into_iter().map(|line| format!("{what} {line}")));
+    };
+    look("mount", mounts_below(directories).unwrap_or_default());
+    look("link", output_lines("ip", &["-o", "link"]).into_iter().filter(|line| line.contains(id)).collect());
+    look("rule", output_lines("ip", &["rule"]).into_iter().filter(|line| line.contains(id)).collect());
+    let tables = output_lines("nft", &["list", "tables"]);
+    look("nftables", tables.into_iter().filter(|line| line.contains(id)).collect());
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let cgroups = super::doctor::cgroup_mount(&mountinfo).map(|mount| mount.join(cgroup));
+    look("cgroup", cgroups.filter(|path| path.exists()).map(|p| p.display().to_string()).into_iter().collect());
+    let paths = directories.iter().filter(|directory| directory.exists());
+    look("directory", paths.map(|directory| directory.display().to_string()).collect());
+    look("process", processes(cgroup));
+    found
+}
+
+/// Processes that are in the instance's cgroup.
+fn processes(cgroup: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let own = std::process::id();
+    entries
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+            let within = groups.lines().any(|line| {
+                line.strip_prefix("0::").is_some_and(|path| path.split('/').any(|part| part == cgroup))
+            });
+            // A zombie holds nothing; whoever is its parent will collect it.
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
+            (within && !zombie && pid != own).then(|| pid.to_string())
+        })
+        .collect()
+}
+
+fn output_lines(program: &str, args: &[&str]) -> Vec<String> {
+    let output = Command::new(program).args(args).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.unwrap_or_default().lines().map(str::to_owned).collect()
+}

@@ -27,8 +27,7 @@ is "both pods" "$(identity one) $(identity two)" "$before"
 systemctl restart joey.service
 is "both pods after a restart" "$(identity one) $(identity two)" "$before"
 systemctl kill -s KILL --kill-whom=main joey.service
-up() { k get --raw /readyz >/dev/null 2>&1; }
-within 60 "Joey is back" up
+within 60 "Joey is back" joey_answers
 is_ready one
 is "both pods after a kill" "$(identity one) $(identity two)" "$before"
 

@@ -3,11 +3,9 @@
 # vm: seconds 240
 . /lane/cases/steps.sh
 
-is "the unit" "$(systemctl is-active --wait joey.service || systemctl status joey.service)" active
-up() { k get --raw /readyz >/dev/null 2>&1; }
-within 60 "Joey answers" up
+within 60 "Joey answers" joey_answers
 k get configmap answered-before-the-cut -o 'jsonpath={.data.a}' | grep -qx b || fail "an acknowledged write is lost"
-is "the pods" "$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}' | sort)" "$(cat "$keep/uids")"
+is "the pods" "$(uids)" "$(cat "$keep/uids")"
 within 90 "kept is restarted once" field_is kept '{.status.containerStatuses[0].restartCount}' 1
 within 90 "crashed is restarted twice" field_is crashed '{.status.containerStatuses[0].restartCount}' 2
 is_ready kept

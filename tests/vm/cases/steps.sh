@@ -34,6 +34,11 @@ within() {
 
 k() { kubectl "$@"; }
 
+joey_answers() { k get --raw /readyz >/dev/null 2>&1; }
+
+# Which pods there are, by name and uid.
+uids() { k get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}' | sort; }
+
 # field POD JSONPATH
 field() { k get pod "$1" -o "jsonpath=$2"; }
 field_is() { [ "$(field "$1" "$2" 2>/dev/null)" = "$3" ]; }

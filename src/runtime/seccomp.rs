@@ -34,12 +34,8 @@ pub enum ProfileError {
 /// Our allow-list for a process with these capabilities.
 pub fn default_profile(capabilities: CapabilitySet) -> Programs {
     let rules = allowed::rules(capabilities);
-    let list = compile(
-        rules,
-        SeccompAction::Errno(libc::EPERM as u32),
-        SeccompAction::Allow,
-    )
-    .expect("the built-in list is constant and a test compiles it");
+    let list = compile(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
+        .expect("the built-in list is constant and a test compiles it");
     vec![list, gate()]
 }
 
@@ -128,12 +124,8 @@ pub fn localhost_profile(json: &[u8]) -> Result<Programs, ProfileError> {
         if action == default {
             continue;
         }
-        let conditions = entry
-            .args
-            .iter()
-            .flatten()
-            .map(condition)
-            .collect::<Result<Vec<_>, ProfileError>>()?;
+        let conditions =
+            entry.args.iter().flatten().map(condition).collect::<Result<Vec<_>, ProfileError>>()?;
         let index = match by_action.iter().position(|(known, _)| *known == action) {
             Some(index) => index,
             None => {
@@ -206,10 +198,7 @@ mod tests {
 
     #[test]
     fn default_list_compiles_for_no_and_for_all_capabilities() {
-        for capabilities in [
-            CapabilitySet::empty(),
-            CapabilitySet::from_bits_retain(u64::MAX),
-        ] {
+        for capabilities in [CapabilitySet::empty(), CapabilitySet::from_bits_retain(u64::MAX)] {
             let programs = default_profile(capabilities);
             assert_eq!(programs.len(), 2);
             assert!(programs.iter().all(|program| program.len() < 4096));
@@ -227,7 +216,8 @@ mod tests {
     fn oci_profile_compiles_to_one_filter_an_action() {
         let json = br#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],
             "syscalls":[{"names":["read","arm_fadvise64_64"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
+                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[
+                    {"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
                 {"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
         assert_eq!(localhost_profile(json).unwrap().len(), 2);
     }
@@ -239,9 +229,6 @@ mod tests {
             localhost_profile(json).unwrap_err(),
             ProfileError::Unsupported("SCMP_ACT_NOTIFY".to_owned())
         );
-        assert!(matches!(
-            localhost_profile(b"{"),
-            Err(ProfileError::Json(_))
-        ));
+        assert!(matches!(localhost_profile(b"{"), Err(ProfileError::Json(_))));
     }
 }

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +39,6 @@ pub fn of_self() -> io::Result<OwnedFd> {
     Ok(pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?)
 }
 
-/// A descriptor of the process that now has this pid.
-pub fn open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
 /// Sends any signal number.
 pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: numbers and a null siginfo, with which the kernel fills in kill(2)'s.
@@ -60,11 +51,7 @@ pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0 as libc::c_uint,
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Collects a child that has ended; `None` while it runs.

@@ -311,3 +311,21 @@ fn keys_are_made_once_and_renewed_only_when_they_no_longer_fit() {
     std::fs::write(data.path().join("pki/ca.key"), "garbage").unwrap();
     assert!(pki::ensure(data.path(), &config).is_err());
 }
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_hold_up_shutdown() {
+    let server = Server::start(Arc::new(NoNode)).await;
+    let mut stream = server.connect(Some("admin")).await.unwrap();
+    stream
+        .write_all(
+            b"POST /api/v1/namespaces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{",
+        )
+        .await
+        .unwrap();
+    // Another request on a connection of its own, so that the first has certainly been accepted.
+    let answer = server.get(None, "/livez", "").await;
+    assert_eq!(code(&answer), "200");
+    server.stop().await;
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("cut off");
+}

@@ -19,11 +19,10 @@ is "its cgroup" "$(k exec probe -- cat /proc/self/cgroup)" "0::/"
 tables=$(nft list tables)
 has "the tables" "$tables" ' joey_[0-9a-f]{6}$'
 rules=$(nft list ruleset)
-has "the ruleset" "$rules" 'policy drop'
 address=$(field probe '{.status.podIP}')
-has "the ruleset" "$rules" "${address//./\\.}"
+has "the set of true sources" "$rules" "\"jy[0-9a-f-]+\" \. ${address//./\\.} \. "
+has "the guard" "$rules" 'iifname \. ip saddr \. ether saddr != @sources .*drop'
 
-# A spoofed source does not leave its pod; the pod's own address does reach the host.
 pod server kangaroo-backend:1.14.2
 is_ready server
 server=$(field server '{.status.podIP}')

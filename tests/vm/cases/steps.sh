@@ -54,7 +54,7 @@ host_state() {
     echo "== sysctls"; grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward \
         /proc/sys/kernel/core_pattern /proc/sys/fs/inotify | sort || true # some can only be written
     echo "== files"; find / -xdev \( -path /var/log -o -path "$keep" -o -path /var/lib/systemd -o -path /tmp \) -prune -o -printf '%p %m %u %g %l\n' |
-        grep -vE '^/(root/\.kube|etc/resolv.conf)' | sort
+        grep -vE '^/(root/\.kube|var/tmp/systemd-private-)' | sort
 }
 
 # Joey as a user has it: in its place, as a unit, with the sample images; nothing when it is there already.

@@ -26,26 +26,22 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The root of the hierarchy: where it is mounted for us, where it is mounted for the first process
-    /// (inside `ip netns exec` we see no /sys/fs/cgroup of the host's), or else a mount of our own that is
-    /// attached nowhere.
+    /// The root of the hierarchy: where it is mounted for us or else (inside `ip netns exec` we see no
+    /// /sys/fs/cgroup of the host's) a mount of our own that is attached nowhere.
     pub fn root() -> io::Result<Cgroup> {
-        for (table, prefix) in [("/proc/self/mountinfo", ""), ("/proc/1/mountinfo", "/proc/1/root")]
-        {
-            let Ok(table) = fs::read_to_string(table) else {
-                continue;
-            };
-            for place in places(&table) {
-                if let Ok(directory) = open_directory(Path::new(&format!("{prefix}{place}")))
-                    && rustix::fs::fstatfs(&directory).is_ok_and(|fs| fs.f_type == CGROUP2_MAGIC)
-                {
-                    return Ok(Cgroup { directory });
-                }
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        for place in places(&table) {
+            if let Ok(directory) = open_directory(Path::new(&place))
+                && rustix::fs::fstatfs(&directory).is_ok_and(|fs| fs.f_type == CGROUP2_MAGIC)
+            {
+                return Ok(Cgroup { directory });
             }
         }
-        // The options that systemd uses too. They hold for the whole hierarchy, so they are only set where
-        // nobody else has mounted it.
-        let options = [("nsdelegate", ""), ("memory_recursiveprot", "")];
+        // The options of any new mount become those of the whole hierarchy, everybody's: repeat what the
+        // first process has it mounted with. Without knowing that, changing nothing is impossible.
+        let table = fs::read_to_string("/proc/1/mountinfo")?;
+        let options: Vec<(&str, &str)> =
+            options(&table).into_iter().map(|name| (name, "")).collect();
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -217,6 +213,16 @@ fn places(mountinfo: &str) -> Vec<String> {
     found
 }
 
+/// Options of the hierarchy, as mountinfo shows them behind the file system's type.
+fn options(mountinfo: &str) -> Vec<&str> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - cgroup2 ")?.1.split(' ').nth(1))
+        .next()
+        .map(|all| all.split(',').filter(|option| !matches!(*option, "rw" | "ro")).collect())
+        .unwrap_or_default()
+}
+
 /// Octal escapes of mountinfo: space, tab, newline, backslash.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
@@ -235,6 +241,14 @@ mod tests {
             42 31 0:38 / /container\\040s/cgroup ro,relatime - cgroup2 cgroup2 rw\n\
             43 31 0:38 / /a\\040b rw - cgroup2 cgroup2 rw\n";
         assert_eq!(places(table), ["/a b", "/sys/fs/cgroup/unified"]);
+    }
+
+    #[test]
+    fn options_of_the_hierarchy_are_repeated() {
+        let line =
+            "41 31 0:38 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,x\n";
+        assert_eq!(options(line), ["nsdelegate", "x"]);
+        assert_eq!(options("41 31 0:38 / /c rw - cgroup2 cgroup2 rw\n"), [""; 0]);
     }
 
     #[test]

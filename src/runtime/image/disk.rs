@@ -93,10 +93,6 @@ impl Disk {
         Ok(disk)
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// A directory without anything, for images without layers.
     pub fn empty(&self) -> PathBuf {
         self.root.join("empty")
@@ -198,6 +194,7 @@ impl Disk {
         }
     }
 
+    /// The list of a layer's files, one a line.
     pub fn layer_index(&self, diff_id: &Digest) -> Result<Vec<u8>, ImageError> {
         fs::read(self.layer(diff_id).join("index")).map_err(io("read a layer's list of files"))
     }

@@ -260,10 +260,7 @@ impl Images {
                 return Ok(());
             };
             let is_kept = disk.all_names()?.iter().any(|name| name.image == pin.image)
-                || disk
-                    .all_pins()?
-                    .iter()
-                    .any(|other| other.image == pin.image);
+                || disk.all_pins()?.iter().any(|other| other.image == pin.image);
             match parse_id(&pin.image) {
                 Some(id) if !is_kept => {
                     disk.remove_image(&records, &id)?;
@@ -281,10 +278,7 @@ impl Images {
     /// Who pins what: holder and image id.
     pub fn pins(&self) -> Result<Vec<(String, String)>, ImageError> {
         let pins = self.inner.disk.all_pins()?;
-        Ok(pins
-            .into_iter()
-            .map(|pin| (pin.holder, pin.image))
-            .collect())
+        Ok(pins.into_iter().map(|pin| (pin.holder, pin.image)).collect())
     }
 
     /// Removes every image that has neither a tag nor a pin; answers their ids.
@@ -296,10 +290,8 @@ impl Images {
             let names = disk.all_names()?;
             let pins = disk.all_pins()?;
             for id in disk.all_images()? {
-                let of_image: Vec<&NameRecord> = names
-                    .iter()
-                    .filter(|record| record.image == id.as_str())
-                    .collect();
+                let of_image: Vec<&NameRecord> =
+                    names.iter().filter(|record| record.image == id.as_str()).collect();
                 let is_kept = of_image.iter().any(|record| !record.name.contains('@'))
                     || pins.iter().any(|pin| pin.image == id.as_str());
                 if is_kept {
@@ -360,10 +352,8 @@ impl Images {
         let is_short_id =
             (12..64).contains(&reference.len()) && reference::is_hex_of(reference, reference.len());
         if is_short_id {
-            let mut matching = disk
-                .all_images()?
-                .into_iter()
-                .filter(|id| id.hex().starts_with(reference));
+            let mut matching =
+                disk.all_images()?.into_iter().filter(|id| id.hex().starts_with(reference));
             if let (Some(id), None) = (matching.next(), matching.next()) {
                 return present(id);
             }
@@ -376,9 +366,8 @@ impl Images {
         let Some(record) = disk.image_record(id)? else {
             return Ok(None);
         };
-        let config = config::parse(&disk.config(id)?).map_err(|e| ImageError::Content {
-            reason: e.to_string(),
-        })?;
+        let config = config::parse(&disk.config(id)?)
+            .map_err(|e| ImageError::Content { reason: e.to_string() })?;
         let mut layers: Vec<PathBuf> = Vec::new();
         let mut size_bytes = 0;
         let mut counted = BTreeSet::new();
@@ -453,11 +442,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn parse_name(text: &str) -> Result<Reference, ImageError> {
-    text.parse()
-        .map_err(|e: reference::ReferenceError| ImageError::InvalidName {
-            name: text.chars().take(512).collect(),
-            reason: e.to_string(),
-        })
+    text.parse().map_err(|e: reference::ReferenceError| ImageError::InvalidName {
+        name: text.chars().take(512).collect(),
+        reason: e.to_string(),
+    })
 }
 
 /// `sha256:…` or the 64 digits alone.
@@ -469,15 +457,11 @@ fn parse_id(text: &str) -> Option<Digest> {
 }
 
 fn absent(name: &str) -> ImageError {
-    ImageError::Absent {
-        name: name.chars().take(512).collect(),
-    }
+    ImageError::Absent { name: name.chars().take(512).collect() }
 }
 
 fn damaged(id: &Digest) -> ImageError {
-    ImageError::Content {
-        reason: format!("image {id} is damaged: a layer is missing"),
-    }
+    ImageError::Content { reason: format!("image {id} is damaged: a layer is missing") }
 }
 
 #[cfg(test)]

@@ -43,9 +43,7 @@ impl Cgroup {
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        Ok(Cgroup {
-            directory: mount::fresh("cgroup2", &options, flags)?,
-        })
+        Ok(Cgroup { directory: mount::fresh("cgroup2", &options, flags)? })
     }
 
     /// A group by its open directory.
@@ -65,9 +63,7 @@ impl Cgroup {
     /// Opens a group that exists: one name or several, `a/b`.
     pub fn open(&self, name: &str) -> io::Result<Cgroup> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(Cgroup {
-            directory: openat(&self.directory, name, flags, Mode::empty())?,
-        })
+        Ok(Cgroup { directory: openat(&self.directory, name, flags, Mode::empty())? })
     }
 
     /// Names of the groups in this one.
@@ -132,8 +128,7 @@ impl Cgroup {
 
     /// Whether the kernel killed a process of this group for its memory.
     pub fn has_oom_kill(&self) -> bool {
-        self.read("memory.events")
-            .is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
+        self.read("memory.events").is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
     }
 
     /// Waits until no process is left; false when `limit` passed first.
@@ -157,10 +152,8 @@ impl Cgroup {
             // (CGROUP_FILE_NOTIFY_MIN_INTV), so look again by ourselves, ever more rarely.
             let left = left.min(pause);
             pause *= 2;
-            let wait = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
+            let wait =
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&wait)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -198,13 +191,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// `name value` lines, as in cgroup.events.
 fn flag(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        line.strip_prefix(name)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    })
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// Mount points of writable cgroup2 mounts in mountinfo (proc_pid_mountinfo(5)), the newest first.
@@ -226,10 +213,7 @@ fn places(mountinfo: &str) -> Vec<String> {
 
 /// Octal escapes of mountinfo: space, tab, newline, backslash.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 #[cfg(test)]

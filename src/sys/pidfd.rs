@@ -41,10 +41,7 @@ pub fn of_self() -> io::Result<OwnedFd> {
 
 /// A descriptor of the process that now has this pid.
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::InvalidInput)?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
@@ -60,11 +57,7 @@ pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0 as libc::c_uint,
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Collects a child that has ended; `None` while it runs.

@@ -28,11 +28,7 @@ pub fn reset_signals() {
 
 /// Sets one signal to be ignored or to its default.
 pub fn set_ignored(signal: i32, ignored: bool) {
-    let disposition = if ignored {
-        libc::SIG_IGN
-    } else {
-        libc::SIG_DFL
-    };
+    let disposition = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: neither disposition runs code in this process.
     unsafe { libc::signal(signal, disposition) };
 }
@@ -56,11 +52,7 @@ fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // open reuse its number; `close_between` is called right after a fork by children that keep no
     // such object.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Joins a new, empty session keyring (keyctl(2)): the host's keys must not be reachable,
@@ -75,11 +67,7 @@ pub fn join_new_session_keyring() -> io::Result<()> {
             std::ptr::null::<libc::c_char>(),
         )
     };
-    if done < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The kernel's own answer to getcwd(2): glibc turns an "(unreachable)" one into ENOENT or walks

@@ -27,10 +27,7 @@ pub struct EntryLimits {
 
 impl Default for EntryLimits {
     fn default() -> EntryLimits {
-        EntryLimits {
-            entries: 2_000_000,
-            depth: 256,
-        }
+        EntryLimits { entries: 2_000_000, depth: 256 }
     }
 }
 
@@ -139,14 +136,7 @@ struct Extended {
 
 impl<R: Read> Entries<R> {
     pub fn new(input: R, limits: EntryLimits) -> Entries<R> {
-        Entries {
-            input,
-            limits,
-            seen: 0,
-            content_left: 0,
-            padding: 0,
-            position: 0,
-        }
+        Entries { input, limits, seen: 0, content_left: 0, padding: 0, position: 0 }
     }
 
     /// Offset in the stream of the next byte to be read.
@@ -240,9 +230,7 @@ impl<R: Read> Entries<R> {
             Some(size) => size,
             None => header.number(124..136, "size")?,
         };
-        let raw_link = extended
-            .link
-            .unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
+        let raw_link = extended.link.unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
         let device = |header: &Header<'_>| -> Result<(u32, u32), EntryError> {
             let major = header.number(329..337, "devmajor")?;
             let minor = header.number(337..345, "devminor")?;
@@ -410,11 +398,7 @@ impl Header<'_> {
         let given = self.number(148..156, "checksum")?;
         let (mut unsigned, mut signed) = (0u64, 0i64);
         for (at, byte) in self.0.iter().enumerate() {
-            let byte = if (148..156).contains(&at) {
-                b' '
-            } else {
-                *byte
-            };
+            let byte = if (148..156).contains(&at) { b' ' } else { *byte };
             unsigned += u64::from(byte);
             signed += i64::from(byte as i8);
         }
@@ -427,11 +411,8 @@ impl Header<'_> {
     fn path(&self) -> Vec<u8> {
         let name = until_nul(&self.0[0..100]);
         // Only POSIX ustar has a prefix; GNU ("ustar  ") keeps times in its place.
-        let prefix = if &self.0[257..263] == b"ustar\0" {
-            until_nul(&self.0[345..500])
-        } else {
-            b""
-        };
+        let prefix =
+            if &self.0[257..263] == b"ustar\0" { until_nul(&self.0[345..500]) } else { b"" };
         if prefix.is_empty() {
             return name.to_vec();
         }
@@ -549,19 +530,14 @@ impl Extended {
 fn pax_records(mut content: &[u8]) -> Result<Vec<(&[u8], &[u8])>, EntryError> {
     let mut records = Vec::new();
     while !content.is_empty() {
-        let space = content
-            .iter()
-            .take(20)
-            .position(|byte| *byte == b' ')
-            .ok_or(EntryError::Pax)?;
+        let space =
+            content.iter().take(20).position(|byte| *byte == b' ').ok_or(EntryError::Pax)?;
         let length = decimal(&content[..space])
             .and_then(|length| usize::try_from(length).ok())
             .filter(|length| *length > space + 1 && *length <= content.len())
             .ok_or(EntryError::Pax)?;
         let (record, rest) = content.split_at(length);
-        let body = record[space + 1..]
-            .strip_suffix(b"\n")
-            .ok_or(EntryError::Pax)?;
+        let body = record[space + 1..].strip_suffix(b"\n").ok_or(EntryError::Pax)?;
         let equals = body
             .iter()
             .position(|byte| *byte == b'=')
@@ -584,9 +560,7 @@ fn pax_time(value: &[u8]) -> Option<(i64, u32)> {
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let nanoseconds: u32 = format!("{:0<9}", &fraction[..fraction.len().min(9)])
-        .parse()
-        .ok()?;
+    let nanoseconds: u32 = format!("{:0<9}", &fraction[..fraction.len().min(9)]).parse().ok()?;
     match (negative, nanoseconds) {
         (false, _) => Some((seconds, nanoseconds)),
         (true, 0) => Some((-seconds, 0)),
@@ -658,8 +632,5 @@ pub fn normalize(path: &[u8], depth_limit: usize) -> Result<Vec<u8>, EntryError>
 
 /// A path for humans: quoted, control characters escaped, at most 256 bytes of it.
 pub fn printable(path: &[u8]) -> String {
-    format!(
-        "{:?}",
-        String::from_utf8_lossy(&path[..path.len().min(256)])
-    )
+    format!("{:?}", String::from_utf8_lossy(&path[..path.len().min(256)]))
 }

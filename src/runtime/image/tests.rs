@@ -30,9 +30,7 @@ impl Place {
     /// Everything the store holds but its fixed directories and locks.
     fn content(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for directory in [
-            "names", "images", "configs", "layers", "pins", "work", "empty",
-        ] {
+        for directory in ["names", "images", "configs", "layers", "pins", "work", "empty"] {
             for entry in std::fs::read_dir(self.root.join(directory)).unwrap() {
                 let entry = entry.unwrap();
                 found.push(format!("{directory}/{}", entry.file_name().display()));
@@ -43,10 +41,7 @@ impl Place {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn layers() -> Vec<Vec<u8>> {
@@ -81,18 +76,11 @@ fn both_kinds_of_archive_arrive_in_every_compression() {
         zstd(&docker),
         oci_archive("kangaroo-backend:1.14.2", &layers(), gzip, &run),
         oci_archive("kangaroo-backend:1.14.2", &layers(), zstd, &run),
-        gzip(&oci_archive(
-            "kangaroo-backend:1.14.2",
-            &layers(),
-            <[u8]>::to_vec,
-            &run,
-        )),
+        gzip(&oci_archive("kangaroo-backend:1.14.2", &layers(), <[u8]>::to_vec, &run)),
     ];
     for (at, archive) in archives.into_iter().enumerate() {
         let place = place();
-        let images = place
-            .import(archive)
-            .unwrap_or_else(|e| panic!("{at}: {e}"));
+        let images = place.import(archive).unwrap_or_else(|e| panic!("{at}: {e}"));
         assert_eq!(images.len(), 1);
         let image = &images[0];
         assert_eq!(image.names, ["docker.io/library/kangaroo-backend:1.14.2"]);
@@ -138,15 +126,7 @@ fn files_are_read_as_the_container_would_see_them() {
     assert_eq!(read("/etc/up"), passwd);
     assert_eq!(read("/../../etc/passwd"), passwd);
     assert_eq!(read("/opt/new"), Some("new".to_owned()));
-    for absent in [
-        "/etc/gone",
-        "/opt/old",
-        "/etc",
-        "/",
-        "/etc/loop",
-        "/etc/passwd/x",
-        "/no",
-    ] {
+    for absent in ["/etc/gone", "/opt/old", "/etc", "/", "/etc/loop", "/etc/passwd/x", "/no"] {
         assert_eq!(read(absent), None, "{absent}");
     }
     assert!(place.images.read_file(&image, "/etc/passwd", 5).is_err());
@@ -169,8 +149,5 @@ fn removing_the_last_name_leaves_nothing() {
     assert!(image.layers[0].is_dir());
     place.images.unpin("pod-1").unwrap();
     assert_eq!(place.content(), Vec::<String>::new());
-    assert_eq!(
-        place.images.remove("y:2"),
-        Err(ImageError::Absent { name: "y:2".into() })
-    );
+    assert_eq!(place.images.remove("y:2"), Err(ImageError::Absent { name: "y:2".into() }));
 }

@@ -14,10 +14,7 @@ pub(super) fn play_role(command: &mut Command) {
 
 #[test]
 fn plays_the_confined_process() {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "how a test process learns its role"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "how a test process learns its role")]
     if std::env::var_os("JOEY_TEST_ROLE").is_some_and(|role| role == confine::ROLE) {
         // Not a return: the harness would go on printing and calling what is forbidden by now.
         confine::run_and_exit();

@@ -39,15 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> impl Iterator<Item = Test> {
-    [
-        containers::TESTS,
-        security::TESTS,
-        streams::TESTS,
-        pods::TESTS,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+    [containers::TESTS, security::TESTS, streams::TESTS, pods::TESTS].into_iter().flatten().copied()
 }
 
 fn run_selected(words: &[&str]) -> ExitCode {
@@ -63,33 +55,17 @@ fn run_selected(words: &[&str]) -> ExitCode {
     let is_exact = words.contains(&"--exact");
     let is_selected = |name: &str| {
         filters.is_empty()
-            || filters.iter().any(|f| {
-                if is_exact {
-                    **f == name
-                } else {
-                    name.contains(**f)
-                }
-            })
+            || filters.iter().any(|f| if is_exact { **f == name } else { name.contains(**f) })
     };
     let program = std::env::current_exe().expect("this program has a path");
     let mut failed = Vec::new();
     for test in all().filter(|test| is_selected(test.name)) {
-        let status = Command::new(&program)
-            .args(["--inside", test.name])
-            .status();
+        let status = Command::new(&program).args(["--inside", test.name]).status();
         let passed = status.is_ok_and(|status| status.success());
-        println!(
-            "test {} ... {}",
-            test.name,
-            if passed { "ok" } else { "FAILED" }
-        );
+        println!("test {} ... {}", test.name, if passed { "ok" } else { "FAILED" });
         if !passed {
             failed.push(test.name);
         }
     }
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -25,12 +25,13 @@ use crate::model::revision::{Precondition, Revision};
 
 mod compact;
 mod disk;
+mod snapshot;
 mod tables;
 mod watch;
 mod writer;
 
 use disk::{FailStop, Failure};
-use tables::{Rest, Snapshot};
+use snapshot::{Rest, Snapshot};
 use watch::Hub;
 pub use watch::Watch;
 

@@ -52,6 +52,7 @@ impl Api {
     /// requests within seconds.
     pub async fn serve(&self, listener: TcpListener, tls: Tls, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let cut_off = CancellationToken::new();
         let graceful = GracefulShutdown::new();
         let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let acceptor = TlsAcceptor::from(tls.config.clone());
@@ -68,8 +69,12 @@ impl Api {
                         shutdown: shutdown.clone(),
                     };
                     let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
+                    let cut_off = cut_off.clone();
                     connections.spawn(async move {
-                        connection.run(socket, acceptor, watcher).await;
+                        tokio::select! {
+                            () = connection.run(socket, acceptor, watcher) => {}
+                            () = cut_off.cancelled() => {}
+                        }
                         drop(permit);
                     });
                 }
@@ -88,6 +93,8 @@ impl Api {
         };
         if tokio::time::timeout(GOODBYE, ends).await.is_err() {
             tracing::warn!("connections were cut off that did not end in time");
+            cut_off.cancel();
+            connections.wait().await;
         }
     }
 }

@@ -39,6 +39,19 @@ pub enum ImageCommand {
     /// Remove a name; content that nothing uses any more goes with it
     #[command(alias = "rm")]
     Remove { reference: Vec<String> },
+    /// Build an image from a Containerfile (or Dockerfile); RUN is not known
+    Build {
+        /// Name of the new image
+        #[arg(short, long, value_name = "NAME:TAG")]
+        tag: String,
+        /// Containerfile [default: DIR/Containerfile, then DIR/Dockerfile]
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Directory that COPY and ADD take from
+        directory: PathBuf,
+    },
+    /// Write an image as an OCI archive
+    Export { reference: String, file: PathBuf },
 }
 
 /// Opens the image store that the settings name.
@@ -74,6 +87,15 @@ pub async fn run(settings: &Settings, command: ImageCommand) -> anyhow::Result<E
                 images.remove(one)?;
                 println!("removed {one}");
             }
+        }
+        ImageCommand::Build { tag, file, directory } => {
+            let image =
+                crate::runtime::image::build::build(&images, &tag, &directory, file.as_deref())
+                    .await?;
+            println!("{tag} {}", image.id);
+        }
+        ImageCommand::Export { reference, file } => {
+            crate::runtime::image::export::export(&images, &reference, &file)?;
         }
     }
     Ok(ExitCode::SUCCESS)

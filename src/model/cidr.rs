@@ -88,3 +88,56 @@ impl fmt::Display for Cidr {
         write!(f, "{}/{}", self.address, self.prefix)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn ranges_contain_what_their_prefix_says() {
+        for (range, address, is_inside) in [
+            ("10.42.0.0/16", "10.42.255.255", true),
+            ("10.42.0.0/16", "10.43.0.0", false),
+            ("0.0.0.0/0", "255.1.2.3", true),
+            ("10.0.0.1/32", "10.0.0.1", true),
+            ("10.0.0.1/32", "10.0.0.2", false),
+            ("fd00::/8", "fdff::1", true),
+            ("::/0", "fe80::1", true),
+            ("::/0", "10.0.0.1", false),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(cidr(range).contains(address), is_inside, "{range} {address}");
+        }
+    }
+
+    #[test]
+    fn the_nth_address_stays_inside() {
+        let nth = |range: &str, offset| cidr(range).nth(offset).map(|a| a.to_string());
+        assert_eq!(nth("10.42.0.0/24", 255).as_deref(), Some("10.42.0.255"));
+        assert_eq!(nth("10.42.0.0/24", 256), None);
+        assert_eq!(nth("255.255.255.0/24", 300), None);
+        assert_eq!(nth("10.0.0.0/8", u128::MAX), None);
+        assert_eq!(nth("fd00::/64", 1).as_deref(), Some("fd00::1"));
+    }
+
+    #[test]
+    fn sloppy_ranges_are_refused() {
+        for (text, error) in [
+            ("10.42.0.1/16", InvalidCidr::HostBits),
+            ("fd00::1/64", InvalidCidr::HostBits),
+            ("10.42.0.0", InvalidCidr::Form),
+            ("10.42.0.0/33", InvalidCidr::Form),
+            ("10.42.0.0/016", InvalidCidr::Form),
+            ("10.42.0.0/+8", InvalidCidr::Form),
+            ("10.42.0.0/", InvalidCidr::Form),
+            ("010.0.0.0/8", InvalidCidr::Form),
+            ("::/129", InvalidCidr::Form),
+        ] {
+            assert_eq!(text.parse::<Cidr>(), Err(error), "{text}");
+        }
+    }
+}

@@ -76,3 +76,27 @@ impl fmt::Display for Timestamp {
         f.write_str(&self.to_seconds_text())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_written_as_kubernetes_does() {
+        let time: Timestamp = "2026-11-23T14:57:00.1234567+02:00".parse().expect("RFC 3339");
+        assert_eq!(time.to_seconds_text(), "2026-11-23T12:57:00Z");
+        assert_eq!(time.to_micros_text(), "2026-11-23T12:57:00.123456Z");
+        assert_eq!(time.to_nanos_text(), "2026-11-23T12:57:00.123456700Z");
+        let again: Timestamp = time.to_nanos_text().parse().expect("our own text");
+        assert_eq!(again, time);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_gives_no_negative_span() {
+        let (early, late) = (Timestamp::from_unix(10, 0), Timestamp::from_unix(12, 0));
+        assert_eq!(late.since(early), Duration::from_secs(2));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(early.plus(Duration::from_secs(2)), late);
+        assert!(early.plus(Duration::MAX) > late);
+    }
+}

@@ -174,6 +174,7 @@ impl Worker {
             // What it has, as the network remembers it.
             self.attach().await;
         }
+        self.publish_entry();
         loop {
             self.observe();
             let now = clock::now();
@@ -454,7 +455,7 @@ impl Worker {
                 Some((name.clone(), entry))
             })
             .collect();
-        self.shared.pods.publish(PodEntry {
+        let entry = PodEntry {
             namespace: self.pod.metadata.namespace.clone().unwrap_or_default(),
             name: self.pod.metadata.name.clone().unwrap_or_default(),
             uid: self.uid.clone(),
@@ -463,7 +464,8 @@ impl Worker {
             netns: self.attached.as_ref().map(|a| a.netns.clone()),
             address: self.attached.as_ref().map(|a| a.address),
             host_network: self.host_network(),
-        });
+        };
+        self.shared.pods.publish(entry, || self.object.borrow().is_some());
     }
 
     fn spec_of(&self, name: &str) -> Option<(&core::Container, &'static str)> {

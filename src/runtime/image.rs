@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 
 use self::changes::Changes;
 use self::disk::{Disk, NameRecord};
@@ -15,17 +18,22 @@ use self::unpack::Limits;
 
 mod apply;
 mod archive;
+pub mod build;
 mod changes;
 mod config;
 mod confine;
 mod disk;
 mod entries;
+pub mod export;
 mod manifest;
 pub mod reference;
+mod registry;
 #[cfg(test)]
 mod samples;
 mod strict_json;
+mod tarball;
 mod unpack;
+mod verify;
 mod view;
 
 pub use confine::role_main;
@@ -38,11 +46,14 @@ pub struct Images {
 
 struct Inner {
     disk: Disk,
-    #[expect(dead_code, reason = "wired with the registry client")]
     registries: Registries,
     limits: Limits,
     changes: OnceLock<Changes>,
+    /// Pulls under way, by reference and credentials. A std mutex: held for a look-up only.
+    pulls: Mutex<BTreeMap<String, SharedPull>>,
 }
+
+type SharedPull = Shared<BoxFuture<'static, Result<Image, ImageError>>>;
 
 /// A present image, ready to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +139,7 @@ impl Images {
                 registries,
                 limits: Limits::default(),
                 changes: OnceLock::new(),
+                pulls: Mutex::new(BTreeMap::new()),
             }),
         })
     }
@@ -160,12 +172,59 @@ impl Images {
     }
 
     /// Fetches, verifies and unpacks. Concurrent pulls of one reference share the work.
+    ///
+    /// The work goes on when the caller is dropped; pulls with other credentials are other work, so
+    /// that nobody gets by another's rights what was refused to them.
     pub async fn pull(
         &self,
-        _reference: &str,
-        _credentials: &[Credentials],
+        reference: &str,
+        credentials: &[Credentials],
     ) -> Result<Image, ImageError> {
-        unimplemented!()
+        let name = parse_name(reference)?;
+        let key = pull_key(&name, credentials);
+        let shared = {
+            let mut pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+            match pulls.get(&key) {
+                Some(running) => running.clone(),
+                None => {
+                    let (images, credentials) = (self.clone(), credentials.to_vec());
+                    let done = key.clone();
+                    let task = tokio::spawn(async move {
+                        let result = images.pull_now(&name, &credentials).await;
+                        let mut pulls =
+                            images.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+                        pulls.remove(&done);
+                        result
+                    });
+                    let shared = async move { task.await.unwrap_or_else(|_| Err(interrupted())) };
+                    let shared = shared.boxed().shared();
+                    pulls.insert(key, shared.clone());
+                    shared
+                }
+            }
+        };
+        shared.await
+    }
+
+    async fn pull_now(
+        &self,
+        name: &Reference,
+        credentials: &[Credentials],
+    ) -> Result<Image, ImageError> {
+        let images = self.clone();
+        // From here nothing is swept until the record names what was fetched.
+        let lock = blocking(move || images.inner.disk.lock_shared()).await?;
+        let inner = &self.inner;
+        let pulled =
+            registry::pull(&inner.disk, &inner.registries, name, credentials, &inner.limits).await;
+        drop(lock);
+        let images = self.clone();
+        blocking(move || {
+            images.sweep_quietly();
+            let id = pulled?;
+            images.load_all(&[id])?.pop().ok_or_else(interrupted)
+        })
+        .await
     }
 
     /// Reads a docker-archive or OCI-layout tar (plain, gzip, zstd) from a file or a pipe.
@@ -308,6 +367,22 @@ impl Images {
         Ok(gone)
     }
 
+    /// Reads every file of the image and compares it with what was unpacked.
+    ///
+    /// # Errors
+    /// `Content` names the first file that differs.
+    pub fn verify(&self, image: &Image) -> Result<(), ImageError> {
+        let disk = &self.inner.disk;
+        let id = parse_id(&image.id).ok_or_else(|| absent(&image.id))?;
+        let record = disk.image_record(&id)?.ok_or_else(|| absent(&image.id))?;
+        disk.config(&id)?;
+        for text in &record.layers {
+            let diff_id = parse_id(text).ok_or_else(|| damaged(&id))?;
+            verify::layer(disk, &diff_id)?;
+        }
+        Ok(())
+    }
+
     /// Text of a regular file of the image such as `/etc/passwd`, at most `limit` bytes; resolved inside
     /// the layers only. `None` when absent.
     pub fn read_file(
@@ -433,12 +508,27 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ImageError::Io {
-                step: "run the operation",
-                reason: "the program is ending".to_owned(),
-            }),
+            Err(_) => Err(interrupted()),
         },
     }
+}
+
+fn interrupted() -> ImageError {
+    ImageError::Io {
+        step: "run the operation",
+        reason: "it was interrupted".to_owned(),
+    }
+}
+
+/// One key for the same work; it holds a digest of the credentials, not them.
+fn pull_key(name: &Reference, credentials: &[Credentials]) -> String {
+    let mut text = String::new();
+    for one in credentials {
+        for part in [&one.registry, &one.username, &one.password] {
+            text.push_str(&format!("{}:{part}", part.len()));
+        }
+    }
+    format!("{} {}", name.canonical(), Digest::of(text.as_bytes()))
 }
 
 fn parse_name(text: &str) -> Result<Reference, ImageError> {

@@ -79,6 +79,13 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
     let all = files::ensure_directory(pod.directory.as_fd(), state::CONTAINERS)
         .at("make state directory")?;
     let directory = files::ensure_directory(all.as_fd(), &name).at("make state directory")?;
+    // An attempt that is repeated, after one that failed half-way, must not inherit its end.
+    for file in [state::STATE, state::EXIT] {
+        match rustix::fs::unlinkat(&directory, file, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(failed("clear old state", error)),
+        }
+    }
     state::write(directory.as_fd(), state::PLAN, plan).at("write plan")?;
     let cgroup = pod.cgroup.ensure(&name).at("make cgroup")?;
     apply_limits(&cgroup, &plan.limits)?;

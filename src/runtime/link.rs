@@ -355,7 +355,7 @@ impl Task {
                 self.state.send_replace(PodState { shim: ShimState::Lost, containers });
             }
             Err(error) => {
-                tracing::error!(pod = %self.plan.title, %error, "shim lost, and the pod cannot be cleared");
+                tracing::error!(pod = %self.plan.title, %error, "the pod of a lost shim stays");
                 self.state.send_modify(|state| state.shim = ShimState::Lost);
             }
         }

@@ -216,7 +216,8 @@ mod tests {
     fn oci_profile_compiles_to_one_filter_an_action() {
         let json = br#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],
             "syscalls":[{"names":["read","arm_fadvise64_64"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
+                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[
+                    {"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
                 {"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
         assert_eq!(localhost_profile(json).unwrap().len(), 2);
     }

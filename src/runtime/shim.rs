@@ -343,17 +343,7 @@ impl Shim {
                     Err(failure) => Err(failure),
                 }
             }
-            Call::Forget { container, attempt } => {
-                let is_known = self.states.get(&container).is_some_and(|state| {
-                    state.attempt == attempt
-                        && matches!(state.phase, super::ContainerPhase::Exited(_))
-                });
-                if is_known {
-                    self.states.remove(&container);
-                    self.mark_changed();
-                }
-                Ok(Answer::Done)
-            }
+            Call::Forget { container, attempt } => self.forget(&container, attempt),
             Call::Shutdown => {
                 for container in &self.containers {
                     // Its group is empty already, or gone with it.
@@ -364,6 +354,20 @@ impl Shim {
             }
         };
         self.reply(asker, outcome, Vec::new());
+    }
+
+    /// Its scratch directory is about to go, so it must not be in use.
+    fn forget(&mut self, name: &str, attempt: u32) -> Result<Answer, Failure> {
+        let is_this =
+            |container: &Container| container.name() == name && container.attempt() == attempt;
+        if self.containers.iter().any(is_this) {
+            return Err(failed("forget", format!("container {name} is still running")));
+        }
+        if self.states.get(name).is_some_and(|state| state.attempt == attempt) {
+            self.states.remove(name);
+            self.mark_changed();
+        }
+        Ok(Answer::Done)
     }
 
     fn running(&mut self, name: &str) -> Result<&mut Container, Failure> {

@@ -1,4 +1,4 @@
-//! The tables of the store file, how keys and log entries are spelled in them, and reading a snapshot of them.
+//! The tables of the store file, and how keys, rows and log entries are spelled in them.
 //!
 //! ```text
 //! head     ()                                → format, newest revision, compacted revision, events and bytes of the log
@@ -7,16 +7,15 @@
 //! ```
 //! NUL sorts before every byte of a name, so the order of the bytes is the order of (resource, namespace, name).
 //!
-//! It never writes anything but an empty store's first head.
+//! It never writes anything but an empty store's first head, and never interprets a value.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
 
-use super::{Event, Listed, Scope, Stored, Unavailable};
+use super::{Event, Scope};
 use crate::model::key::{ObjectKey, ResourceId};
 use crate::model::revision::Revision;
 
@@ -46,7 +45,7 @@ impl Head {
         (FORMAT, self.revision.get(), self.compacted.get(), self.log_events, self.log_bytes)
     }
 
-    fn from_row(row: (u64, u64, u64, u64, u64)) -> Result<Head, redb::Error> {
+    pub(super) fn from_row(row: (u64, u64, u64, u64, u64)) -> Result<Head, redb::Error> {
         match (row.0, Revision::new(row.1), Revision::new(row.2)) {
             (FORMAT, Some(revision), Some(compacted)) => {
                 Ok(Head { revision, compacted, log_events: row.3, log_bytes: row.4 })
@@ -84,245 +83,16 @@ pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// What a list tells about the objects beyond its limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// How many there are: all of them are passed by.
-    Counted,
-    /// Whether there are any.
-    Noticed,
-}
-
-/// The store as of one published commit. Reading it never waits for the writer.
-pub(super) struct Snapshot {
-    head: Head,
-    current: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    log: ReadOnlyTable<LogKey, &'static [u8]>,
-}
-
-impl Snapshot {
-    pub(super) fn take(database: &Database) -> Result<Snapshot, redb::Error> {
-        let transaction = database.begin_read()?;
-        let row = transaction
-            .open_table(HEAD)?
-            .get(())?
-            .map(|row| row.value())
-            .ok_or_else(|| damaged("no head"))?;
-        Ok(Snapshot {
-            head: Head::from_row(row)?,
-            current: transaction.open_table(CURRENT)?,
-            log: transaction.open_table(LOG)?,
-        })
-    }
-
-    pub(super) fn head(&self) -> Head {
-        self.head
-    }
-
-    pub(super) fn get(&self, key: &ObjectKey) -> Result<Option<Stored>, Unavailable> {
-        let found = self.current.get(encode_key(key).as_slice()).map_err(unreadable)?;
-        found
-            .map(|row| {
-                let (revision, value) = decode_row(row.value())?;
-                Ok(Stored { key: key.clone(), revision, value: Bytes::copy_from_slice(value) })
-            })
-            .transpose()
-    }
-
-    pub(super) fn list(
-        &self,
-        scope: &Scope,
-        after: Option<&ObjectKey>,
-        limit: usize,
-        at: Option<Revision>,
-        rest: Rest,
-    ) -> Result<Listed, Unavailable> {
-        let revision = at.unwrap_or(self.head.revision);
-        self.reaches(revision)?;
-        let range = Range::of(scope, after);
-        let mut then = self.undone(revision, &range)?.into_iter().peekable();
-        let mut page = Page::new(limit);
-        let rows = self.current.range::<&[u8]>(range.bounds());
-        for row in rows.map_err(unreadable)? {
-            if rest == Rest::Noticed && page.remaining > 0 {
-                break;
-            }
-            let (key, row) = row.map_err(unreadable)?;
-            let key = key.value();
-            while let Some((key, old)) = then.next_if(|(then, _)| then.as_slice() < key) {
-                page.add_undone(&key, old)?;
-            }
-            match then.next_if(|(then, _)| then.as_slice() == key) {
-                Some((key, old)) => page.add_undone(&key, old)?,
-                None => {
-                    let (written, value) = decode_row(row.value())?;
-                    page.add(key, written, || Bytes::copy_from_slice(value))?;
-                }
-            }
-        }
-        for (key, old) in then {
-            page.add_undone(&key, old)?;
-        }
-        Ok(Listed { items: page.items, revision, remaining: page.remaining })
-    }
-
-    pub(super) fn resources(
-        &self,
-        namespace: Option<&str>,
-    ) -> Result<Vec<ResourceId>, Unavailable> {
-        let mut found = Vec::new();
-        let mut from = Vec::new();
-        while let Some(resource) = self.first_resource(&from)? {
-            // One past the separator: the first key of the next resource, however many objects this one has.
-            from = [resource.as_str().as_bytes(), &[SEPARATOR + 1]].concat();
-            let scope = Scope { resource, namespace: namespace.map(Arc::from) };
-            let range = Range::of(&scope, None);
-            let rows = self.current.range::<&[u8]>(range.bounds());
-            let first = rows.map_err(unreadable)?.next();
-            if first.transpose().map_err(unreadable)?.is_some() {
-                found.push(scope.resource);
-            }
-        }
-        Ok(found)
-    }
-
-    fn first_resource(&self, from: &[u8]) -> Result<Option<ResourceId>, Unavailable> {
-        let mut rows = self.current.range(from..).map_err(unreadable)?;
-        let first = rows.next().transpose().map_err(unreadable)?;
-        first.map(|(key, _)| Ok(KeyDecoder::default().decode(key.value())?.resource)).transpose()
-    }
-
-    /// Events of `scope` after the log position `after` up to the commit `until`: whole commits, about `limit` events,
-    /// from a bounded stretch of the log.
-    pub(super) fn events(
-        &self,
-        scope: &Scope,
-        after: LogKey,
-        until: Revision,
-        limit: usize,
-    ) -> Result<Stretch, Unavailable> {
-        let prefix = encode_scope(scope);
-        let mut stretch = Stretch { events: Vec::new(), through: until };
-        let range = (Bound::Excluded(after), Bound::Included((until.get(), u32::MAX)));
-        let entries = self.log.range(range).map_err(unreadable)?;
-        let mut last = None;
-        for (scanned, entry) in entries.enumerate() {
-            let (position, entry) = entry.map_err(unreadable)?;
-            let position = position.value();
-            let is_enough = scanned >= STRETCH_SCAN || stretch.events.len() >= limit;
-            match last {
-                Some(last) if is_enough && last != position.0 => {
-                    stretch.through = revision(last)?;
-                    break;
-                }
-                _ => last = Some(position.0),
-            }
-            let entry = Entry::decode(entry.value())?;
-            if entry.key.starts_with(&prefix) {
-                stretch.events.push((position, entry.to_event(position.0)?));
-            }
-        }
-        Ok(stretch)
-    }
-
-    /// What the commits after `then` have changed in `range`: each key's row as it was at `then`.
-    fn undone(&self, then: Revision, range: &Range) -> Result<Undone, Unavailable> {
-        let mut undone = Undone::new();
-        if then == self.head.revision {
-            return Ok(undone);
-        }
-        let later = self
-            .log
-            .range((Bound::Excluded((then.get(), u32::MAX)), Bound::Unbounded))
-            .map_err(unreadable)?;
-        for entry in later {
-            let (_, entry) = entry.map_err(unreadable)?;
-            let entry = Entry::decode(entry.value())?;
-            if !range.contains(entry.key) || undone.contains_key(entry.key) {
-                continue;
-            }
-            let old = match entry.previous {
-                Some((written, value)) => Some((written, Bytes::copy_from_slice(value))),
-                None => None,
-            };
-            undone.insert(entry.key.to_vec(), old);
-        }
-        Ok(undone)
-    }
-
-    /// Whether the state at `revision` is known here.
-    pub(super) fn reaches(&self, revision: Revision) -> Result<(), Unavailable> {
-        if revision > self.head.revision {
-            return Err(Unavailable::Future { current: self.head.revision });
-        }
-        if revision < self.head.compacted {
-            return Err(Unavailable::Expired { oldest: self.head.compacted });
-        }
-        Ok(())
-    }
-}
-
-type Undone = BTreeMap<Vec<u8>, Option<(Revision, Bytes)>>;
-
-/// How many log entries one [`Snapshot::events`] looks at, whomever they concern.
-const STRETCH_SCAN: usize = 1024;
-
-/// A piece of the log as one scope sees it.
-pub(super) struct Stretch {
-    pub(super) events: Vec<(LogKey, Event)>,
-    /// Everything up to and including this commit has been looked at.
-    pub(super) through: Revision,
-}
-
-/// The items of a list, up to its limit.
-struct Page {
-    keys: KeyDecoder,
-    limit: usize,
-    items: Vec<Stored>,
-    remaining: u64,
-}
-
-impl Page {
-    fn new(limit: usize) -> Page {
-        Page { keys: KeyDecoder::default(), limit, items: Vec::new(), remaining: 0 }
-    }
-
-    fn add(
-        &mut self,
-        key: &[u8],
-        revision: Revision,
-        value: impl FnOnce() -> Bytes,
-    ) -> Result<(), Unavailable> {
-        if self.limit != 0 && self.items.len() >= self.limit {
-            self.remaining += 1;
-            return Ok(());
-        }
-        self.items.push(Stored { key: self.keys.decode(key)?, revision, value: value() });
-        Ok(())
-    }
-
-    fn add_undone(
-        &mut self,
-        key: &[u8],
-        old: Option<(Revision, Bytes)>,
-    ) -> Result<(), Unavailable> {
-        match old {
-            Some((revision, value)) => self.add(key, revision, || value),
-            None => Ok(()),
-        }
-    }
-}
-
-const SEPARATOR: u8 = 0;
+pub(super) const SEPARATOR: u8 = 0;
 
 /// The keys of a list, as bytes.
-struct Range {
+pub(super) struct Range {
     from: Bound<Vec<u8>>,
     to: Vec<u8>,
 }
 
 impl Range {
-    fn of(scope: &Scope, after: Option<&ObjectKey>) -> Range {
+    pub(super) fn of(scope: &Scope, after: Option<&ObjectKey>) -> Range {
         let first = encode_scope(scope);
         let mut to = first.clone();
         *to.last_mut().expect("a scope ends in its separator") = SEPARATOR + 1;
@@ -334,11 +104,11 @@ impl Range {
         Range { from, to }
     }
 
-    fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         (self.from.as_ref().map(Vec::as_slice), Bound::Excluded(self.to.as_slice()))
     }
 
-    fn contains(&self, key: &[u8]) -> bool {
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
         std::ops::RangeBounds::<[u8]>::contains(&self.bounds(), key)
     }
 }
@@ -348,7 +118,7 @@ pub(super) fn encode_key(key: &ObjectKey) -> Vec<u8> {
 }
 
 /// What every key of `scope` begins with, separator included.
-fn encode_scope(scope: &Scope) -> Vec<u8> {
+pub(super) fn encode_scope(scope: &Scope) -> Vec<u8> {
     match &scope.namespace {
         Some(namespace) => join(&[scope.resource.as_str(), namespace, ""]),
         None => join(&[scope.resource.as_str(), ""]),
@@ -375,13 +145,13 @@ pub(super) fn is_spellable(key: &ObjectKey) -> bool {
 
 /// Reads keys back; neighbours share the texts they have in common.
 #[derive(Default)]
-struct KeyDecoder {
+pub(super) struct KeyDecoder {
     resource: Option<ResourceId>,
     namespace: Option<Arc<str>>,
 }
 
 impl KeyDecoder {
-    fn decode(&mut self, key: &[u8]) -> Result<ObjectKey, redb::Error> {
+    pub(super) fn decode(&mut self, key: &[u8]) -> Result<ObjectKey, redb::Error> {
         let text = std::str::from_utf8(key).map_err(|_| damaged("a key is not UTF-8"))?;
         let mut parts = text.split(char::from(SEPARATOR));
         let (Some(resource), Some(namespace), Some(name), None) =
@@ -412,7 +182,7 @@ pub(super) fn decode_row(row: &[u8]) -> Result<(Revision, &[u8]), redb::Error> {
     Ok((revision(u64::from_be_bytes(*number))?, value))
 }
 
-fn revision(number: u64) -> Result<Revision, redb::Error> {
+pub(super) fn revision(number: u64) -> Result<Revision, redb::Error> {
     Revision::new(number).ok_or_else(|| damaged("a revision is zero"))
 }
 
@@ -447,7 +217,7 @@ impl<'a> Entry<'a> {
         .concat()
     }
 
-    fn decode(entry: &'a [u8]) -> Result<Entry<'a>, redb::Error> {
+    pub(super) fn decode(entry: &'a [u8]) -> Result<Entry<'a>, redb::Error> {
         Entry::cut(entry).ok_or_else(|| damaged("a log entry is cut short"))
     }
 
@@ -465,7 +235,7 @@ impl<'a> Entry<'a> {
         Some(Entry { key, value: (flags & HAS_VALUE != 0).then_some(value), previous })
     }
 
-    fn to_event(&self, number: u64) -> Result<Event, redb::Error> {
+    pub(super) fn to_event(&self, number: u64) -> Result<Event, redb::Error> {
         Ok(Event {
             revision: revision(number)?,
             key: KeyDecoder::default().decode(self.key)?,
@@ -477,14 +247,4 @@ impl<'a> Entry<'a> {
 
 pub(super) fn damaged(what: &str) -> redb::Error {
     redb::Error::Corrupted(what.to_owned())
-}
-
-fn unreadable(error: impl Into<redb::Error>) -> Unavailable {
-    Unavailable::Failed(error.into().to_string().into())
-}
-
-impl From<redb::Error> for Unavailable {
-    fn from(error: redb::Error) -> Unavailable {
-        unreadable(error)
-    }
 }

@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::tables::{LogKey, Snapshot};
+use super::snapshot::Snapshot;
+use super::tables::LogKey;
 use super::{Event, Scope, Unavailable, Watched};
 use crate::model::key::ResourceId;
 use crate::model::revision::Revision;

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::compact::{self, Retention};
 use super::disk::Failure;
-use super::tables::{self, CURRENT, Entry, HEAD, Head, LOG, LogKey, Snapshot};
+use super::snapshot::Snapshot;
+use super::tables::{self, CURRENT, Entry, HEAD, Head, LOG, LogKey};
 use super::watch::Hub;
 use super::{Change, CommitError, Event, Op, Refused};
 use crate::model::revision::{Precondition, Revision};

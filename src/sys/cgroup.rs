@@ -26,8 +26,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The root of the hierarchy: a visible, writable mount, or a mount of our own that is attached
-    /// nowhere.
+    /// The root of the hierarchy: where it is mounted for us or else (inside `ip netns exec` we see no
+    /// /sys/fs/cgroup of the host's) a mount of our own that is attached nowhere.
     pub fn root() -> io::Result<Cgroup> {
         let table = fs::read_to_string("/proc/self/mountinfo")?;
         for place in places(&table) {
@@ -37,9 +37,11 @@ impl Cgroup {
                 return Ok(Cgroup { directory });
             }
         }
-        // The options that systemd uses too: mounting without them would switch them off for
-        // everybody.
-        let options = [("nsdelegate", ""), ("memory_recursiveprot", "")];
+        // The options of any new mount become those of the whole hierarchy, everybody's: repeat what the
+        // first process has it mounted with. Without knowing that, changing nothing is impossible.
+        let table = fs::read_to_string("/proc/1/mountinfo")?;
+        let options: Vec<(&str, &str)> =
+            options(&table).into_iter().map(|name| (name, "")).collect();
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -211,6 +213,16 @@ fn places(mountinfo: &str) -> Vec<String> {
     found
 }
 
+/// Options of the hierarchy, as mountinfo shows them behind the file system's type.
+fn options(mountinfo: &str) -> Vec<&str> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - cgroup2 ")?.1.split(' ').nth(1))
+        .next()
+        .map(|all| all.split(',').filter(|option| !matches!(*option, "rw" | "ro")).collect())
+        .unwrap_or_default()
+}
+
 /// Octal escapes of mountinfo: space, tab, newline, backslash.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
@@ -229,6 +241,14 @@ mod tests {
             42 31 0:38 / /container\\040s/cgroup ro,relatime - cgroup2 cgroup2 rw\n\
             43 31 0:38 / /a\\040b rw - cgroup2 cgroup2 rw\n";
         assert_eq!(places(table), ["/a b", "/sys/fs/cgroup/unified"]);
+    }
+
+    #[test]
+    fn options_of_the_hierarchy_are_repeated() {
+        let line =
+            "41 31 0:38 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,x\n";
+        assert_eq!(options(line), ["nsdelegate", "x"]);
+        assert_eq!(options("41 31 0:38 / /c rw - cgroup2 cgroup2 rw\n"), [""; 0]);
     }
 
     #[test]

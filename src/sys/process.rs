@@ -35,23 +35,9 @@ pub fn set_ignored(signal: i32, ignored: bool) {
 
 /// Marks every descriptor from `first` on close-on-exec (close_range(2), Linux 5.11).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-}
-
-/// Closes descriptors `first..=last`, whoever owns them: for a forked child that leaves its
-/// parent's descriptors behind and never returns to code that believes to own one.
-pub fn close_between(first: u32, last: u32) -> io::Result<()> {
-    if first > last {
-        return Ok(());
-    }
-    close_range(first, last, 0)
-}
-
-fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
-    // SAFETY: takes numbers only. Closing a descriptor that an object still owns would let a later
-    // open reuse its number; `close_between` is called right after a fork by children that keep no
-    // such object.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    // SAFETY: takes numbers only, and closes nothing: owners of descriptors keep them.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -1,9 +1,11 @@
 //! Many writers on one object, and names that must not be taken twice.
 
 use futures::future::join_all;
+use http::Request;
+use kube::client::Body;
 use serde_json::json;
 
-use crate::harness::{CONFIG_MAPS, cluster};
+use crate::harness::{CONFIG_MAPS, cluster, send};
 
 #[tokio::test]
 async fn patches_without_a_version_all_arrive() {
@@ -31,21 +33,37 @@ async fn of_many_creations_of_one_name_one_wins() {
     assert_eq!(codes, [201, 409, 409, 409, 409, 409, 409, 409]);
 }
 
-#[tokio::test]
+/// Threads, because what is tested happens between reading the namespace and queueing the commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_slips_into_a_namespace_that_goes_away() {
     let cluster = cluster().await;
-    for round in 0..20 {
+    for round in 0..60 {
         let name = format!("n{round}");
-        cluster.post("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
-        let inside = format!("/api/v1/namespaces/{name}/configmaps");
-        let creations = (0..4)
-            .map(|index| cluster.post(&inside, json!({"metadata": {"name": format!("c{index}")}})));
+        let made = cluster.post("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
+        assert_eq!(made.code, 201);
+        let creators: Vec<_> = (0..4)
+            .map(|creator| {
+                let client = cluster.client.clone();
+                let path = format!("/api/v1/namespaces/{name}/configmaps");
+                tokio::spawn(async move {
+                    let mut newest = 0;
+                    for index in 0.. {
+                        let body = json!({"metadata": {"name": format!("c{creator}-{index}")}});
+                        let body = Body::from(body.to_string().into_bytes());
+                        let reply = send(&client, Request::post(&path).body(body).unwrap()).await;
+                        if reply.code != 201 {
+                            break;
+                        }
+                        newest = version(&reply.json());
+                    }
+                    newest
+                })
+            })
+            .collect();
         let path = format!("/api/v1/namespaces/{name}");
-        let (replies, marked) =
-            futures::join!(join_all(creations), cluster.delete(&path, json!(null)));
-        let marked: u64 = version(&marked.json());
-        for reply in replies.iter().filter(|reply| reply.code == 201) {
-            assert!(version(&reply.json()) < marked);
+        let marked = version(&cluster.delete(&path, json!(null)).await.json());
+        for newest in join_all(creators).await {
+            assert!(newest.unwrap() < marked);
         }
     }
 }

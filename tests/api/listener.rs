@@ -364,3 +364,21 @@ async fn a_body_announced_too_large_is_refused_unread() {
     assert_eq!(code(&answer), "413", "{answer}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_hold_up_shutdown() {
+    let server = Server::start(Arc::new(NoNode)).await;
+    let mut stream = server.connect(Some("admin")).await.unwrap();
+    stream
+        .write_all(
+            b"POST /api/v1/namespaces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{",
+        )
+        .await
+        .unwrap();
+    // Another request on a connection of its own, so that the first has certainly been accepted.
+    let answer = server.get(None, "/livez", "").await;
+    assert_eq!(code(&answer), "200");
+    server.stop().await;
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("cut off");
+}

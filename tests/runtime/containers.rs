@@ -35,7 +35,10 @@ async fn exit_codes_and_signals_are_reported(scene: Scene) {
     pod.start(&plan).await.unwrap();
     pod.kill("main").await.unwrap();
     let mut state = pod.state();
-    let is_killed = |phase: &ContainerPhase| matches!(phase, ContainerPhase::Exited(exit) if exit.code == 137 && exit.signal == Some(9));
+    let is_killed = |phase: &ContainerPhase| match phase {
+        ContainerPhase::Exited(exit) => exit.code == 137 && exit.signal == Some(9),
+        ContainerPhase::Running { .. } => false,
+    };
     let state = state.wait_for(|state| is_killed(&state.containers["main"].phase)).await.unwrap();
     assert_eq!(state.containers["main"].attempt, 1);
 }
@@ -95,7 +98,10 @@ async fn root_is_an_overlay_that_leaves_the_layer_alone(scene: Scene) {
 async fn read_only_root_still_has_its_mounts(scene: Scene) {
     let volume = scene.place.join("volume");
     fs::create_dir(&volume).unwrap();
-    let mut plan = scene.script("touch /file; touch /data/file && touch /dev/shm/x && echo written; echo end >/dev/termination-log");
+    let mut plan = scene.script(
+        "touch /file; touch /data/file && touch /dev/shm/x && echo written; \
+         echo end >/dev/termination-log",
+    );
     plan.rootfs.read_only = true;
     plan.mounts.push(bind(&volume, "/data", false));
     let message = scene.place.join("message");

@@ -22,6 +22,7 @@ crate::tests![
     a_pod_without_shim_is_killed_whole_and_reported,
     frozen_containers_stand_still,
     forgotten_containers_leave_no_directory,
+    hosts_that_hide_cgroup2_work,
     long_run_directories_work,
     fifty_pods_leave_nothing_behind,
     shim_memory_stays_small,
@@ -53,7 +54,8 @@ async fn host_namespaces_are_shared_when_asked(scene: Scene) {
     plan.network = NetworkPlan::Host;
     plan.pid = PidPlan::Host;
     let pod = scene.runtime.launch(&plan).await.unwrap();
-    let script = "for n in ipc uts net pid; do readlink /proc/self/ns/$n; done; echo done; sleep 1000 & sleep 1000";
+    let script = "for n in ipc uts net pid; do readlink /proc/self/ns/$n; done; echo done; \
+                  sleep 1000 & sleep 1000";
     let container = scene.script(script);
     pod.start(&container).await.unwrap();
     logged(&container, "done").await;
@@ -308,6 +310,15 @@ async fn frozen_containers_stand_still(scene: Scene) {
 
 async fn forgotten_containers_leave_no_directory(scene: Scene) {
     let pod = scene.pod().await;
+    let mut container = scene.container("main", &["sleep", "1000"]);
+    container.attempt = 7;
+    pod.start(&container).await.unwrap();
+    assert!(pod.remove_container("main", 7).await.is_err());
+    assert!(container.rootfs.scratch.exists());
+    pod.kill("main").await.unwrap();
+    exit(&pod, "main").await;
+    pod.remove_container("main", 7).await.unwrap();
+
     let container = scene.script("true");
     pod.start(&container).await.unwrap();
     exit(&pod, "main").await;
@@ -319,6 +330,17 @@ async fn forgotten_containers_leave_no_directory(scene: Scene) {
     let mut state = pod.state();
     state.wait_for(|state| state.containers.is_empty()).await.unwrap();
     assert!(scene.runtime.adopt().await.unwrap()[0].containers.is_empty());
+}
+
+async fn hosts_that_hide_cgroup2_work(scene: Scene) {
+    let host = || fs::read_to_string("/proc/1/mountinfo").unwrap();
+    let before = host();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--without-cgroups", scene.place.to_str().unwrap(), &scene.cgroup])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "4 0::/\n");
+    assert_eq!(host(), before);
 }
 
 async fn long_run_directories_work(scene: Scene) {

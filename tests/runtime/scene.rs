@@ -116,6 +116,27 @@ pub fn daemon(place: &Path, cgroup: &str) -> ExitCode {
     })
 }
 
+/// A daemon that sees no cgroup2 mount: runs one container, prints how it ended.
+pub fn without_cgroups(place: &Path, cgroup: &str) -> ExitCode {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    rustix::mount::unmount("/sys/fs/cgroup", rustix::mount::UnmountFlags::DETACH).unwrap();
+    let zygote = Zygote::spawn().unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async {
+        let runtime = Runtime::start(config(place, cgroup), zygote).await.unwrap();
+        let scene = Scene {
+            runtime,
+            place: place.to_owned(),
+            layer: place.join("layer"),
+            cgroup: cgroup.to_owned(),
+            next: AtomicU32::new(1000),
+        };
+        let outcome = scene.outcome(&scene.script("grep ^0: /proc/self/cgroup; exit 4")).await;
+        print!("{} {}", outcome.exit.code, outcome.text);
+    });
+    ExitCode::SUCCESS
+}
+
 pub fn config(place: &Path, cgroup: &str) -> RuntimeConfig {
     RuntimeConfig {
         data_dir: place.join("data"),

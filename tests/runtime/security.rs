@@ -317,7 +317,8 @@ async fn host_directories_are_closed_to_others(scene: Scene) {
 
 async fn privileged_containers_get_what_they_ask(scene: Scene) {
     let mut plan = scene.script(
-        "ls /dev/loop-control >/dev/null && echo devices; mkdir /tmp/m && mount -t tmpfs x /tmp/m && echo mounts; \
+        "ls /dev/loop-control >/dev/null && echo devices; \
+         mkdir /tmp/m && mount -t tmpfs x /tmp/m && echo mounts; \
          touch /sys/fs/cgroup/x 2>&1 | grep -c Read-only; grep CapEff /proc/self/status",
     );
     plan.security.privileged = true;

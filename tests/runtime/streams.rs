@@ -54,7 +54,8 @@ async fn sleeper(scene: &Scene) -> joey::runtime::Pod {
 
 async fn exec_reports_output_and_code(scene: Scene) {
     let pod = sleeper(&scene).await;
-    let script = "echo out; echo err >&2; grep ^0: /proc/self/cgroup; ls /proc | grep -c '^1$'; hostname; exit 5";
+    let script = "echo out; echo err >&2; grep ^0: /proc/self/cgroup; ls /proc | grep -c '^1$'; \
+                  hostname; exit 5";
     let session = pod.exec(&exec_plan(&["sh", "-c", script])).await.unwrap();
     let (text, code) = finish(session).await;
     assert_eq!((text, code), (format!("out\n0::/\n1\n{}\nerr\n", pod.uid().as_str()), 5));
@@ -180,7 +181,10 @@ async fn attach_shows_output_and_feeds_input_once(scene: Scene) {
 
 async fn container_with_terminal_can_be_attached(scene: Scene) {
     let pod = scene.pod().await;
-    let mut plan = scene.script("tty; test -c /dev/console && echo console; while read line; do echo got $line; stty size; done");
+    let mut plan = scene.script(
+        "tty; test -c /dev/console && echo console; \
+         while read line; do echo got $line; stty size; done",
+    );
     plan.tty = true;
     plan.stdin = StdinPlan::Open;
     pod.start(&plan).await.unwrap();

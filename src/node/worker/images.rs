@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::Worker;
 use crate::events::Kind;
 use crate::model::time::Timestamp;
@@ -85,8 +87,14 @@ impl Worker {
         let began = clock::now();
         self.pulls.spawn(async move {
             let pull = images.pull(&reference, &credentials);
+            // A panic over somebody's image is that image's failure, not a wait without end.
+            let pull = std::panic::AssertUnwindSafe(pull).catch_unwind();
             let result = match tokio::time::timeout(PULL_DEADLINE, pull).await {
-                Ok(result) => result,
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(ImageError::Io {
+                    step: "pull the image",
+                    reason: "it could not be processed".into(),
+                }),
                 Err(_) => Err(ImageError::Pull {
                     name: reference.clone(),
                     reason: "it took longer than an hour".into(),
@@ -104,6 +112,10 @@ impl Worker {
         };
         let reference = spec.image.clone().unwrap_or_default();
         match pulled.result {
+            Err(error @ ImageError::Io { .. }) => {
+                let error = ImageError::Pull { name: reference.clone(), reason: error.to_string() };
+                self.missing(&name, &reference, &error);
+            }
             Ok(image) => {
                 let took = pulled.took.as_secs_f64();
                 let message = format!(

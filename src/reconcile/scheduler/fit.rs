@@ -120,6 +120,12 @@ pub fn reasons(pod: &core::Pod, demand: &Demand, node: &NodeView) -> Vec<Reason>
     if node.unschedulable && !tolerated(tolerations, &cordon) {
         return vec![fixed("node(s) were unschedulable".into())];
     }
+    if node.allocatable.is_empty() {
+        // It has registered and not said yet what it has.
+        return vec![fixed(
+            "node(s) had untolerated taint {node.kubernetes.io/not-ready: }".into(),
+        )];
+    }
     let selector = spec.and_then(|s| s.node_selector.as_ref());
     let matches = |(key, value): (&String, &String)| node.labels.get(key) == Some(value);
     if !selector.into_iter().flatten().all(matches) {

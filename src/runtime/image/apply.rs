@@ -34,8 +34,6 @@ pub enum ApplyError {
     RawWhiteout(String),
     #[error("entry {0} lies below something that is not a directory")]
     Parent(String),
-    #[error("entry {0} replaces the root directory")]
-    Root(String),
     #[error("hard link {path} to {target}, which is not a file of this layer")]
     Hardlink { path: String, target: String },
     #[error("cannot {step} {path}")]
@@ -147,7 +145,7 @@ impl Layer<'_> {
                 let digest = self.fill(&file, path, content)?;
                 self.applied.content_bytes += entry.size;
                 self.dress(&file, entry)?;
-                return self.list('f', entry, &digest);
+                self.list('f', entry, &digest)
             }
             Kind::Symlink(target) => {
                 rustix::fs::symlinkat(target.as_slice(), parent, name).map_err(at("link", path))?;
@@ -548,7 +546,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
 }
 
 /// `security.capability` and the user's own; never what overlayfs or a security module would obey.
-fn is_xattr_kept(name: &[u8]) -> bool {
+pub fn is_xattr_kept(name: &[u8]) -> bool {
     name == b"security.capability"
         || (name.len() > 5
             && name.starts_with(b"user.")

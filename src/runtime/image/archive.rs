@@ -255,13 +255,7 @@ struct Part {
 
 impl Archive {
     fn spool(disk: &Disk, source: &mut dyn Read) -> Result<Archive, ImageError> {
-        let file = rustix::fs::open(
-            disk.root(),
-            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        )
-        .map_err(|e| io("make a file for the archive")(e.into()))?;
-        let mut file = File::from(file);
+        let mut file = disk.unnamed_file()?;
         let mut bytes: u64 = 0;
         let mut checked: u64 = 0;
         unpack::decompress(source, &mut |chunk| {

@@ -93,10 +93,6 @@ impl Disk {
         Ok(disk)
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// A directory without anything, for images without layers.
     pub fn empty(&self) -> PathBuf {
         self.root.join("empty")
@@ -198,6 +194,7 @@ impl Disk {
         }
     }
 
+    /// The list of a layer's files, one a line.
     pub fn layer_index(&self, diff_id: &Digest) -> Result<Vec<u8>, ImageError> {
         fs::read(self.layer(diff_id).join("index")).map_err(io("read a layer's list of files"))
     }
@@ -362,6 +359,17 @@ impl Disk {
             .map_err(|e| io("read the file system's free space")(e.into()))?;
         let reserve = stat.f_blocks / 100 * RESERVE_PERCENT;
         Ok(stat.f_bavail.saturating_sub(reserve).saturating_mul(stat.f_frsize))
+    }
+
+    /// An unnamed file in the store; gone with its descriptor.
+    pub fn unnamed_file(&self) -> Result<File, ImageError> {
+        rustix::fs::open(
+            &self.root,
+            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .map(File::from)
+        .map_err(|e| io("make an unnamed file")(e.into()))
     }
 
     fn name_path(&self, name: &str) -> PathBuf {

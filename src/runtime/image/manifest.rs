@@ -225,11 +225,6 @@ pub fn digest(text: &str) -> Result<Digest, ManifestError> {
 }
 
 impl Descriptor {
-    /// True for an index, false for a manifest or anything else.
-    pub fn is_index(&self) -> bool {
-        [OCI_INDEX, DOCKER_LIST].contains(&self.media_type.as_str())
-    }
-
     /// Whether this entry of an index can be an image for this machine. An entry without a platform
     /// may be one; its config decides.
     pub fn may_run_here(&self) -> bool {

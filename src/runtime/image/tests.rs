@@ -5,12 +5,12 @@ use super::samples::{Tar, docker_archive, gzip, oci_archive, zstd};
 use super::*;
 
 /// A store in a directory of its own, gone with the test.
-struct Place {
-    root: PathBuf,
-    images: Images,
+pub(super) struct Place {
+    pub root: PathBuf,
+    pub images: Images,
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let root = std::env::temp_dir().join(format!("joey-image-{}", crate::sys::clock::uuid()));
     let images = Images::open(&root, Registries::default()).unwrap();
     Place { root, images }
@@ -23,12 +23,12 @@ impl Drop for Place {
 }
 
 impl Place {
-    fn import(&self, archive: Vec<u8>) -> Result<Vec<Image>, ImageError> {
+    pub fn import(&self, archive: Vec<u8>) -> Result<Vec<Image>, ImageError> {
         runtime().block_on(self.images.import(Box::new(Cursor::new(archive))))
     }
 
     /// Everything the store holds but its fixed directories and locks.
-    fn content(&self) -> Vec<String> {
+    pub fn content(&self) -> Vec<String> {
         let mut found = Vec::new();
         for directory in ["names", "images", "configs", "layers", "pins", "work", "empty"] {
             for entry in std::fs::read_dir(self.root.join(directory)).unwrap() {
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -118,6 +119,9 @@ pub fn layer(
     let work = disk.work()?;
     let root = work.path().join("root");
     std::fs::create_dir(&root).map_err(store("make the layer's directory"))?;
+    // Whatever the umask: the topmost layer's root is the container's.
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755))
+        .map_err(store("make the layer's directory"))?;
     let index = File::create_new(work.path().join("index"))
         .map_err(store("make the layer's list of files"))?;
     let (applied, index) = stream(disk, source, expected, limits, &root, index)?;

@@ -149,6 +149,10 @@ impl Container {
         &self.name
     }
 
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running)
     }

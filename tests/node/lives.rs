@@ -1,0 +1,396 @@
+//! Lives of pods from their creation to their end.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1 as core;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, main_status, phase, status};
+use crate::tests;
+
+tests![
+    a_pod_runs_answers_by_its_status_and_goes_without_a_trace,
+    a_crashing_container_is_restarted_at_once_and_then_after_its_backoff,
+    a_pod_that_never_restarts_ends_with_its_code_and_message,
+    a_container_that_cannot_run_says_why,
+    a_missing_image_is_waited_for_and_found_at_once,
+    configuration_reaches_the_process_and_changes_reach_its_files,
+    init_containers_run_in_order_before_the_others,
+    a_new_agent_takes_over_what_runs_and_what_ended_meanwhile,
+    a_stubborn_container_is_killed_when_its_grace_is_over,
+    a_pod_that_is_removed_by_force_leaves_nothing_running,
+    a_pod_whose_shim_dies_is_restarted_and_keeps_its_address,
+    after_a_reboot_pods_return_with_one_restart_more,
+    what_the_api_no_longer_knows_is_cleared_away,
+    two_pods_of_one_name_never_share_anything,
+    an_active_deadline_ends_a_pod,
+];
+
+fn is_running(pod: &core::Pod) -> bool {
+    phase(pod) == "Running" && main_status(pod).is_some_and(|c| c.ready)
+}
+
+fn waiting_reason(pod: &core::Pod) -> Option<String> {
+    main_status(pod)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}
+
+async fn a_pod_runs_answers_by_its_status_and_goes_without_a_trace(scene: Scene) {
+    scene.create_script("web", "Always", "trap 'exit 0' TERM; echo hello; sleep 1000 & wait").await;
+    let pod = scene.until("web", is_running).await;
+    let seen = status(&pod);
+    assert!(seen.pod_ip.as_deref().is_some_and(|ip| ip.starts_with("10.42.")), "{seen:?}");
+    assert_eq!(seen.qos_class.as_deref(), Some("BestEffort"));
+    let ready = seen.conditions.iter().flatten().filter(|c| c.status == "True").count();
+    assert_eq!(ready, 5, "{:?}", seen.conditions);
+    let main = main_status(&pod).unwrap();
+    assert_eq!(main.restart_count, 0);
+    assert!(main.container_id.as_deref().is_some_and(|id| id.starts_with("joey://")));
+    scene.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    scene.until_gone("web").await;
+    let uid = pod.metadata.uid.as_deref().unwrap();
+    assert!(!scene.place.join("data/pods").join(uid).exists());
+    assert!(!scene.place.join("run/volumes").join(uid).exists());
+    assert!(scene.runtime.adopt().await.unwrap().is_empty());
+    let events = scene.events("web").await;
+    for expected in [
+        "Scheduled Successfully assigned default/web to box",
+        "Pulled Container image \"box:1\" already present on machine",
+        "Created Created container: main",
+        "Started Started container main",
+        "Killing Stopping container main",
+    ] {
+        assert!(events.iter().any(|event| event == expected), "no {expected:?} in {events:#?}");
+    }
+}
+
+async fn a_crashing_container_is_restarted_at_once_and_then_after_its_backoff(scene: Scene) {
+    scene.create_script("web", "Always", "exit 3").await;
+    let crashed = |pod: &core::Pod| {
+        waiting_reason(pod).as_deref() == Some("CrashLoopBackOff")
+            && main_status(pod).is_some_and(|c| c.restart_count == 1)
+    };
+    let pod = scene.until("web", crashed).await;
+    let main = main_status(&pod).unwrap();
+    let last = main.last_state.as_ref().and_then(|s| s.terminated.as_ref()).unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (3, Some("Error")));
+    let ended = last.finished_at.clone().unwrap().0;
+    let pod = scene.until("web", |p| main_status(p).is_some_and(|c| c.restart_count == 2)).await;
+    let main = main_status(&pod).unwrap();
+    let state = main.state.as_ref().unwrap();
+    let started = match (&state.running, &state.terminated, &main.last_state) {
+        (Some(running), ..) => running.started_at.clone(),
+        (_, Some(ended), _) => ended.started_at.clone(),
+        (.., last) => last.as_ref().and_then(|s| s.terminated.as_ref()?.started_at.clone()),
+    };
+    let waited = started.unwrap().0.duration_since(ended).as_secs();
+    assert!((9..=12).contains(&waited), "restarted after {waited} s");
+}
+
+async fn a_pod_that_never_restarts_ends_with_its_code_and_message(scene: Scene) {
+    scene.create_script("good", "Never", "echo -n done > /dev/termination-log").await;
+    scene.create_script("bad", "Never", "exit 9").await;
+    let good = scene.until("good", |p| phase(p) == "Succeeded").await;
+    let ended = |pod: &core::Pod| {
+        main_status(pod).and_then(|c| c.state.clone()?.terminated).expect("terminated")
+    };
+    let end = ended(&good);
+    assert_eq!((end.exit_code, end.reason.as_deref()), (0, Some("Completed")));
+    assert_eq!(end.message.as_deref(), Some("done"));
+    let bad = scene.until("bad", |p| phase(p) == "Failed").await;
+    let end = ended(&bad);
+    assert_eq!((end.exit_code, end.reason.as_deref()), (9, Some("Error")));
+}
+
+async fn a_container_that_cannot_run_says_why(scene: Scene) {
+    let container = json!({"name": "main", "image": "box:1", "command": ["/no/such/program"]});
+    scene.create("web", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    let pod = scene.until("web", |p| phase(p) == "Failed").await;
+    let end = main_status(&pod).and_then(|c| c.state.clone()?.terminated).unwrap();
+    assert_eq!((end.exit_code, end.reason.as_deref()), (128, Some("StartError")));
+    assert!(end.message.unwrap().contains("/no/such/program"));
+    let container = json!({"name": "main", "image": "box:1",
+        "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "a"}}}]});
+    scene
+        .create("late", json!({"terminationGracePeriodSeconds": 0, "containers": [container]}))
+        .await;
+    let refused =
+        |p: &core::Pod| waiting_reason(p).as_deref() == Some("CreateContainerConfigError");
+    let pod = scene.until("late", refused).await;
+    let message = main_status(&pod).and_then(|c| c.state.clone()?.waiting?.message).unwrap();
+    assert_eq!(message, "configmap \"late\" not found");
+    // It starts as soon as what was missing is there, not after the next back-off.
+    let began = Instant::now();
+    create_map(&scene, "late", json!({"a": "1"})).await;
+    scene.until("late", is_running).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+async fn create_map(scene: &Scene, name: &str, data: Value) {
+    let maps: kube::Api<core::ConfigMap> = kube::Api::default_namespaced(scene.client.clone());
+    let map = serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap();
+    maps.create(&PostParams::default(), &map).await.unwrap();
+}
+
+async fn a_missing_image_is_waited_for_and_found_at_once(scene: Scene) {
+    let container = json!({"name": "main", "image": "localhost:1/late:2"});
+    scene
+        .create("web", json!({"terminationGracePeriodSeconds": 0, "containers": [container]}))
+        .await;
+    let in_backoff = |p: &core::Pod| waiting_reason(p).as_deref() == Some("ImagePullBackOff");
+    scene.until("web", in_backoff).await;
+    let began = Instant::now();
+    scene.import("localhost:1/late:2").await;
+    scene.until("web", is_running).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let container = json!({"name": "main", "image": "none:1", "imagePullPolicy": "Never"});
+    scene.create("never", json!({"containers": [container]})).await;
+    let never = |p: &core::Pod| waiting_reason(p).as_deref() == Some("ErrImageNeverPull");
+    scene.until("never", never).await;
+}
+
+async fn configuration_reaches_the_process_and_changes_reach_its_files(scene: Scene) {
+    create_map(&scene, "settings", json!({"colour": "green"})).await;
+    scene
+        .create(
+            "web",
+            json!({
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
+                "volumes": [
+                    {"name": "conf", "configMap": {"name": "settings"}},
+                    {"name": "scratch", "emptyDir": {}},
+                ],
+                "containers": [{
+                    "name": "main",
+                    "image": "box:1",
+                    "env": [
+                        {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
+                        {"name": "TEXT", "value": "$(COLOUR) $(NONE)"},
+                        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    ],
+                    "volumeMounts": [
+                        {"name": "conf", "mountPath": "/conf"},
+                        {"name": "scratch", "mountPath": "/scratch"},
+                    ],
+                    "command": ["sh", "-c",
+                        "echo $TEXT; echo $IP; id; echo 1 > /scratch/x && ls -ln /scratch; cat /conf/colour; echo; \
+                         hostname; cat /etc/hosts; while [ $(cat /conf/colour) = green ]; do sleep 0.1; done; \
+                         cat /conf/colour"],
+                }],
+            }),
+        )
+        .await;
+    let pod = scene.until("web", is_running).await;
+    let maps: kube::Api<core::ConfigMap> = kube::Api::default_namespaced(scene.client.clone());
+    let patch = kube::api::Patch::Merge(json!({"data": {"colour": "blue"}}));
+    maps.patch("settings", &Default::default(), &patch).await.unwrap();
+    scene.until("web", |p| phase(p) == "Succeeded").await;
+    let log = scene.log(&pod, 0);
+    let ip = status(&pod).pod_ip.clone().unwrap();
+    for expected in [
+        "green $(NONE)",
+        ip.as_str(),
+        "uid=1000(app) gid=1000",
+        "groups=1000,2000",
+        "2000",
+        "web",
+        "blue",
+    ] {
+        assert!(log.contains(expected), "no {expected:?} in:\n{log}");
+    }
+    assert!(log.contains(&format!("{ip}\tweb")), "{log}");
+}
+
+async fn init_containers_run_in_order_before_the_others(scene: Scene) {
+    let step = |name: &str, script: &str| {
+        json!({"name": name, "image": "box:1", "command": ["sh", "-c", script],
+               "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
+    };
+    scene
+        .create(
+            "web",
+            json!({
+                "restartPolicy": "Never",
+                "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+                "initContainers": [step("one", "echo one >> /v/x"), step("two", "echo two >> /v/x")],
+                "containers": [step("main", "cat /v/x")],
+            }),
+        )
+        .await;
+    let pod = scene.until("web", |p| phase(p) == "Succeeded").await;
+    assert_eq!(scene.log(&pod, 0), "one\ntwo");
+    let inits = status(&pod).init_container_statuses.as_ref().unwrap();
+    assert!(inits.iter().all(|c| c.ready && c.restart_count == 0));
+}
+
+async fn a_new_agent_takes_over_what_runs_and_what_ended_meanwhile(mut scene: Scene) {
+    scene.create_script("runs", "Always", "sleep 1000").await;
+    scene.create_script("ends", "Never", "while [ ! -e /tmp/x ]; do sleep 0.1; done; exit 7").await;
+    scene.until("runs", is_running).await;
+    scene.until("ends", is_running).await;
+    let before = scene.main_pid("runs").await;
+    let ends = scene.main_pid("ends").await;
+    scene.stop_agent().await;
+    std::fs::create_dir_all(format!("/proc/{ends}/root/tmp")).unwrap();
+    std::fs::write(format!("/proc/{ends}/root/tmp/x"), "").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::path::Path::new(&format!("/proc/{ends}/root/tmp/x")).exists() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scene.start_agent().await;
+    let pod = scene.until("ends", |p| phase(p) == "Failed").await;
+    let end = main_status(&pod).and_then(|c| c.state.clone()?.terminated).unwrap();
+    assert_eq!(end.exit_code, 7);
+    let pod = scene.until("runs", is_running).await;
+    assert_eq!(main_status(&pod).unwrap().restart_count, 0);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        // The snapshot is there as soon as the worker has taken over.
+        let found = std::panic::AssertUnwindSafe(scene.main_pid("runs"));
+        if let Ok(pid) = futures::FutureExt::catch_unwind(found).await {
+            assert_eq!(pid, before);
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody took over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn a_stubborn_container_is_killed_when_its_grace_is_over(scene: Scene) {
+    scene.create_script("web", "Always", "trap '' TERM; while true; do sleep 0.1; done").await;
+    scene.until("web", is_running).await;
+    let began = Instant::now();
+    let params = DeleteParams { grace_period_seconds: Some(2), ..DeleteParams::default() };
+    scene.pods().delete("web", &params).await.unwrap();
+    scene.until_gone("web").await;
+    let took = began.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "{took:?}");
+}
+
+async fn a_pod_that_is_removed_by_force_leaves_nothing_running(scene: Scene) {
+    scene.create_script("web", "Always", "trap '' TERM; while true; do sleep 0.1; done").await;
+    scene.until("web", is_running).await;
+    let pid = scene.main_pid("web").await;
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    scene.pods().delete("web", &params).await.unwrap();
+    scene.until_gone("web").await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::path::Path::new(&format!("/proc/{pid}")).exists()
+        || !scene.runtime.adopt().await.unwrap().is_empty()
+    {
+        assert!(Instant::now() < deadline, "it still runs");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn parent_of(pid: u32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    after_name.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+async fn a_pod_whose_shim_dies_is_restarted_and_keeps_its_address(scene: Scene) {
+    scene.create_script("web", "Always", "sleep 1000").await;
+    let before = scene.until("web", is_running).await;
+    let shim = parent_of(scene.main_pid("web").await);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    let restarted =
+        |p: &core::Pod| is_running(p) && main_status(p).is_some_and(|c| c.restart_count == 1);
+    let pod = scene.until("web", restarted).await;
+    assert_eq!(status(&pod).pod_ip, status(&before).pod_ip);
+    let last = main_status(&pod).and_then(|c| c.last_state.clone()?.terminated).unwrap();
+    assert_eq!(last.exit_code, 137);
+    scene.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    scene.until_gone("web").await;
+}
+
+async fn after_a_reboot_pods_return_with_one_restart_more(mut scene: Scene) {
+    let script = |name: &str, script: &str| json!({"name": name, "image": "box:1", "command": ["sh", "-c", script]});
+    scene
+        .create(
+            "web",
+            json!({
+                "terminationGracePeriodSeconds": 0,
+                "initContainers": [script("first", "true")],
+                "containers": [script("main", "sleep 1000")],
+            }),
+        )
+        .await;
+    scene.until("web", is_running).await;
+    scene.stop_agent().await;
+    for found in scene.runtime.adopt().await.unwrap() {
+        scene.forget_network(found.plan.uid.as_str()).await;
+        found.pod.remove().await.unwrap();
+    }
+    scene.start_agent().await;
+    let restarted =
+        |p: &core::Pod| is_running(p) && main_status(p).is_some_and(|c| c.restart_count == 1);
+    let pod = scene.until("web", restarted).await;
+    let inits = status(&pod).init_container_statuses.as_ref().unwrap();
+    assert_eq!((inits[0].restart_count, inits[0].ready), (1, true));
+    let last = main_status(&pod).and_then(|c| c.last_state.clone()?.terminated).unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+}
+
+async fn what_the_api_no_longer_knows_is_cleared_away(mut scene: Scene) {
+    scene.create_script("web", "Always", "trap '' TERM; while true; do sleep 0.1; done").await;
+    let pod = scene.until("web", is_running).await;
+    scene.stop_agent().await;
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    scene.pods().delete("web", &params).await.unwrap();
+    scene.until_gone("web").await;
+    scene.start_agent().await;
+    let directory = scene.place.join("data/pods").join(pod.metadata.uid.as_deref().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while directory.exists() || !scene.runtime.adopt().await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "it is still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn two_pods_of_one_name_never_share_anything(scene: Scene) {
+    scene
+        .create_script("web", "Always", "trap '' TERM; echo first; while true; do sleep 0.1; done")
+        .await;
+    let first = scene.until("web", is_running).await;
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    scene.pods().delete("web", &params).await.unwrap();
+    // The first one's processes still run when the second comes.
+    scene.create_script("web", "Always", "echo second; sleep 1000").await;
+    let second = scene.until("web", is_running).await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    assert_ne!(status(&first).pod_ip, status(&second).pod_ip);
+    assert_eq!(main_status(&second).unwrap().restart_count, 0);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while scene.runtime.adopt().await.unwrap().len() > 1 {
+        assert!(Instant::now() < deadline, "the first one is still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(scene.log(&second, 0), "second");
+    scene.until("web", is_running).await;
+    assert!(scene.main_pid("web").await > 0);
+}
+
+async fn an_active_deadline_ends_a_pod(scene: Scene) {
+    let container = json!({"name": "main", "image": "box:1"});
+    scene
+        .create(
+            "web",
+            json!({
+                "activeDeadlineSeconds": 2,
+                "terminationGracePeriodSeconds": 1,
+                "containers": [container],
+            }),
+        )
+        .await;
+    let pod = scene.until("web", |p| phase(p) == "Failed").await;
+    assert_eq!(status(&pod).reason.as_deref(), Some("DeadlineExceeded"));
+    let ended = |p: &core::Pod| {
+        main_status(p).is_some_and(|c| c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
+    };
+    scene.until("web", ended).await;
+}

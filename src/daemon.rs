@@ -78,6 +78,8 @@ pub async fn run(
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
+    // Without its zygote this daemon can start no pod; the next one makes its own.
+    let zygote_ended = runtime.clone();
     let kubelet = Kubelet::default();
     let config = ApiConfig {
         cluster_domain: settings.cluster_domain().to_owned(),
@@ -101,6 +103,14 @@ pub async fn run(
         start_agent(settings, &instance, &api, &node_name, runtime, images, network, stop.clone())
             .await?;
     kubelet.connect(node::serve::router(agent.pods().clone())?);
+    let zygote_watch = stop.clone();
+    spawn(&mut parts, "zygote", async move {
+        if let Some(Err(error)) =
+            zygote_watch.run_until_cancelled(zygote_ended.zygote_ended()).await
+        {
+            tracing::error!(%error, "the zygote cannot be watched");
+        }
+    });
     spawn(&mut parts, "node agent", agent.ended());
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };

@@ -514,10 +514,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn interrupted() -> ImageError {
-    ImageError::Io {
-        step: "run the operation",
-        reason: "it was interrupted".to_owned(),
-    }
+    ImageError::Io { step: "run the operation", reason: "it was interrupted".to_owned() }
 }
 
 /// One key for the same work; it holds a digest of the credentials, not them.

@@ -55,12 +55,9 @@ pub async fn pull(
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or("latest").to_owned(),
     };
-    let (digest, manifest) =
-        fetch_manifest(&client, name, &target).await.map_err(refused)?;
-    let config_text = client
-        .blob(&manifest.config.digest, manifest.config.size_bytes)
-        .await
-        .map_err(refused)?;
+    let (digest, manifest) = fetch_manifest(&client, name, &target).await.map_err(refused)?;
+    let config_text =
+        client.blob(&manifest.config.digest, manifest.config.size_bytes).await.map_err(refused)?;
     let config = config::parse(&config_text).map_err(|e| content(e.to_string()))?;
     if config.diff_ids.len() != manifest.layers.len() {
         let error = manifest::ManifestError::LayerCount {
@@ -96,8 +93,7 @@ pub async fn pull(
         None => {}
     }
     let id = Digest::of(&config_text);
-    let record =
-        ImageRecord { layers: config.diff_ids.iter().map(Digest::to_string).collect() };
+    let record = ImageRecord { layers: config.diff_ids.iter().map(Digest::to_string).collect() };
     let mut names = vec![name.canonical(), name.with_digest(&digest).canonical()];
     names.dedup();
     let disk = disk.clone();
@@ -136,8 +132,8 @@ async fn fetch_manifest(
         match document {
             Document::Manifest(manifest) => return Ok((outermost.unwrap_or(digest), manifest)),
             Document::Index(entries) => {
-                let chosen = manifest::choose(&entries)
-                    .map_err(|e| FetchError::Content(e.to_string()))?;
+                let chosen =
+                    manifest::choose(&entries).map_err(|e| FetchError::Content(e.to_string()))?;
                 target = chosen.digest.to_string();
                 expected = Some((chosen.digest.clone(), Some(chosen.size_bytes)));
             }
@@ -163,11 +159,8 @@ async fn fetch_layer(
         return Ok(());
     }
     let (sender, receiver) = mpsc::channel(PIECES_WAITING);
-    let expected = Expected {
-        digest: Some(layer.digest.clone()),
-        size_bytes: layer.size_bytes,
-        diff_id,
-    };
+    let expected =
+        Expected { digest: Some(layer.digest.clone()), size_bytes: layer.size_bytes, diff_id };
     let (disk, limits) = (disk.clone(), *limits);
     let unpacking = tokio::task::spawn_blocking(move || {
         let mut reader = Pieces { receiver, piece: Bytes::new(), is_complete: false };

@@ -30,9 +30,7 @@ pub fn layer(disk: &Disk, diff_id: &Digest) -> Result<(), ImageError> {
     let differs = |what: String| ImageError::Content {
         reason: format!("layer {diff_id} is damaged: {what}"),
     };
-    let record = disk
-        .layer_record(diff_id)?
-        .ok_or_else(|| differs("it is missing".to_owned()))?;
+    let record = disk.layer_record(diff_id)?.ok_or_else(|| differs("it is missing".to_owned()))?;
     let index = disk.layer_index(diff_id)?;
     if Digest::of(&index).as_str() != record.index {
         return Err(differs("its list of files".to_owned()));
@@ -122,8 +120,7 @@ fn walk(
             FileType::RegularFile => {
                 let file = tarball::open(directory, &name, OFlags::NONBLOCK)
                     .map_err(|e| failed(&here, e))?;
-                let digest =
-                    digest_of(File::from(file)).map_err(|e| format!("{here}: {e}"))?;
+                let digest = digest_of(File::from(file)).map_err(|e| format!("{here}: {e}"))?;
                 if digest.as_str() != entry.detail {
                     return Err(format!("{here} has other content"));
                 }

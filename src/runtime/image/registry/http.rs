@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -333,10 +335,8 @@ impl Client {
             if !is_tls {
                 return exchange(stream, request).await.map_err(|e| failed(chain(&e)));
             }
-            let name = ServerName::try_from(host.clone()).map_err(|e| FetchError::Tls {
-                host: host.clone(),
-                reason: e.to_string(),
-            })?;
+            let name = ServerName::try_from(host.clone())
+                .map_err(|e| FetchError::Tls { host: host.clone(), reason: e.to_string() })?;
             let stream = self
                 .tls
                 .connect(name, stream)
@@ -360,10 +360,8 @@ impl Client {
             .map_err(|_| FetchError::Timeout("name resolution"))??;
         let is_own = is_same_host(authority, &self.domain);
         let is_configured = is_listed(&self.plain_http, authority);
-        let mut failure = FetchError::Resolve {
-            host: host.to_owned(),
-            reason: "no addresses".to_owned(),
-        };
+        let mut failure =
+            FetchError::Resolve { host: host.to_owned(), reason: "no addresses".to_owned() };
         for address in resolved {
             // Checked where it is used: a name cannot resolve to something else in between.
             if !is_configured && !is_reachable(address, is_own) {
@@ -451,7 +449,8 @@ async fn collect(mut body: Incoming, limit: u64) -> Result<Vec<u8>, FetchError> 
 
 /// Absolute, or absolute on the same host.
 fn redirected(from: &Uri, location: &str) -> Result<Uri, FetchError> {
-    let bad = || FetchError::Redirect(format!("to {:?}", location.chars().take(200).collect::<String>()));
+    let bad =
+        || FetchError::Redirect(format!("to {:?}", location.chars().take(200).collect::<String>()));
     let target: Uri = location.parse().map_err(|_| bad())?;
     if target.scheme().is_some() && target.authority().is_some() {
         return Ok(target);
@@ -489,12 +488,13 @@ fn is_listed(hosts: &[String], authority: &str) -> bool {
 fn tls(ca_file: Option<&Path>) -> Result<tokio_rustls::TlsConnector, FetchError> {
     let mut roots = rustls::RootCertStore::empty();
     let host = HOST_AUTHORITIES.iter().map(Path::new).find(|path| path.is_file());
-    for (path, is_ours) in host.map(|path| (path, false)).into_iter().chain(ca_file.map(|path| (path, true))) {
-        let failed = |reason: String| FetchError::Authorities {
-            path: path.display().to_string(),
-            reason,
-        };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|e| failed(e.to_string()))?;
+    for (path, is_ours) in
+        host.map(|path| (path, false)).into_iter().chain(ca_file.map(|path| (path, true)))
+    {
+        let failed =
+            |reason: String| FetchError::Authorities { path: path.display().to_string(), reason };
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|e| failed(e.to_string()))?;
         for certificate in certificates {
             let added = certificate
                 .map_err(|e| e.to_string())

@@ -17,6 +17,15 @@ use super::{Event, Listed, Scope, Stored, Unavailable};
 use crate::model::key::{ObjectKey, ResourceId};
 use crate::model::revision::Revision;
 
+/// What a list tells about the objects beyond its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// How many there are: all of them are passed by.
+    Counted,
+    /// Whether there are any.
+    Noticed,
+}
+
 /// The store as of one published commit. Reading it never waits for the writer.
 pub(super) struct Snapshot {
     head: Head,
@@ -59,6 +68,7 @@ impl Snapshot {
         after: Option<&ObjectKey>,
         limit: usize,
         at: Option<Revision>,
+        rest: Rest,
     ) -> Result<Listed, Unavailable> {
         let revision = at.unwrap_or(self.head.revision);
         self.reaches(revision)?;
@@ -67,6 +77,9 @@ impl Snapshot {
         let mut page = Page::new(limit);
         let rows = self.current.range::<&[u8]>(range.bounds());
         for row in rows.map_err(unreadable)? {
+            if rest == Rest::Noticed && page.remaining > 0 {
+                break;
+            }
             let (key, row) = row.map_err(unreadable)?;
             let key = key.value();
             while let Some((key, old)) = then.next_if(|(then, _)| then.as_slice() < key) {

@@ -150,7 +150,7 @@ impl Layer<'_> {
             Kind::Symlink(target) => {
                 rustix::fs::symlinkat(target.as_slice(), parent, name).map_err(at("link", path))?;
                 self.dress_node(parent, name, entry)?;
-                self.list('l', entry, &Digest::of(target))
+                self.list('l', entry, Digest::of(target))
             }
             Kind::Char(0, 0) => Err(ApplyError::RawWhiteout(printable(path))),
             Kind::Char(major, minor) => {

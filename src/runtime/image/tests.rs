@@ -1,6 +1,6 @@
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use super::samples::{Tar, docker_archive, gzip, oci_archive, zstd};
 use super::*;
@@ -184,9 +184,8 @@ fn damage_is_found_and_named() {
                 let mut bad = good.clone();
                 bad[at / 8] ^= 1 << (at % 8);
                 std::fs::write(&path, &bad).unwrap();
-                match place.images.find("x:1") {
-                    Ok(Some(found)) => panic!("{} bit {at}: {found:?}", path.display()),
-                    Ok(None) | Err(_) => {}
+                if let Ok(Some(found)) = place.images.find("x:1") {
+                    panic!("{} bit {at}: {found:?}", path.display());
                 }
                 Images::open(&place.root, Registries::default()).unwrap();
             }
@@ -224,14 +223,8 @@ fn bad_archives_are_refused_whole() {
         (vec![], "neither index.json"),
         (manifest("[]"), "no image"),
         (manifest("{"), "not valid"),
-        (
-            manifest(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#),
-            "is not in the archive",
-        ),
-        (
-            good.clone().file("manifest.json", b"[]").file("manifest.json", b"[]").end(),
-            "twice",
-        ),
+        (manifest(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "is not in the archive"),
+        (good.clone().file("manifest.json", b"[]").file("manifest.json", b"[]").end(), "twice"),
         (
             good.clone()
                 .symlink("a", "b")
@@ -241,14 +234,8 @@ fn bad_archives_are_refused_whole() {
             "is not in the archive",
         ),
         (good.device("x", b'3', (1, 3)).end(), "is not a file"),
-        (
-            docker_archive("Upper:1", &layers(), &run),
-            "couldn't parse image name \"Upper:1\"",
-        ),
-        (
-            oci_archive("x:1", &layers()[..1], |_| b"other".to_vec(), &run),
-            "middle of an entry",
-        ),
+        (docker_archive("Upper:1", &layers(), &run), "couldn't parse image name \"Upper:1\""),
+        (oci_archive("x:1", &layers()[..1], |_| b"other".to_vec(), &run), "middle of an entry"),
         (gzip(&docker_archive("x:1", &layers(), &run))[..300].to_vec(), "cannot decompress"),
     ];
     for (archive, error) in cases {
@@ -314,7 +301,10 @@ fn archives_of_skopeo_and_umoci_are_read_and_ours_by_skopeo() {
         place.images.verify(&image).unwrap();
     }
     export::export(&place.images, "made:1", &place.root.join("ours.tar")).unwrap();
-    run("skopeo", &[&policy[..], &["oci-archive:ours.tar", "docker-archive:back.tar:x:2"]].concat());
+    run(
+        "skopeo",
+        &[&policy[..], &["oci-archive:ours.tar", "docker-archive:back.tar:x:2"]].concat(),
+    );
     place.import(std::fs::read(place.root.join("back.tar")).unwrap()).unwrap();
 }
 

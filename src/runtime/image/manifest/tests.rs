@@ -16,7 +16,8 @@ fn manifest(change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
 
 #[test]
 fn a_document_says_one_thing_or_is_refused() {
-    let refused = |text: &[u8], announced: Option<&str>| parse(text, announced).unwrap_err().to_string();
+    let refused =
+        |text: &[u8], announced: Option<&str>| parse(text, announced).unwrap_err().to_string();
     assert!(matches!(parse(&manifest(|_| ()), Some(OCI_MANIFEST)), Ok(Document::Manifest(_))));
     assert!(matches!(parse(&manifest(|_| ()), None), Ok(Document::Manifest(_))));
     let both = manifest(|v| v["manifests"] = serde_json::json!([]));

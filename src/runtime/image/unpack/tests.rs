@@ -91,10 +91,9 @@ fn listing(root: &Path) -> Vec<String> {
         for entry in std::fs::read_dir(path).unwrap() {
             let entry = entry.unwrap().path();
             let metadata = entry.symlink_metadata().unwrap();
-            let name = String::from_utf8_lossy(
-                entry.strip_prefix(root).unwrap().as_os_str().as_bytes(),
-            )
-            .into_owned();
+            let name =
+                String::from_utf8_lossy(entry.strip_prefix(root).unwrap().as_os_str().as_bytes())
+                    .into_owned();
             let kind = metadata.file_type();
             let mut text = if kind.is_dir() {
                 format!("{name}/")
@@ -155,23 +154,79 @@ fn hostile_archives_are_refused_by_name_and_leave_nothing() {
         ("climb inside", t().directory("a").file("a/../../canary", x).end(), "contains '..'"),
         ("climb at the end", t().directory("a/..").end(), "contains '..'"),
         ("climb by PAX", t().pax(&[(b"path", b"../canary")]).file("a", x).end(), "contains '..'"),
-        ("climb by long name", t().extended(b'L', b"../canary\0").file("a", x).end(), "contains '..'"),
-        ("climb by prefix", t().member(&Member { prefix: b"..", size: 1, ..member(b"canary", b'0') }, x).end(), "contains '..'"),
+        (
+            "climb by long name",
+            t().extended(b'L', b"../canary\0").file("a", x).end(),
+            "contains '..'",
+        ),
+        (
+            "climb by prefix",
+            t().member(&Member { prefix: b"..", size: 1, ..member(b"canary", b'0') }, x).end(),
+            "contains '..'",
+        ),
         ("through link", t().symlink("l", "/").file("l/canary", x).end(), "below something"),
-        ("through relative link", t().symlink("l", "../../../..").file("l/canary", x).end(), "below something"),
-        ("through inner link", t().directory("d").symlink("l", "d").file("l/x", x).end(), "below something"),
-        ("through link chain", t().symlink("a", "b").symlink("b", "/").file("a/c/x", x).end(), "below something"),
+        (
+            "through relative link",
+            t().symlink("l", "../../../..").file("l/canary", x).end(),
+            "below something",
+        ),
+        (
+            "through inner link",
+            t().directory("d").symlink("l", "d").file("l/x", x).end(),
+            "below something",
+        ),
+        (
+            "through link chain",
+            t().symlink("a", "b").symlink("b", "/").file("a/c/x", x).end(),
+            "below something",
+        ),
         ("directory through link", t().symlink("l", "/").directory("l/d").end(), "below something"),
-        ("whiteout through link", t().symlink("l", "/").file("l/.wh.canary", b"").end(), "below something"),
-        ("opaque through link", t().symlink("l", "/").file("l/.wh..wh..opq", b"").end(), "below something"),
+        (
+            "whiteout through link",
+            t().symlink("l", "/").file("l/.wh.canary", b"").end(),
+            "below something",
+        ),
+        (
+            "opaque through link",
+            t().symlink("l", "/").file("l/.wh..wh..opq", b"").end(),
+            "below something",
+        ),
         ("hard link out", t().hardlink("h", "../canary").end(), "contains '..'"),
-        ("hard link to absolute", t().hardlink("h", "/etc/passwd").end(), "not a file of this layer"),
-        ("hard link through link", t().symlink("l", "/etc").hardlink("h", "l/passwd").end(), "not a file of this layer"),
-        ("hard link by PAX", t().pax(&[(b"linkpath", b"../../canary")]).hardlink("h", "a").end(), "contains '..'"),
-        ("hard link to itself", t().file("a", x).hardlink("a", "a").end(), "not a file of this layer"),
-        ("hard link to directory", t().directory("d").hardlink("h", "d").end(), "not a file of this layer"),
-        ("hard link to whiteout", t().file(".wh.a", b"").hardlink("h", "a").end(), "not a file of this layer"),
-        ("hard link over its own parent", t().directory("d").file("d/f", x).hardlink("d", "d/f").end(), "not a file of this layer"),
+        (
+            "hard link to absolute",
+            t().hardlink("h", "/etc/passwd").end(),
+            "not a file of this layer",
+        ),
+        (
+            "hard link through link",
+            t().symlink("l", "/etc").hardlink("h", "l/passwd").end(),
+            "not a file of this layer",
+        ),
+        (
+            "hard link by PAX",
+            t().pax(&[(b"linkpath", b"../../canary")]).hardlink("h", "a").end(),
+            "contains '..'",
+        ),
+        (
+            "hard link to itself",
+            t().file("a", x).hardlink("a", "a").end(),
+            "not a file of this layer",
+        ),
+        (
+            "hard link to directory",
+            t().directory("d").hardlink("h", "d").end(),
+            "not a file of this layer",
+        ),
+        (
+            "hard link to whiteout",
+            t().file(".wh.a", b"").hardlink("h", "a").end(),
+            "not a file of this layer",
+        ),
+        (
+            "hard link over its own parent",
+            t().directory("d").file("d/f", x).hardlink("d", "d/f").end(),
+            "not a file of this layer",
+        ),
         ("file below file", t().file("a", x).file("a/b", x).end(), "below something"),
         ("file for the root", t().file("./", x).file("/", x).end(), "must not have content"),
         ("link for the root", t().symlink(".", "/etc").end(), "is empty"),
@@ -183,28 +238,76 @@ fn hostile_archives_are_refused_by_name_and_leave_nothing() {
         ("checksum", t().raw(&broken_sum).end(), "checksum"),
         ("negative size", t().raw(&patched(124, &[0xff; 12])).end(), "field size"),
         ("letters in size", t().raw(&patched(124, b"00000000x1\0")).end(), "field size"),
-        ("huge size", t().raw(&patched(124, &[0x80, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])).end(), "field size"),
-        ("size beyond the archive", t().member(&Member { size: 1 << 40, ..member(b"a", b'0') }, x).end(), "middle of an entry"),
+        (
+            "huge size",
+            t().raw(&patched(124, &[0x80, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])).end(),
+            "field size",
+        ),
+        (
+            "size beyond the archive",
+            t().member(&Member { size: 1 << 40, ..member(b"a", b'0') }, x).end(),
+            "middle of an entry",
+        ),
         ("truncated", t().file("a", &big).without_end()[..1000].to_vec(), "middle of an entry"),
         ("half a header", t().file("a", x).without_end()[..700].to_vec(), "middle of an entry"),
-        ("PAX record twice", t().pax(&[(b"path", b"a"), (b"path", b"b")]).file("c", x).end(), "given twice"),
-        ("PAX header twice", t().pax(&[(b"path", b"a")]).pax(&[(b"path", b"b")]).file("c", x).end(), "same field"),
-        ("PAX and long name", t().pax(&[(b"path", b"a")]).extended(b'L', b"b\0").file("c", x).end(), "same field"),
-        ("long name twice", t().extended(b'L', b"a\0").extended(b'L', b"b\0").file("c", x).end(), "same field"),
+        (
+            "PAX record twice",
+            t().pax(&[(b"path", b"a"), (b"path", b"b")]).file("c", x).end(),
+            "given twice",
+        ),
+        (
+            "PAX header twice",
+            t().pax(&[(b"path", b"a")]).pax(&[(b"path", b"b")]).file("c", x).end(),
+            "same field",
+        ),
+        (
+            "PAX and long name",
+            t().pax(&[(b"path", b"a")]).extended(b'L', b"b\0").file("c", x).end(),
+            "same field",
+        ),
+        (
+            "long name twice",
+            t().extended(b'L', b"a\0").extended(b'L', b"b\0").file("c", x).end(),
+            "same field",
+        ),
         ("PAX length lies", t().extended(b'x', b"99 path=a\n").file("c", x).end(), "malformed"),
         ("PAX without newline", t().extended(b'x', b"9 path=ab").file("c", x).end(), "malformed"),
         ("PAX without key", t().extended(b'x', b"5 =ab\n").file("c", x).end(), "malformed"),
         ("PAX negative size", t().pax(&[(b"size", b"-1")]).file("c", x).end(), "field size"),
-        ("PAX sparse", t().pax(&[(b"GNU.sparse.major", b"1")]).file("c", x).end(), "GNU.sparse.major"),
+        (
+            "PAX sparse",
+            t().pax(&[(b"GNU.sparse.major", b"1")]).file("c", x).end(),
+            "GNU.sparse.major",
+        ),
         ("GNU sparse", t().member(&member(b"a", b'S'), b"").end(), "'S' is not supported"),
         ("unknown type", t().member(&member(b"a", b'Z'), b"").end(), "'Z' is not supported"),
-        ("global PAX path", t().extended(b'g', &pax_records(&[(b"path", b"../x")])).file("a", x).end(), "global PAX"),
+        (
+            "global PAX path",
+            t().extended(b'g', &pax_records(&[(b"path", b"../x")])).file("a", x).end(),
+            "global PAX",
+        ),
         ("PAX without entry", t().pax(&[(b"path", b"a")]).end(), "no entry"),
         ("PAX too large", t().extended(b'x', &big).file("a", x).end(), "1048576"),
-        ("second archive behind", [t().file("a", x).end(), t().file("b", x).end()].concat(), "data after the end"),
-        ("directory with content", t().member(&Member { size: 1, ..member(b"a", b'5') }, x).end(), "must not have content"),
-        ("link with content", t().member(&Member { size: 1, link: b"b", ..member(b"a", b'2') }, x).end(), "must not have content"),
-        ("hard link with content", t().file("b", x).member(&Member { size: 1, link: b"b", ..member(b"a", b'1') }, x).end(), "must not have content"),
+        (
+            "second archive behind",
+            [t().file("a", x).end(), t().file("b", x).end()].concat(),
+            "data after the end",
+        ),
+        (
+            "directory with content",
+            t().member(&Member { size: 1, ..member(b"a", b'5') }, x).end(),
+            "must not have content",
+        ),
+        (
+            "link with content",
+            t().member(&Member { size: 1, link: b"b", ..member(b"a", b'2') }, x).end(),
+            "must not have content",
+        ),
+        (
+            "hard link with content",
+            t().file("b", x).member(&Member { size: 1, link: b"b", ..member(b"a", b'1') }, x).end(),
+            "must not have content",
+        ),
         ("nobody's uid", t().pax(&[(b"uid", b"4294967295")]).file("a", x).end(), "field uid"),
         ("device out of range", t().device("a", b'3', (1 << 12, 0)).end(), "field device"),
         ("text", b"this is not a tar, but long enough to be a block".repeat(20), "not a number"),
@@ -219,10 +322,18 @@ fn hostile_archives_are_refused_by_name_and_leave_nothing() {
         ("below a whiteout", t().file(".wh.x/y", b"").end(), "malformed"),
         ("raw whiteout", t().device("a", b'3', (0, 0)).end(), "raw overlayfs whiteout"),
         // B4, B6: sizes.
-        ("giant attribute", t().pax(&[(b"SCHILY.xattr.user.a", &xattrs)]).file("a", x).end(), "65536"),
+        (
+            "giant attribute",
+            t().pax(&[(b"SCHILY.xattr.user.a", &xattrs)]).file("a", x).end(),
+            "65536",
+        ),
         ("deep", t().extended(b'L', deep.as_bytes()).file("a", x).end(), "deeper than"),
         ("long name", t().extended(b'L', &[b'n'; 300]).file("a", x).end(), "limit of 255"),
-        ("long path", t().extended(b'L', "abc/".repeat(1100).as_bytes()).file("a", x).end(), "limit of 4096"),
+        (
+            "long path",
+            t().extended(b'L', "abc/".repeat(1100).as_bytes()).file("a", x).end(),
+            "limit of 4096",
+        ),
         ("not gzip", [&[0x1f, 0x8b][..], &[7; 600]].concat(), "cannot decompress"),
         ("not zstd", [&[0x28, 0xb5, 0x2f, 0xfd][..], &[7; 600]].concat(), "cannot decompress"),
         ("gzip cut short", gzip(&t().file("a", &big).end())[..200].to_vec(), "cannot decompress"),
@@ -247,26 +358,97 @@ fn unusual_archives_become_what_they_mean() {
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("nothing", vec![], &[]),
         ("absolute names", t().file("/a", x).end(), &["a=x"]),
-        ("PAX size over header size", t().pax(&[(b"size", b"1")]).raw(&Member { size: 0, ..member(b"a", b'0') }.header()).raw(&[&b"y"[..], &[0; 511]].concat()).file("b", x).end(), &["a=y", "b=x"]),
-        ("long names", t().extended(b'L', b"long\0").extended(b'K', b"target\0").symlink("s", "t").end(), &["long -> target"]),
-        ("ustar prefix", t().member(&Member { prefix: b"p", size: 1, ..member(b"a", b'0') }, x).end(), &["p/", "p/a=x"]),
-        ("no prefix in GNU", t().member(&Member { prefix: b"12345", magic: b"ustar  \0", size: 1, ..member(b"a", b'0') }, x).end(), &["a=x"]),
+        (
+            "PAX size over header size",
+            t().pax(&[(b"size", b"1")])
+                .raw(&Member { size: 0, ..member(b"a", b'0') }.header())
+                .raw(&[&b"y"[..], &[0; 511]].concat())
+                .file("b", x)
+                .end(),
+            &["a=y", "b=x"],
+        ),
+        (
+            "long names",
+            t().extended(b'L', b"long\0").extended(b'K', b"target\0").symlink("s", "t").end(),
+            &["long -> target"],
+        ),
+        (
+            "ustar prefix",
+            t().member(&Member { prefix: b"p", size: 1, ..member(b"a", b'0') }, x).end(),
+            &["p/", "p/a=x"],
+        ),
+        (
+            "no prefix in GNU",
+            t().member(
+                &Member { prefix: b"12345", magic: b"ustar  \0", size: 1, ..member(b"a", b'0') },
+                x,
+            )
+            .end(),
+            &["a=x"],
+        ),
         ("old directory", t().member(&member(b"d/", 0), b"").end(), &["d/"]),
         ("no end mark", t().file("a", x).without_end(), &["a=x"]),
         ("later wins", t().directory("a").file("a/b", x).file("a", b"y").end(), &["a=y"]),
-        ("directory over link", t().symlink("a", "/").directory("a").file("a/canary", x).end(), &["a/", "a/canary=x"]),
+        (
+            "directory over link",
+            t().symlink("a", "/").directory("a").file("a/canary", x).end(),
+            &["a/", "a/canary=x"],
+        ),
         ("hard link", t().file("a", x).hardlink("b", "a").end(), &["a=x", "b=x"]),
-        ("hard link to a link", t().symlink("a", "/etc/passwd").hardlink("b", "a").end(), &["a -> /etc/passwd", "b -> /etc/passwd"]),
-        ("whiteout", t().file(".wh.a", b"").directory("d").file("d/.wh.b", b"").end(), &["a whiteout", "d/", "d/b whiteout"]),
-        ("opaque", t().directory("d").file("d/.wh..wh..opq", b"").file("d/a", x).end(), &["d/ opaque", "d/a=x"]),
-        ("whiteout, then a directory", t().file(".wh.a", b"").directory("a").file("a/b", x).end(), &["a/ opaque", "a/b=x"]),
-        ("a directory, then its whiteout", t().directory("a").file("a/b", x).file(".wh.a", b"").end(), &["a/ opaque", "a/b=x"]),
-        ("whiteout, then an implied directory", t().file(".wh.a", b"").file("a/b", x).end(), &["a/ opaque", "a/b=x"]),
+        (
+            "hard link to a link",
+            t().symlink("a", "/etc/passwd").hardlink("b", "a").end(),
+            &["a -> /etc/passwd", "b -> /etc/passwd"],
+        ),
+        (
+            "whiteout",
+            t().file(".wh.a", b"").directory("d").file("d/.wh.b", b"").end(),
+            &["a whiteout", "d/", "d/b whiteout"],
+        ),
+        (
+            "opaque",
+            t().directory("d").file("d/.wh..wh..opq", b"").file("d/a", x).end(),
+            &["d/ opaque", "d/a=x"],
+        ),
+        (
+            "whiteout, then a directory",
+            t().file(".wh.a", b"").directory("a").file("a/b", x).end(),
+            &["a/ opaque", "a/b=x"],
+        ),
+        (
+            "a directory, then its whiteout",
+            t().directory("a").file("a/b", x).file(".wh.a", b"").end(),
+            &["a/ opaque", "a/b=x"],
+        ),
+        (
+            "whiteout, then an implied directory",
+            t().file(".wh.a", b"").file("a/b", x).end(),
+            &["a/ opaque", "a/b=x"],
+        ),
         ("whiteout, then a file", t().file(".wh.a", b"").file("a", x).end(), &["a=x"]),
         ("a file, then its whiteout", t().file("a", x).file(".wh.a", b"").end(), &["a=x"]),
-        ("overlay attributes", t().pax(&[(b"SCHILY.xattr.trusted.overlay.redirect", b"/.."), (b"SCHILY.xattr.trusted.overlay.opaque", b"y"), (b"SCHILY.xattr.user.overlay.opaque", b"y"), (b"SCHILY.xattr.security.selinux", b"s")]).directory("d").end(), &["d/"]),
-        ("nodes", t().device("f", b'6', (0, 0)).device("c", b'3', (1, 3)).device("b", b'4', (8, 0)).end(), &["b node", "c node", "f node"]),
-        ("git-archive", t().extended(b'g', &pax_records(&[(b"comment", b"abc")])).file("a", x).end(), &["a=x"]),
+        (
+            "overlay attributes",
+            t().pax(&[
+                (b"SCHILY.xattr.trusted.overlay.redirect", b"/.."),
+                (b"SCHILY.xattr.trusted.overlay.opaque", b"y"),
+                (b"SCHILY.xattr.user.overlay.opaque", b"y"),
+                (b"SCHILY.xattr.security.selinux", b"s"),
+            ])
+            .directory("d")
+            .end(),
+            &["d/"],
+        ),
+        (
+            "nodes",
+            t().device("f", b'6', (0, 0)).device("c", b'3', (1, 3)).device("b", b'4', (8, 0)).end(),
+            &["b node", "c node", "f node"],
+        ),
+        (
+            "git-archive",
+            t().extended(b'g', &pax_records(&[(b"comment", b"abc")])).file("a", x).end(),
+            &["a=x"],
+        ),
     ];
     for (what, tar, expected) in cases {
         let root = place.unpack(&tar, &tar).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -280,8 +462,7 @@ fn unusual_archives_become_what_they_mean() {
 #[test]
 fn metadata_survives() {
     let place = place();
-    let capability =
-        [1u8, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let capability = [1u8, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let tar = t()
         .pax(&[
             (b"SCHILY.xattr.security.capability", &capability),
@@ -414,11 +595,8 @@ fn a_killed_unpacker_leaves_nothing_and_the_next_try_works() {
     let start = t().member(&Member { size: 1 << 30, ..member(b"a", b'0') }, b"x").without_end();
     let store = place.root.join("store");
     let mut source = Killing { start, store: &store, killed: false };
-    let expected = Expected {
-        digest: None,
-        size_bytes: 1 << 31,
-        diff_id: Digest::of(b"never reached"),
-    };
+    let expected =
+        Expected { digest: None, size_bytes: 1 << 31, diff_id: Digest::of(b"never reached") };
     let refused = layer(&place.disk, &mut source, &expected, &Limits::default()).unwrap_err();
     assert_eq!(
         refused,

@@ -455,7 +455,7 @@ impl Worker {
                 Some((name.clone(), entry))
             })
             .collect();
-        self.shared.pods.publish(PodEntry {
+        let entry = PodEntry {
             namespace: self.pod.metadata.namespace.clone().unwrap_or_default(),
             name: self.pod.metadata.name.clone().unwrap_or_default(),
             uid: self.uid.clone(),
@@ -464,7 +464,8 @@ impl Worker {
             netns: self.attached.as_ref().map(|a| a.netns.clone()),
             address: self.attached.as_ref().map(|a| a.address),
             host_network: self.host_network(),
-        });
+        };
+        self.shared.pods.publish(entry, || self.object.borrow().is_some());
     }
 
     fn spec_of(&self, name: &str) -> Option<(&core::Container, &'static str)> {

@@ -49,13 +49,9 @@ impl Instance {
         let root = Cgroup::root().map_err(|error| RuntimeError::step("find cgroup v2", error))?;
         root.delegate(CONTROLLERS);
         let at = "make the instance's cgroup";
-        let group = root
-            .ensure(&config.cgroup)
-            .map_err(|error| RuntimeError::step(at, error))?;
+        let group = root.ensure(&config.cgroup).map_err(|error| RuntimeError::step(at, error))?;
         group.delegate(CONTROLLERS);
-        let controllers = group
-            .controllers()
-            .map_err(|error| RuntimeError::step(at, error))?;
+        let controllers = group.controllers().map_err(|error| RuntimeError::step(at, error))?;
         Ok(Instance {
             run_dir: config.run_dir,
             name: config.cgroup,
@@ -151,13 +147,9 @@ impl Instance {
                     format!("{} is no relative path", path.display()),
                 ));
             };
-            let name = name
-                .to_str()
-                .ok_or_else(|| RuntimeError::step(at, "not UTF-8"))?;
+            let name = name.to_str().ok_or_else(|| RuntimeError::step(at, "not UTF-8"))?;
             let parent = group.as_ref().unwrap_or(&self.group);
-            let child = parent
-                .ensure(name)
-                .map_err(|error| RuntimeError::step(at, error))?;
+            let child = parent.ensure(name).map_err(|error| RuntimeError::step(at, error))?;
             child.delegate(CONTROLLERS);
             group = Some(child);
         }
@@ -178,10 +170,7 @@ impl Instance {
         group.kill().map_err(failed)?;
         match group.wait_empty(DEATH).map_err(failed)? {
             true => Ok(()),
-            false => Err(RuntimeError::step(
-                at,
-                "processes are still there after being killed",
-            )),
+            false => Err(RuntimeError::step(at, "processes are still there after being killed")),
         }
     }
 
@@ -244,10 +233,9 @@ impl From<Failure> for RuntimeError {
     fn from(failure: Failure) -> RuntimeError {
         match failure {
             Failure::CannotRun { reason } => RuntimeError::CannotRun { reason },
-            Failure::Step { step, reason } => RuntimeError::Step {
-                step: "shim",
-                reason: format!("{step}: {reason}"),
-            },
+            Failure::Step { step, reason } => {
+                RuntimeError::Step { step: "shim", reason: format!("{step}: {reason}") }
+            }
             Failure::NotRunning { container } => RuntimeError::NotRunning(container),
             Failure::Unsupported => RuntimeError::step("shim", "it is too old for this request"),
         }

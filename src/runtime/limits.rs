@@ -16,28 +16,13 @@ pub struct Write {
 pub fn writes(limits: &Limits) -> Vec<Write> {
     let mut all = Vec::new();
     let mut write = |controller, file, value: String, optional| {
-        all.push(Write {
-            controller,
-            file,
-            value,
-            optional,
-        });
+        all.push(Write { controller, file, value, optional });
     };
     if let Some(weight) = limits.cpu_weight {
-        write(
-            "cpu",
-            "cpu.weight",
-            weight.clamp(1, 10_000).to_string(),
-            false,
-        );
+        write("cpu", "cpu.weight", weight.clamp(1, 10_000).to_string(), false);
     }
     if let Some(max) = limits.cpu_max {
-        write(
-            "cpu",
-            "cpu.max",
-            format!("{} {}", max.quota_us, max.period_us),
-            false,
-        );
+        write("cpu", "cpu.max", format!("{} {}", max.quota_us, max.period_us), false);
     }
     if let Some(bytes) = limits.memory_max_bytes {
         write("memory", "memory.swap.max", "0".to_owned(), true);
@@ -56,10 +41,7 @@ mod tests {
     use crate::runtime::plan::CpuMax;
 
     fn text(limits: &Limits) -> String {
-        writes(limits)
-            .iter()
-            .map(|w| format!("{}={};", w.file, w.value))
-            .collect()
+        writes(limits).iter().map(|w| format!("{}={};", w.file, w.value)).collect()
     }
 
     #[test]
@@ -71,10 +53,7 @@ mod tests {
     fn memory_limit_forbids_swap_before_it_applies() {
         let limits = Limits {
             cpu_weight: Some(79),
-            cpu_max: Some(CpuMax {
-                quota_us: 50_000,
-                period_us: 100_000,
-            }),
+            cpu_max: Some(CpuMax { quota_us: 50_000, period_us: 100_000 }),
             memory_max_bytes: Some(64 << 20),
             pids_max: Some(1024),
         };

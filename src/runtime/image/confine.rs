@@ -65,7 +65,10 @@ pub fn role_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test harness must not go on behind it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test process that plays the role must not run tests after it"
+)]
 pub(super) fn run_and_exit() -> ! {
     let code = if run() == ExitCode::SUCCESS { 0 } else { 1 };
     std::process::exit(code)

@@ -184,8 +184,9 @@ fn damage_is_found_and_named() {
                 let mut bad = good.clone();
                 bad[at / 8] ^= 1 << (at % 8);
                 std::fs::write(&path, &bad).unwrap();
-                let found = place.images.find("x:1");
-                assert!(!matches!(found, Ok(Some(_))), "{} bit {at}: {found:?}", path.display());
+                if let Ok(Some(found)) = place.images.find("x:1") {
+                    panic!("{} bit {at}: {found:?}", path.display());
+                }
                 Images::open(&place.root, Registries::default()).unwrap();
             }
             std::fs::write(&path, &good).unwrap();

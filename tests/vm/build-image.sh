@@ -19,28 +19,33 @@ packages=(linux-image-cloud-amd64 systemd systemd-sysv udev dbus kmod iproute2 n
 units_off=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
     fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-timesyncd.service)
 
-key=$(cd "$here" && cat build-image.sh guest/* | sha256sum | cut -c1-16)
-image=$cache/image-$key
-if [ -d "$image" ]; then
-    echo "$image"
-    exit
-fi
-
 exec 3>&1 >&2
-if [ "$(id -u)" != 0 ]; then
-    echo "building the machine's disk makes device nodes: run this as root"
-    exit 1
-fi
 missing=()
-for need in mmdebstrap:mmdebstrap mke2fs:e2fsprogs busybox:busybox-static; do
+for need in mmdebstrap:mmdebstrap mke2fs:e2fsprogs busybox:busybox-static setpriv:util-linux \
+    qemu-system-x86_64:qemu-system-x86; do
     command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "missing: ${missing[*]}; install them and try again"
+        exit 1
+    fi
     echo "installing ${missing[*]}"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+key=$(cd "$here" && cat build-image.sh guest/* | sha256sum | cut -c1-16)
+image=$cache/image-$key
+if [ -d "$image" ]; then
+    echo "$image" >&3
+    exit
+fi
+
+if [ "$(id -u)" != 0 ]; then
+    echo "building the machine's disk makes device nodes: run this as root"
+    exit 1
+fi
 part=$(mktemp -d "$cache/building-XXXXXX")
 trap 'rm -rf --one-file-system "$part"' EXIT
 root=$part/root

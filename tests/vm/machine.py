@@ -75,6 +75,8 @@ class Machine:
             "systemd.unified_cgroup_hierarchy=1 systemd.show_status=error",
         ])  # fmt: skip
         return [
+            # A machine does not outlive the program that looks after it, however that ends.
+            "setpriv", "--pdeathsig", "KILL", "--",
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
             # Where KVM really boots a stock kernel, JOEY_VM_ACCEL=kvm is some ten times faster.
             "-accel", os.environ.get("JOEY_VM_ACCEL", "tcg,thread=multi"),

@@ -176,14 +176,18 @@ class Lane:
 
     def transcript(self, case: Case, outcome: Outcome, since: str) -> pathlib.Path:
         path = self.transcripts / f"{case.name}.log"
-        evidence = ""
-        if self.is_up:
-            try:
+        try:
+            if self.is_up:
                 evidence = self.machine.run(EVIDENCE.replace("SINCE", since), 240).output
-            except MachineError as error:
-                evidence = f"no more to learn: {error}\n"
-                self.machine.off()
-                self.is_up = False
+            else:
+                # The case took the machine down or made it mute; its journal is on the disk.
+                self.machine.boot()
+                self.is_up = True
+                evidence = self.machine.run("journalctl --no-pager -o short-precise -b -1 -n 1000", 120).output
+        except MachineError as error:
+            evidence = f"no more to learn: {error}\n"
+            self.machine.off()
+            self.is_up = False
         console = self.machine.console.read_text(errors="replace")[-20_000:]
         path.write_text(
             f"{case.name}: {case.promise}\nexit code {outcome.code}\n\n{outcome.output}{evidence}\n---- console\n{console}"
@@ -202,9 +206,10 @@ def main() -> int:
     cases = [case for case in cases if not wanted or case.name.startswith(wanted)]
     if not cases:
         sys.exit(f"no case begins with {asked.only}")
-    image = pathlib.Path(
-        subprocess.run([HERE / "build-image.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    )
+    built = subprocess.run([HERE / "build-image.sh"], stdout=subprocess.PIPE, text=True)
+    if built.returncode != 0:
+        return built.returncode  # it has said why
+    image = pathlib.Path(built.stdout.strip())
     with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as directory:
         scratch = pathlib.Path(directory)
         machine = Machine(image, lane_disk(asked, scratch), scratch)

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::Scope;
 use super::link::{self, Link};
 use super::plan::{NetworkPlan, PodPlan};
 use super::protocol::Failure;
@@ -107,7 +108,7 @@ impl Instance {
         state::write(open.as_fd(), state::PLAN, plan)
             .map_err(|error| RuntimeError::step("write pod plan", error))?;
         let pod_cgroup = self.ensure_group(&plan.cgroup)?;
-        start::apply_limits(&pod_cgroup, &plan.limits).map_err(RuntimeError::from)?;
+        start::apply_limits(&pod_cgroup, &plan.limits, Scope::Pod).map_err(RuntimeError::from)?;
         let shim_cgroup = pod_cgroup
             .ensure(SHIM)
             .map_err(|error| RuntimeError::step("make shim cgroup", error))?;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sched::CloneFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::limits::Scope;
 use super::plan::{ContainerPlan, ExecPlan, Limits, PidPlan, StdinPlan};
 use super::protocol::Failure;
 use super::{At, enter, failed, init, limits, state, zygote};
@@ -49,8 +50,8 @@ pub struct StartedContainer {
 }
 
 /// Applies limits; a limit that cannot be applied is a failure that names its controller.
-pub fn apply_limits(cgroup: &Cgroup, limits: &Limits) -> Result<(), Failure> {
-    for write in limits::writes(limits) {
+pub fn apply_limits(cgroup: &Cgroup, limits: &Limits, scope: Scope) -> Result<(), Failure> {
+    for write in limits::writes(limits, scope) {
         match cgroup.write(write.file, &write.value) {
             Ok(()) => {}
             Err(_) if write.optional => {}
@@ -88,7 +89,7 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
     }
     state::write(directory.as_fd(), state::PLAN, plan).at("write plan")?;
     let cgroup = pod.cgroup.ensure(&name).at("make cgroup")?;
-    apply_limits(&cgroup, &plan.limits)?;
+    apply_limits(&cgroup, &plan.limits, Scope::Container)?;
     if !plan.security.privileged {
         let program = pod.prepared.device_program.as_ref().at("load device program")?;
         bpf::attach_device_program(cgroup.as_fd(), program.as_fd()).at("attach device program")?;

@@ -9,5 +9,8 @@ mod pod;
 #[path = "story/restart.rs"]
 mod restart;
 
+#[path = "story/streams.rs"]
+mod streams;
+
 #[path = "story/mistakes.rs"]
 mod mistakes;

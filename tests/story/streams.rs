@@ -1,0 +1,116 @@
+//! Terminals, files and forwarded ports, over every transport that a kubectl speaks; and joey's own verbs.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::cluster::{Cluster, kubectls};
+use crate::pod::POD;
+
+/// The clients at hand: WebSocket with the newer ones, SPDY with those up to 1.30.
+fn clients() -> Vec<PathBuf> {
+    let mut clients = kubectls();
+    let place = clients.last().and_then(|path| path.parent().map(PathBuf::from));
+    clients.extend(place.map(|place| place.join("kubectl.1.29")).filter(|path| path.is_file()));
+    clients
+}
+
+#[test]
+fn ports_files_and_terminals_work_over_every_transport() {
+    let mut cluster = Cluster::start("transports");
+    cluster.apply(POD).ok();
+    cluster.wait_running("kangaroo-backend");
+    for client in clients() {
+        cluster.use_kubectl(&client);
+
+        let mut forward = cluster
+            .kubectl_command()
+            .args(["port-forward", "pod/kangaroo-backend", ":80"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        // kubectl goes on writing a line for each connection; it must find somebody who reads.
+        let mut told = BufReader::new(forward.stdout.take().unwrap());
+        told.read_line(&mut line).unwrap();
+        let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        for _ in 0..3 {
+            let answer = cluster.fetch(&format!("http://127.0.0.1:{port}/")).ok();
+            assert!(answer.contains("1.14.2"), "{answer}");
+        }
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+
+        let content: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+        std::fs::write(cluster.dir.join("there"), &content).unwrap();
+        cluster.kubectl(&["cp", "there", "kangaroo-backend:/tmp/there"]).ok();
+        cluster.kubectl(&["cp", "kangaroo-backend:/tmp/there", "back"]).ok();
+        assert_eq!(std::fs::read_to_string(cluster.dir.join("back")).unwrap(), content);
+
+        // script(1) gives kubectl a terminal of its own.
+        let inner = format!(
+            "{} exec -it kangaroo-backend -- /bin/bash -c 'tty; echo $TERM; exit 5'",
+            client.display()
+        );
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command", &inner, "/dev/null"])
+            .env("KUBECONFIG", cluster.data_dir().join("admin.kubeconfig"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("/dev/pts/0\r\nxterm\r\n"), "{}: {shown}", client.display());
+        assert_eq!(output.status.code(), Some(5), "{shown}");
+    }
+    cluster.finish();
+}
+
+#[test]
+fn joeys_own_verbs_do_what_kubectls_do() {
+    let mut cluster = Cluster::start("verbs");
+    let manifest = cluster.dir.join("pod.yaml");
+    std::fs::write(&manifest, POD).unwrap();
+    let file = manifest.display().to_string();
+    assert_eq!(cluster.joey(&["apply", "-f", &file]).ok(), "pod/kangaroo-backend created");
+    cluster.wait_running("kangaroo-backend");
+    assert_eq!(cluster.joey(&["apply", "-f", &file]).ok(), "pod/kangaroo-backend unchanged");
+    // Ages differ between two looks.
+    let columns = |table: String| {
+        let row =
+            |line: &str| line.split_whitespace().take(4).map(str::to_owned).collect::<Vec<_>>();
+        table.lines().map(row).collect::<Vec<_>>()
+    };
+    let args = ["get", "pods", "-A"];
+    assert_eq!(columns(cluster.joey(&args).ok()), columns(cluster.kubectl(&args).ok()));
+    assert_eq!(
+        cluster.joey(&["logs", "kangaroo-backend"]).ok(),
+        cluster.kubectl(&["logs", "kangaroo-backend"]).ok()
+    );
+    let described = cluster.joey(&["describe", "pod", "kangaroo-backend"]).ok();
+    assert!(described.contains("Successfully assigned default/kangaroo-backend"), "{described}");
+    let ran = cluster.joey(&[
+        "exec",
+        "kangaroo-backend",
+        "--",
+        "/bin/bash",
+        "-c",
+        "echo out; echo err >&2; exit 4",
+    ]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (4, "out\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("err\n"), "{}", ran.stderr);
+    let ran =
+        cluster.joey(&["run", "--rm", "toolbox", "--", "/bin/bash", "-c", "echo once; exit 3"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, "once\n"), "{}", ran.stderr);
+    assert_eq!(
+        cluster.joey(&["delete", "pod", "kangaroo-backend"]).ok(),
+        "pod \"kangaroo-backend\" deleted from default namespace"
+    );
+    assert_eq!(
+        cluster.joey(&["get", "pods"]).stderr.trim(),
+        "No resources found in default namespace."
+    );
+    let second = cluster.joey(&["serve"]).refused();
+    assert!(second.contains("another joey (process"), "{second}");
+    cluster.finish();
+}

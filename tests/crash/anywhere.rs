@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::cluster::Cluster;
 use crate::scene::{
-    WRITER, container_pids, delete, groups, held, identities, is_long, pod, wait_held,
+    WRITER, container_pids, delete, groups, held, identities, is_long, pod, start, wait_held,
 };
 
 /// System calls by what they are for: what the store writes, what changes files, talk with shims, the
@@ -67,7 +67,12 @@ impl Trap {
 }
 
 /// Performs `deed` with the trap set and starts a new daemon if it was killed; says whether it was.
-fn strike(cluster: &mut Cluster, calls: &str, number: u32, deed: impl FnOnce(&mut Cluster)) -> bool {
+fn strike(
+    cluster: &mut Cluster,
+    calls: &str,
+    number: u32,
+    deed: impl FnOnce(&mut Cluster),
+) -> bool {
     let trap = Trap::set(cluster, calls, number);
     deed(cluster);
     let was_killed = !cluster.daemon_is_alive();
@@ -104,9 +109,8 @@ fn runs_once(cluster: &mut Cluster, name: &str) {
     let identity = &seen[name];
     assert_eq!(identity.restarts, 0, "{name} was restarted\n{}", cluster.daemon_log());
     assert_eq!(identity.containers.len(), 1);
-    cluster.wait_for("one process runs", |cluster| {
-        container_pids(cluster, &identity.uid).len() == 1
-    });
+    cluster
+        .wait_for("one process runs", |cluster| container_pids(cluster, &identity.uid).len() == 1);
     let attempts = groups(cluster);
     let attempts = attempts.keys().filter(|path| path.contains(&identity.uid));
     let attempts: Vec<_> = attempts.filter(|path| path.contains("main.")).collect();
@@ -115,7 +119,7 @@ fn runs_once(cluster: &mut Cluster, name: &str) {
 
 #[test]
 fn a_daemon_killed_at_any_system_call_finishes_or_undoes() {
-    let mut cluster = Cluster::start("anywhere");
+    let (mut cluster, _) = start("anywhere");
     cluster.apply(&pod("canary", "Always", WRITER)).ok();
     cluster.wait_running("canary");
     let canary = identities(&cluster)["canary"].clone();
@@ -160,8 +164,7 @@ fn a_daemon_killed_at_any_system_call_finishes_or_undoes() {
 
 #[test]
 fn a_daemon_killed_while_it_recovers_recovers_the_next_time() {
-    let mut cluster = Cluster::start("recovery");
-    let before = held(&cluster);
+    let (mut cluster, before) = start("recovery");
     for name in ["canary", "other"] {
         cluster.apply(&pod(name, "Always", WRITER)).ok();
         cluster.wait_running(name);

@@ -7,7 +7,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
-use crate::scene::{BACKEND, Chance, Identity, WRITER, held, identities, is_long, pod, wait_held};
+use crate::scene::{
+    BACKEND, Chance, Identity, WRITER, held, identities, is_long, pod, start, wait_held,
+};
 
 /// A kept-alive HTTP connection to a pod.
 struct Conversation(BufReader<TcpStream>);
@@ -180,9 +182,8 @@ impl Play {
             let now = Identity { processes: before.processes.clone(), ..now.clone() };
             assert_eq!(*before, now, "{name}\n{}", self.cluster.daemon_log());
         }
-        let expected = |name: &String| {
-            self.extras.contains_key(name) || !name.starts_with("extra-")
-        };
+        let expected =
+            |name: &String| self.extras.contains_key(name) || !name.starts_with("extra-");
         let news: Vec<_> =
             seen.into_iter().filter(|(name, _)| !self.known.contains_key(name)).collect();
         for (name, identity) in news {
@@ -196,15 +197,23 @@ impl Play {
 #[test]
 fn daemons_killed_at_random_are_not_noticed() {
     let (deeds, kills, most) = if is_long() { (300, 40, 14) } else { (60, 8, 7) };
-    let mut cluster = Cluster::start("mixed");
+    let (mut cluster, _) = start("mixed");
     cluster.apply(BACKEND).ok();
     for name in WRITERS {
         cluster.apply(&pod(name, "Always", WRITER)).ok();
     }
-    cluster.apply(&pod("listener", "Always", "trap 'exit 0' TERM; nc -l -p 9000 & wait")).ok();
+    let listen = "mkfifo /tmp/never; exec nc -l -p 9000 0<>/tmp/never";
+    cluster.apply(&pod("listener", "Always", listen)).ok();
     cluster.wait_running("listener");
+    cluster.wait_for("the listener listens", |cluster| {
+        // Port 9000.
+        cluster
+            .kubectl(&["exec", "listener", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6"])
+            .stdout
+            .contains(":2328 ")
+    });
     let listener = cluster.value("pod/listener", "{.status.podIP}");
-    let talk = format!("({WRITER}) | nc {listener} 9000");
+    let talk = format!("({WRITER}) | nc {listener} 9000; exit 1");
     cluster.apply(&pod("talker", "Always", &talk)).ok();
     for name in ["kangaroo-backend", "talker"].iter().chain(&WRITERS) {
         cluster.wait_running(name);

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::scene::{
-    WRITER, container_pids, delete, held, identities, kill, pod, shim_of, wait_held,
+    WRITER, container_pids, delete, identities, kill, pod, shim_of, start, wait_held,
 };
 
 const RESTARTS: &str = "{.status.containerStatuses[0].restartCount}";
@@ -20,9 +20,8 @@ fn died(pids: &[u32]) {
 
 /// What follows from the loss of the shims of the pods `always` and `never`.
 fn aftermath(cluster: &mut Cluster, pids: &[u32]) {
-    cluster.wait_for("the restart is counted", |cluster| {
-        cluster.value("pod/always", RESTARTS) == "1"
-    });
+    cluster
+        .wait_for("the restart is counted", |cluster| cluster.value("pod/always", RESTARTS) == "1");
     cluster.wait_running("always");
     assert_eq!(cluster.value("pod/always", LAST), "137");
     cluster.wait_for("the end of the other is told", |cluster| {
@@ -41,16 +40,14 @@ fn aftermath(cluster: &mut Cluster, pids: &[u32]) {
 
 /// Both pods and a canary; returns their processes and kills the shims, last with `also`.
 fn play(name: &str, with_daemon: bool) {
-    let mut cluster = Cluster::start(name);
-    let before = held(&cluster);
+    let (mut cluster, before) = start(name);
     for (name, policy) in [("always", "Always"), ("never", "Never"), ("canary", "Always")] {
         cluster.apply(&pod(name, policy, WRITER)).ok();
         cluster.wait_running(name);
     }
     let pods = identities(&cluster);
     let victims = [&pods["always"].uid, &pods["never"].uid];
-    let pids: Vec<u32> =
-        victims.iter().flat_map(|uid| container_pids(&cluster, uid)).collect();
+    let pids: Vec<u32> = victims.iter().flat_map(|uid| container_pids(&cluster, uid)).collect();
     assert_eq!(pids.len(), 2, "{pids:?}");
     let shims = victims.map(|uid| shim_of(&cluster, uid));
     if with_daemon {
@@ -83,8 +80,7 @@ fn a_shim_that_dies_together_with_the_daemon_is_found_dead() {
 
 #[test]
 fn a_pod_whose_shim_is_dead_can_be_deleted() {
-    let mut cluster = Cluster::start("shimless");
-    let before = held(&cluster);
+    let (mut cluster, before) = start("shimless");
     cluster.apply(&pod("doomed", "Never", WRITER)).ok();
     cluster.wait_running("doomed");
     let uid = identities(&cluster)["doomed"].uid.clone();

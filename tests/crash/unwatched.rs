@@ -55,9 +55,8 @@ fn exits_while_no_daemon_runs_are_told_with_their_code_and_time() {
         [("never", "state", 5, ""), ("always", "lastState", 6, ""), ("killed", "state", 137, "9")]
     {
         let pod = format!("pod/{name}");
-        let of = |field: &str| {
-            format!("{{.status.containerStatuses[0].{state}.terminated.{field}}}")
-        };
+        let of =
+            |field: &str| format!("{{.status.containerStatuses[0].{state}.terminated.{field}}}");
         cluster.wait_for(&format!("the end of {name} is told"), |cluster| {
             cluster.value(&pod, &of("exitCode")) == code.to_string()
         });

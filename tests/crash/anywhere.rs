@@ -45,9 +45,11 @@ impl Trap {
             .expect("strace can run");
         let tracer = format!("TracerPid:\t{}", child.id());
         cluster.wait_for("strace has hold of the daemon", |cluster| {
-            let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-                return !cluster.daemon_is_alive();
-            };
+            // It may be caught at once.
+            if !cluster.daemon_is_alive() {
+                return true;
+            }
+            let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
             threads.flatten().all(|thread| {
                 let status = fs::read_to_string(thread.path().join("status"));
                 // A thread that ended meanwhile is nobody's.
@@ -59,9 +61,9 @@ impl Trap {
 
     /// Lets go of a daemon that has not been caught.
     fn remove(mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        // It has ended with the daemon, if that was killed.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        // SIGKILL: an strace that is told to end politely while its tracee dies waits for ever. The
+        // kernel lets go of the threads.
+        self.0.kill().expect("strace can be killed");
         self.0.wait().expect("strace can be waited for");
     }
 }
@@ -75,14 +77,16 @@ fn strike(
 ) -> bool {
     let trap = Trap::set(cluster, calls, number);
     deed(cluster);
-    let was_killed = !cluster.daemon_is_alive();
     trap.remove();
-    // It may have been caught between the look and the removal.
-    if was_killed || !cluster.daemon_is_alive() {
+    // Dying takes a moment; whoever answers lives.
+    settled(cluster, "the daemon answers or is dead", |cluster| {
+        cluster.kubectl(&["get", "--raw", "/readyz"]).stdout == "ok"
+    });
+    let was_killed = !cluster.daemon_is_alive();
+    if was_killed {
         cluster.start_daemon();
-        return true;
     }
-    false
+    was_killed
 }
 
 /// Waits until the deed has come to its end or the daemon to its own.

@@ -184,7 +184,8 @@ fn a_daemon_killed_while_it_recovers_recovers_the_next_time() {
             eprintln!("{kind} {number}");
             cluster.kill_daemon();
             let inject = format!("inject={calls}:signal=SIGKILL:when={number}");
-            let strace = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", &inject];
+            // -D: the daemon is our child, and strace beside it ends with it.
+            let strace = ["strace", "-D", "-f", "-qqq", "-o", "/dev/null", "-e", &inject];
             // Its zygote is under strace as well, and may be the one that is killed.
             cluster.spawn_daemon(&strace);
             let ready = "{.items[*].status.conditions[?(@.type=='Ready')].status}";
@@ -193,8 +194,7 @@ fn a_daemon_killed_while_it_recovers_recovers_the_next_time() {
                 cluster.kubectl(&args).stdout == "True"
             });
             if cluster.daemon_is_alive() {
-                // strace passes the signal on.
-                cluster.stop_daemon();
+                cluster.kill_daemon();
             } else {
                 kills += 1;
             }

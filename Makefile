@@ -9,7 +9,7 @@ IMAGES       := images/out
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test test-long check bench deny fmt man clean
+.PHONY: help setup build images demo test test-long check test-vm bench deny fmt man clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ test: setup ## Everything: lints, unit tests, real namespaces and packets, the r
 
 test-long: setup ## The same with the long forms of random tests
 	@JOEY_TEST_LONG=1 tests/run.sh
+
+test-vm: build images ## Limits, the unit, power cut and reboot on a bare Debian in QEMU (ONLY=20,30: some cases)
+	@tests/vm/run.py $(JOEY_RELEASE) $(IMAGES) --only "$(ONLY)"
 
 bench: build images ## Measure against peers and the floor in alternation; prints tables
 	@tests/bench.sh $(JOEY_RELEASE) $(IMAGES)

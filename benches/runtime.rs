@@ -2,6 +2,7 @@
 //! namespaces and nothing else. A ratio within one run holds elsewhere; an absolute time does not.
 //!
 //! Needs root; works in mount and network namespaces of its own. `ROUNDS=n` sets how often (200).
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,37 +29,23 @@ fn main() -> ExitCode {
         eprintln!("this benchmark needs root");
         return ExitCode::FAILURE;
     }
-    let rounds = std::env::var("ROUNDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(200);
+    let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let place = std::env::temp_dir().join(format!("joey-bench-{}", std::process::id()));
     fs::create_dir_all(&place).unwrap();
     nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
     use rustix::mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
     };
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
     // crun refuses a mix of cgroup v1 and v2; in this namespace it sees v2 alone.
-    unmount("/sys/fs/cgroup", UnmountFlags::DETACH).unwrap();
-    mount(
-        "cgroup2",
-        "/sys/fs/cgroup",
-        "cgroup2",
-        MountFlags::empty(),
-        None,
-    )
-    .unwrap();
+    // A bind of the mount that is there: a new one would set the hierarchy's options for everybody.
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.exists() {
+        rustix::mount::mount_bind(unified, "/sys/fs/cgroup").unwrap();
+    }
     let zygote = Zygote::spawn().unwrap();
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(compare(&place, zygote, rounds));
     drop(tokio);
     unmount(&place, UnmountFlags::DETACH).unwrap();
@@ -99,10 +86,7 @@ async fn compare(place: &Path, zygote: Zygote, rounds: usize) {
 
         let plan = container(place, &layer, 0);
         let start = Instant::now();
-        let pod = runtime
-            .launch(&pod_plan(&format!("pod-{round}")))
-            .await
-            .unwrap();
+        let pod = runtime.launch(&pod_plan(&format!("pod-{round}"))).await.unwrap();
         pod.start(&plan).await.unwrap();
         exited(&pod, 0).await;
         pod.remove().await.unwrap();
@@ -118,10 +102,7 @@ async fn compare(place: &Path, zygote: Zygote, rounds: usize) {
 }
 
 fn print(rows: &mut [(&str, Vec<Duration>)]) {
-    println!(
-        "{:<28} {:>11} {:>11} {:>11} {:>9}",
-        "", "median µs", "min µs", "p90 µs", "floor ×"
-    );
+    println!("{:<28} {:>11} {:>11} {:>11} {:>9}", "", "median µs", "min µs", "p90 µs", "floor ×");
     let mut base = None;
     for (name, times) in rows {
         if times.is_empty() {
@@ -132,12 +113,7 @@ fn print(rows: &mut [(&str, Vec<Duration>)]) {
         let at = |share: usize| times[(times.len() - 1) * share / 100].as_micros();
         let base = *base.get_or_insert(at(50).max(1));
         let ratio = at(50) as f64 / base as f64;
-        println!(
-            "{name:<28} {:>11} {:>11} {:>11} {ratio:>9.1}",
-            at(50),
-            at(0),
-            at(90)
-        );
+        println!("{name:<28} {:>11} {:>11} {:>11} {ratio:>9.1}", at(50), at(0), at(90));
     }
 }
 
@@ -222,11 +198,7 @@ impl Floor {
             .spawn()
             .unwrap();
         let (requests, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Floor {
-            child,
-            requests,
-            answers: BufReader::new(answers),
-        }
+        Floor { child, requests, answers: BufReader::new(answers) }
     }
 
     fn once(&mut self) -> Duration {
@@ -282,10 +254,7 @@ impl Crun {
         let bundle = place.join("bundle");
         fs::create_dir_all(bundle.join("rootfs/bin")).ok()?;
         fs::copy("/bin/busybox", bundle.join("rootfs/bin/true")).ok()?;
-        let spec = Command::new("crun")
-            .arg("spec")
-            .current_dir(&bundle)
-            .status();
+        let spec = Command::new("crun").arg("spec").current_dir(&bundle).status();
         if !spec.is_ok_and(|status| status.success()) {
             return None;
         }

@@ -27,24 +27,15 @@ fn main() {
     // A run that was interrupted leaves its files behind.
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("the target directory is writable");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
-    println!(
-        "{:<34} {:>12} {:>12} {:>8}",
-        "durable writes", "store/s", "fdatasync/s", "ratio"
-    );
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime starts");
+    println!("{:<34} {:>12} {:>12} {:>8}", "durable writes", "store/s", "fdatasync/s", "ratio");
     for clients in [1, 8, 64] {
         durable_writes(&runtime, &directory, clients);
     }
     println!("\n{:<34} {:>12} {:>12}", "latency", "p50", "p99");
     watch_latency(&runtime, &directory);
-    println!(
-        "\n{:<34} {:>12}",
-        format!("{OBJECTS} objects of {VALUE_BYTES} bytes"),
-        "median"
-    );
+    println!("\n{:<34} {:>12}", format!("{OBJECTS} objects of {VALUE_BYTES} bytes"), "median");
     reading(&runtime, &directory);
     std::fs::remove_dir_all(&directory).expect("the files are ours");
 }
@@ -62,10 +53,7 @@ fn change(name: &str) -> Change {
 }
 
 fn pods() -> Scope {
-    Scope {
-        resource: ResourceId::new("", "pods"),
-        namespace: None,
-    }
+    Scope { resource: ResourceId::new("", "pods"), namespace: None }
 }
 
 fn durable_writes(runtime: &tokio::runtime::Runtime, directory: &Path, clients: usize) {
@@ -106,12 +94,8 @@ async fn store_rate(store: &Store, clients: usize) -> f64 {
 }
 
 fn raw_rate(path: &PathBuf, clients: usize) -> f64 {
-    let file: File = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .expect("opens");
+    let file: File =
+        OpenOptions::new().write(true).create(true).truncate(false).open(path).expect("opens");
     let file = Arc::new(file);
     let end = Arc::new(AtomicU64::new(file.metadata().expect("is there").len()));
     let start = Instant::now();
@@ -131,9 +115,7 @@ fn raw_rate(path: &PathBuf, clients: usize) -> f64 {
             })
         })
         .collect();
-    let clients = clients
-        .into_iter()
-        .map(|client| client.join().expect("a client ends"));
+    let clients = clients.into_iter().map(|client| client.join().expect("a client ends"));
     let count: u64 = clients.sum();
     count as f64 / start.elapsed().as_secs_f64()
 }
@@ -165,10 +147,7 @@ fn watch_latency(runtime: &tokio::runtime::Runtime, directory: &Path) {
     let written = written.expect("the writer ends");
     let seen = runtime.block_on(seen).expect("the watcher ends");
     let commits = written.iter().map(|(asked, answered)| *answered - *asked);
-    let events = written
-        .iter()
-        .zip(&seen)
-        .map(|((asked, _), seen)| *seen - *asked);
+    let events = written.iter().zip(&seen).map(|((asked, _), seen)| *seen - *asked);
     let after = written.iter().zip(&seen).map(|((_, answered), seen)| {
         // The watcher may even be told first.
         seen.saturating_duration_since(*answered)
@@ -181,12 +160,7 @@ fn watch_latency(runtime: &tokio::runtime::Runtime, directory: &Path) {
 
 fn print_latency(name: &str, mut latencies: Vec<Duration>) {
     latencies.sort();
-    let at = |share: f64| {
-        format!(
-            "{:.1?}",
-            latencies[(latencies.len() as f64 * share) as usize]
-        )
-    };
+    let at = |share: f64| format!("{:.1?}", latencies[(latencies.len() as f64 * share) as usize]);
     // The arrow is one column wide but three bytes long; `format!` counts characters.
     println!("{name:<34} {:>12} {:>12}", at(0.5), at(0.99));
 }
@@ -194,45 +168,24 @@ fn print_latency(name: &str, mut latencies: Vec<Duration>) {
 fn reading(runtime: &tokio::runtime::Runtime, directory: &Path) {
     let store = Store::open(&directory.join("list.redb")).expect("opens");
     for chunk in (0..OBJECTS).collect::<Vec<_>>().chunks(100) {
-        let changes = chunk
-            .iter()
-            .map(|number| change(&format!("pod-{number:05}")));
-        runtime
-            .block_on(store.commit(changes.collect()))
-            .expect("commits");
+        let changes = chunk.iter().map(|number| change(&format!("pod-{number:05}")));
+        runtime.block_on(store.commit(changes.collect())).expect("commits");
     }
     let scope = pods();
     let print = |name: &str, times: Vec<Duration>| {
         let median = middle(times.iter().map(Duration::as_secs_f64).collect());
-        println!(
-            "{name:<34} {:>12}",
-            format!("{:.1?}", Duration::from_secs_f64(median))
-        );
+        println!("{name:<34} {:>12}", format!("{:.1?}", Duration::from_secs_f64(median)));
     };
     print(
         "list all",
         times(10, || {
-            assert_eq!(
-                store
-                    .list(&scope, None, 0, None)
-                    .expect("lists")
-                    .items
-                    .len(),
-                OBJECTS
-            );
+            assert_eq!(store.list(&scope, None, 0, None).expect("lists").items.len(), OBJECTS);
         }),
     );
     print(
         "list 500, count the rest",
         times(10, || {
-            assert_eq!(
-                store
-                    .list(&scope, None, 500, None)
-                    .expect("lists")
-                    .items
-                    .len(),
-                500
-            );
+            assert_eq!(store.list(&scope, None, 500, None).expect("lists").items.len(), 500);
         }),
     );
     let key = change("pod-02500").key;

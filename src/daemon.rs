@@ -47,7 +47,11 @@ const MAX_PODS: u32 = 500;
 const PIPE: usize = 64 << 10;
 
 /// Runs until SIGTERM or SIGINT, or until a part that everyone needs has failed.
-pub async fn run(settings: &Settings, instance: Instance, zygote: Zygote) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    settings: &Settings,
+    instance: Instance,
+    zygote: Zygote,
+) -> anyhow::Result<ExitCode> {
     let notifier = Notifier::from_environment();
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -74,6 +78,8 @@ pub async fn run(settings: &Settings, instance: Instance, zygote: Zygote) -> any
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
+    // Without its zygote this daemon can start no pod; the next one makes its own.
+    let zygote_ended = runtime.clone();
     let kubelet = Kubelet::default();
     let config = ApiConfig {
         cluster_domain: settings.cluster_domain().to_owned(),
@@ -85,12 +91,26 @@ pub async fn run(settings: &Settings, instance: Instance, zygote: Zygote) -> any
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     let manager = api.client(Identity::component("system:kube-controller-manager"), "default");
     let scheduler = api.client(Identity::component("system:kube-scheduler"), "default");
-    spawn(&mut parts, "service account controller", reconcile::service_account::run(manager.clone(), pki.ca_pem, stop.clone()));
+    spawn(
+        &mut parts,
+        "service account controller",
+        reconcile::service_account::run(manager.clone(), pki.ca_pem, stop.clone()),
+    );
     spawn(&mut parts, "namespace controller", reconcile::namespace::run(manager, stop.clone()));
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
 
-    let agent = start_agent(settings, &instance, &api, &node_name, runtime, images, network, stop.clone()).await?;
+    let agent =
+        start_agent(settings, &instance, &api, &node_name, runtime, images, network, stop.clone())
+            .await?;
     kubelet.connect(node::serve::router(agent.pods().clone())?);
+    let zygote_watch = stop.clone();
+    spawn(&mut parts, "zygote", async move {
+        if let Some(Err(error)) =
+            zygote_watch.run_until_cancelled(zygote_ended.zygote_ended()).await
+        {
+            tracing::error!(%error, "the zygote cannot be watched");
+        }
+    });
     spawn(&mut parts, "node agent", agent.ended());
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
@@ -104,7 +124,8 @@ pub async fn run(settings: &Settings, instance: Instance, zygote: Zygote) -> any
     if let Some(notifier) = &notifier {
         notifier.tell("READY=1");
     }
-    let mut watchdog = notifier.as_ref().and_then(|notifier| notifier.watchdog).map(tokio::time::interval);
+    let mut watchdog =
+        notifier.as_ref().and_then(|notifier| notifier.watchdog).map(tokio::time::interval);
 
     let failed = loop {
         tokio::select! {
@@ -128,7 +149,8 @@ pub async fn run(settings: &Settings, instance: Instance, zygote: Zygote) -> any
     }
     tracing::info!("stopping; pods run on");
     stop.cancel();
-    let goodbye = tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} });
+    let goodbye =
+        tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} });
     if goodbye.await.is_err() {
         tracing::warn!("some parts did not end in time");
         parts.abort_all();
@@ -188,7 +210,10 @@ fn note_problems(run_dir: &Path, problems: &[String]) -> io::Result<()> {
     std::fs::write(run_dir.join("network-problems"), problems.join("\n"))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the one place where the node gets everything it stands on")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where the node gets everything it stands on"
+)]
 async fn start_agent(
     settings: &Settings,
     instance: &Instance,
@@ -230,7 +255,10 @@ impl Dial for Kubelet {
     fn dial(&self, _node: &str) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
             let Some(router) = self.router.get() else {
-                return Err(io::Error::new(io::ErrorKind::NotConnected, "the node is still starting"));
+                return Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "the node is still starting",
+                ));
             };
             let (near, far) = tokio::io::duplex(PIPE);
             let service = TowerToHyperService::new(router.clone());

@@ -111,10 +111,7 @@ pub enum NetError {
 
 /// Turns any failure into one that names `step`.
 fn step<E: Display>(step: &'static str) -> impl FnOnce(E) -> NetError {
-    move |error| NetError::Step {
-        step,
-        reason: error.to_string(),
-    }
+    move |error| NetError::Step { step, reason: error.to_string() }
 }
 
 impl Network {
@@ -136,11 +133,7 @@ impl Network {
             .map_err(step("start the network's thread"))?;
         let seen = started.await.map_err(step("start the network"))??;
         Ok(Network {
-            shared: Arc::new(Shared {
-                seen,
-                commands: Some(commands),
-                owner: Some(owner),
-            }),
+            shared: Arc::new(Shared { seen, commands: Some(commands), owner: Some(owner) }),
         })
     }
 
@@ -149,8 +142,7 @@ impl Network {
     /// namespace died with the machine gets a new one, with the address it had.
     pub async fn attach(&self, pod: &str, ports: &[HostPort]) -> Result<Attached, NetError> {
         let (pod, ports) = (pod.to_owned(), ports.to_vec());
-        self.ask(|answer| Command::Attach { pod, ports, answer })
-            .await
+        self.ask(|answer| Command::Attach { pod, ports, answer }).await
     }
 
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.
@@ -196,9 +188,7 @@ impl Network {
             .send(command(answer))
             .await
             .map_err(step("reach the network's thread"))?;
-        answered
-            .await
-            .map_err(step("hear from the network's thread"))?
+        answered.await.map_err(step("hear from the network's thread"))?
     }
 }
 

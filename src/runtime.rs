@@ -187,34 +187,17 @@ impl Pod {
 
     /// Sends a signal to the container's first process.
     pub async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
-        self.link
-            .ask(Call::Signal {
-                container: container.to_owned(),
-                signal,
-            })
-            .await
-            .map(drop)
+        self.link.ask(Call::Signal { container: container.to_owned(), signal }).await.map(drop)
     }
 
     /// Kills every process of the container.
     pub async fn kill(&self, container: &str) -> Result<(), RuntimeError> {
-        self.link
-            .ask(Call::Kill {
-                container: container.to_owned(),
-            })
-            .await
-            .map(drop)
+        self.link.ask(Call::Kill { container: container.to_owned() }).await.map(drop)
     }
 
     /// Stops every process of the container in its tracks, or lets it go on.
     pub async fn freeze(&self, container: &str, frozen: bool) -> Result<(), RuntimeError> {
-        self.link
-            .ask(Call::Freeze {
-                container: container.to_owned(),
-                frozen,
-            })
-            .await
-            .map(drop)
+        self.link.ask(Call::Freeze { container: container.to_owned(), frozen }).await.map(drop)
     }
 
     /// Runs a further process in the container.
@@ -227,13 +210,7 @@ impl Pod {
     /// Joins the streams of the container's first process.
     pub async fn attach(&self, container: &str, stdin: bool) -> Result<Session, RuntimeError> {
         let container = container.to_owned();
-        let reply = self
-            .link
-            .ask(Call::Attach {
-                container: container.clone(),
-                stdin,
-            })
-            .await?;
+        let reply = self.link.ask(Call::Attach { container: container.clone(), stdin }).await?;
         session::attach(reply, stdin, container, self.state())
     }
 
@@ -254,10 +231,7 @@ impl Pod {
 
 impl RuntimeError {
     fn step(step: &'static str, reason: impl std::fmt::Display) -> RuntimeError {
-        RuntimeError::Step {
-            step,
-            reason: reason.to_string(),
-        }
+        RuntimeError::Step { step, reason: reason.to_string() }
     }
 
     fn unexpected(step: &'static str) -> RuntimeError {
@@ -274,10 +248,7 @@ pub fn dispatch() -> Option<ExitCode> {
 
 /// The failure of one step of ours.
 fn failed(step: &'static str, reason: impl std::fmt::Display) -> protocol::Failure {
-    protocol::Failure::Step {
-        step: step.to_owned(),
-        reason: reason.to_string(),
-    }
+    protocol::Failure::Step { step: step.to_owned(), reason: reason.to_string() }
 }
 
 /// Names the step in which an error happened.

@@ -31,7 +31,7 @@ mod watch;
 mod writer;
 
 use disk::{FailStop, Failure};
-use snapshot::Snapshot;
+use snapshot::{Rest, Snapshot};
 use watch::Hub;
 pub use watch::Watch;
 
@@ -246,7 +246,18 @@ impl Store {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Listed, Unavailable> {
-        self.shared.hub.snapshot().list(scope, after, limit, at)
+        self.shared.hub.snapshot().list(scope, after, limit, at, Rest::Counted)
+    }
+
+    /// As [`Store::list`], at the cost of `limit` objects alone: `remaining` only tells whether there are more.
+    pub fn list_some(
+        &self,
+        scope: &Scope,
+        after: Option<&ObjectKey>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Listed, Unavailable> {
+        self.shared.hub.snapshot().list(scope, after, limit, at, Rest::Noticed)
     }
 
     /// The resources that hold at least one object, in `namespace` or (`None`) anywhere.

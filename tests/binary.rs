@@ -29,7 +29,9 @@ fn no_name_service_is_linked() {
         "tTwW".contains(kind).then_some(name)
     });
     let found: Vec<&str> = defined
-        .filter(|name| name.starts_with("__nss_") || name.starts_with("_nss_") || name.contains("gethostby"))
+        .filter(|name| {
+            name.starts_with("__nss_") || name.starts_with("_nss_") || name.contains("gethostby")
+        })
         .collect();
     assert_eq!(found, Vec::<&str>::new());
 }

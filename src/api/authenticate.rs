@@ -38,22 +38,29 @@ pub fn identify(
 
 /// Who `identity` wants to be taken for (`kubectl --as`); only the all-powerful may.
 pub fn impersonate(identity: Identity, headers: &HeaderMap) -> Result<Identity, Failure> {
-    let all = |name: &str| -> Vec<String> {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect()
-    };
-    let extra: Vec<(String, String)> = headers
-        .iter()
-        .filter_map(|(name, value)| {
-            let key = name.as_str().strip_prefix("impersonate-extra-")?;
-            Some((key.to_owned(), value.to_str().ok()?.to_owned()))
-        })
-        .collect();
-    let user = all("impersonate-user").pop();
-    let (groups, uid) = (all("impersonate-group"), all("impersonate-uid").pop());
+    let mut users = Vec::new();
+    let mut groups = Vec::new();
+    let mut uids = Vec::new();
+    let mut extra = Vec::new();
+    for (name, value) in headers {
+        let Some(part) = name.as_str().strip_prefix("impersonate-") else {
+            continue;
+        };
+        // Whoever wants to be less must not remain more because of a letter we cannot read.
+        let unusable = || Failure::bad_request(format!("header {name} cannot be used"));
+        let value = value.to_str().map_err(|_| unusable())?.to_owned();
+        match (part, part.strip_prefix("extra-")) {
+            ("user", _) => users.push(value),
+            ("group", _) => groups.push(value),
+            ("uid", _) => uids.push(value),
+            (_, Some(key)) => extra.push((key.to_owned(), value)),
+            (_, None) => return Err(unusable()),
+        }
+    }
+    if users.len() > 1 || uids.len() > 1 {
+        return Err(Failure::bad_request("only one user and one uid can be impersonated"));
+    }
+    let (user, uid) = (users.pop().filter(|user| !user.is_empty()), uids.pop());
     let Some(user) = user else {
         return match groups.is_empty() && uid.is_none() && extra.is_empty() {
             true => Ok(identity),
@@ -76,9 +83,14 @@ pub fn impersonate(identity: Identity, headers: &HeaderMap) -> Result<Identity, 
             ),
         ));
     }
-    let mut taken = match user.as_str() {
-        ANONYMOUS => Identity::anonymous(),
-        user => Identity::authenticated(user, groups),
+    let account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let mut taken = match (user.as_str(), account) {
+        (ANONYMOUS, _) => Identity::anonymous(),
+        // An account brings the groups it is born with, unless others are asked for.
+        (_, Some((namespace, name))) if groups.is_empty() => {
+            Identity::service_account(namespace, name, "")
+        }
+        (user, _) => Identity::authenticated(user, groups),
     };
     taken.uid = uid;
     for (key, value) in extra {

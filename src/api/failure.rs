@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::catalog::{Kind, qualified};
 use crate::api::path::Object;
+use crate::api::reply;
 use crate::api::validate::FieldError;
 use crate::model::revision::Revision;
 
@@ -40,6 +41,8 @@ struct Details {
     retry_after_seconds: Option<u32>,
     /// A token for `metadata.continue` (an expired list goes on with it).
     continue_token: Option<String>,
+    /// What the request earned before it was refused.
+    warnings: Vec<String>,
 }
 
 impl Failure {
@@ -219,20 +222,10 @@ impl Failure {
         failure
     }
 
-    /// A patch that parsed but cannot be carried out.
-    pub fn unprocessable(kind: &Kind, name: &str, cause: &str) -> Failure {
-        let mut failure = Failure::new(
-            422,
-            "Invalid",
-            "the server rejected our request due to an error in our request",
-        )
-        .about(kind.group, kind.plural, name);
-        failure.details.causes = vec![Cause {
-            reason: "UnexpectedServerResponse".to_owned(),
-            message: cause.to_owned(),
-            field: String::new(),
-        }];
-        failure
+    /// A patch that parsed but cannot be carried out. Clients print it as a request's fault, not as an
+    /// object's: no details.
+    pub fn unprocessable(message: &str) -> Failure {
+        Failure::new(422, "Invalid", message)
     }
 
     pub fn internal(why: &str) -> Failure {
@@ -287,6 +280,11 @@ impl Failure {
 
     pub fn with_uid(mut self, uid: &str) -> Failure {
         self.details.uid = uid.to_owned();
+        self
+    }
+
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Failure {
+        self.details.warnings.extend(warnings);
         self
     }
 
@@ -345,6 +343,7 @@ impl Failure {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        reply::add_warnings(&mut response, &self.details.warnings);
         // client-go retries on its own wherever this header stands, so only true overload carries it.
         if self.code == 429
             && let Some(seconds) = self.details.retry_after_seconds

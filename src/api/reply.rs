@@ -188,17 +188,25 @@ pub fn text_response(
     response
 }
 
+/// Beyond this many characters in all, each warning is cut and the rest left out, as in Kubernetes: headers
+/// have their limits in every client.
+const WARNINGS_LENGTH: usize = 4096;
+/// What remains of a warning that is cut.
+const WARNING_LENGTH: usize = 256;
+
 /// kubectl prints each as "Warning: text".
-fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    let length = |text: &String| text.chars().count();
+    let longest = match warnings.iter().map(length).sum() {
+        0..=WARNINGS_LENGTH => WARNINGS_LENGTH,
+        _ => WARNING_LENGTH,
+    };
+    let mut room = WARNINGS_LENGTH;
     for text in warnings {
-        let quoted: String = text
-            .chars()
-            .filter(|c| !c.is_control())
-            .flat_map(|c| match c {
-                '"' | '\\' => vec!['\\', c],
-                c => vec![c],
-            })
-            .collect();
+        let text: String = text.chars().filter(|c| !c.is_control()).take(longest).collect();
+        let Some(left) = room.checked_sub(length(&text)) else { break };
+        room = left;
+        let quoted = text.replace('\\', r"\\").replace('"', r#"\""#);
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }

@@ -459,6 +459,10 @@ fn accept(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Failure> {
+    // Told in advance: refused before the client is asked to go on.
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(Failure::too_large(BODY_LIMIT));
+    }
     match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub struct Tls {
 }
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// A request's head must be complete, and a connection's first request begun, within this.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 100;
 const HEADER_BYTES: u32 = 64 * 1024;
@@ -149,14 +151,28 @@ impl Connection {
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
         let (api, names, shutdown) = (self.api, self.names, self.shutdown.clone());
+        let begun = CancellationToken::new();
+        let has_begun = begun.clone();
         let service = service_fn(move |request| {
+            begun.cancel();
             let (api, names, peer) = (api.clone(), names.clone(), peer.clone());
             let shutdown = shutdown.clone();
             async move { Ok::<_, Infallible>(answer(&api, &names, peer, shutdown, request).await) }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let connection = watcher.watch(connection.into_owned());
-        if let Err(error) = connection.await {
+        let mut connection = pin!(watcher.watch(connection.into_owned()));
+        // hyper waits without end for the bytes that tell HTTP/1 from HTTP/2, and for an HTTP/2 client's
+        // first stream: somebody without credentials could take every place with silence.
+        let first = tokio::time::timeout(HEADER_LIMIT, has_begun.cancelled());
+        let ended = tokio::select! {
+            biased;
+            ended = &mut connection => ended,
+            first = first => match first {
+                Ok(()) => connection.await,
+                Err(_) => return tracing::debug!("a connection brought no request"),
+            },
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended");
         }
     }
@@ -185,6 +201,10 @@ async fn answer(
 }
 
 fn check_host<B>(names: &BTreeSet<String>, request: &Request<B>) -> Result<(), Failure> {
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        // RFC 9112, 3.2: two readings of one request.
+        return Err(Failure::bad_request("a request names one host"));
+    }
     let host = match request.uri().host() {
         Some(host) => host,
         None => {
@@ -242,5 +262,17 @@ mod tests {
                 .expect("a request");
             assert_eq!(check_host(&names, &request).is_ok(), is_served, "{host}");
         }
+    }
+
+    #[test]
+    fn two_hosts_are_refused_even_if_one_is_ours() {
+        let names: BTreeSet<String> = ["localhost".to_owned()].into();
+        let request = Request::builder()
+            .uri("/version")
+            .header("host", "localhost")
+            .header("host", "evil")
+            .body(())
+            .expect("a request");
+        assert_eq!(check_host(&names, &request).map_err(|failure| failure.code), Err(400));
     }
 }

@@ -36,7 +36,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         ("privilege", privilege()),
         ("kernel", kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())),
         ("cgroup v2", cgroup(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())),
-        ("overlayfs", overlay(&fs::read_to_string("/proc/filesystems").unwrap_or_default())),
+        (
+            "overlayfs",
+            overlay(&fs::read_to_string("/proc/filesystems").unwrap_or_default(), &modules()),
+        ),
         ("nftables", nftables()),
         ("forwarding", forwarding(settings)),
         ("disk", disk(&settings.data_dir())),
@@ -126,13 +129,31 @@ fn cgroup(mountinfo: &str) -> Verdict {
     }
 }
 
-fn overlay(filesystems: &str) -> Verdict {
+/// What modprobe knows of, for the running kernel.
+fn modules() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let directory = Path::new("/lib/modules").join(release.trim());
+    ["modules.dep", "modules.builtin"]
+        .iter()
+        .filter_map(|name| fs::read_to_string(directory.join(name)).ok())
+        .collect()
+}
+
+fn overlay(filesystems: &str, modules: &str) -> Verdict {
     let known = filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
-    match known {
-        true => Verdict::Good("known to the kernel".to_owned()),
-        false => Verdict::Bad {
-            finding: "the kernel does not know overlayfs".to_owned(),
-            cure: "modprobe overlay, and add it to /etc/modules-load.d".to_owned(),
+    // The kernel loads the module with the first mount.
+    let loadable = modules
+        .lines()
+        .any(|line| line.split(':').next().is_some_and(|path| path.contains("/overlay.ko")));
+    match (known, loadable) {
+        (true, _) => Verdict::Good("known to the kernel".to_owned()),
+        (false, true) => {
+            Verdict::Good("a module that the kernel loads when it is needed".to_owned())
+        }
+        (false, false) => Verdict::Bad {
+            finding: "the kernel does not know overlayfs, and has no module for it".to_owned(),
+            cure: "install the kernel's modules package, or a kernel with CONFIG_OVERLAY_FS"
+                .to_owned(),
         },
     }
 }
@@ -291,6 +312,14 @@ mod tests {
                       39 23 0:36 / /sys/fs/cgroup/unified rw,relatime shared:1 - cgroup2 cgroup2 rw\n";
         assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(cgroup_mount("29 23 0:26 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+
+    #[test]
+    fn overlayfs_may_be_a_module_that_is_not_loaded_yet() {
+        let modules = "kernel/fs/overlayfs/overlay.ko.xz: kernel/x.ko\n";
+        assert!(matches!(overlay("nodev\toverlay\n", ""), Verdict::Good(_)));
+        assert!(matches!(overlay("\text4\n", modules), Verdict::Good(_)));
+        assert!(matches!(overlay("\text4\n", ""), Verdict::Bad { .. }));
     }
 
     #[test]

@@ -17,7 +17,11 @@ use crate::runtime::{Runtime, RuntimeConfig};
 pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
     let (data_dir, run_dir) = (settings.data_dir(), settings.run_dir());
     if !data_dir.exists() && !run_dir.exists() {
-        println!("nothing to remove: {} and {} do not exist", data_dir.display(), run_dir.display());
+        println!(
+            "nothing to remove: {} and {} do not exist",
+            data_dir.display(),
+            run_dir.display()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     if !yes && !confirmed(&data_dir, &run_dir)? {
@@ -45,7 +49,9 @@ pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
             println!("nothing is left: no process, mount, namespace, link, rule or cgroup");
             Ok(ExitCode::SUCCESS)
         }
-        false => bail!("{} traces are left; a second `joey reset` or a reboot removes them", left.len()),
+        false => {
+            bail!("{} traces are left; a second `joey reset` or a reboot removes them", left.len())
+        }
     }
 }
 
@@ -95,7 +101,8 @@ async fn stop_pods(
 /// Detaches every mount at or below the directories, the innermost first.
 fn unmount_below(directories: &[&Path]) -> anyhow::Result<()> {
     for point in mounts_below(directories)?.into_iter().rev() {
-        umount2(point.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("unmounting {point}"))?;
+        umount2(point.as_str(), MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmounting {point}"))?;
     }
     Ok(())
 }
@@ -133,13 +140,22 @@ fn traces(id: &str, cgroup: &str, directories: &[&Path]) -> Vec<String> {
         found.extend(lines.into_iter().map(|line| format!("{what} {line}")));
     };
     look("mount", mounts_below(directories).unwrap_or_default());
-    look("link", output_lines("ip", &["-o", "link"]).into_iter().filter(|line| line.contains(id)).collect());
-    look("rule", output_lines("ip", &["rule"]).into_iter().filter(|line| line.contains(id)).collect());
+    look(
+        "link",
+        output_lines("ip", &["-o", "link"]).into_iter().filter(|line| line.contains(id)).collect(),
+    );
+    look(
+        "rule",
+        output_lines("ip", &["rule"]).into_iter().filter(|line| line.contains(id)).collect(),
+    );
     let tables = output_lines("nft", &["list", "tables"]);
     look("nftables", tables.into_iter().filter(|line| line.contains(id)).collect());
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let cgroups = super::doctor::cgroup_mount(&mountinfo).map(|mount| mount.join(cgroup));
-    look("cgroup", cgroups.filter(|path| path.exists()).map(|p| p.display().to_string()).into_iter().collect());
+    look(
+        "cgroup",
+        cgroups.filter(|path| path.exists()).map(|p| p.display().to_string()).into_iter().collect(),
+    );
     let paths = directories.iter().filter(|directory| directory.exists());
     look("directory", paths.map(|directory| directory.display().to_string()).collect());
     look("process", processes(cgroup));
@@ -155,7 +171,8 @@ fn processes(cgroup: &str) -> Vec<String> {
             let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
             let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
             let within = groups.lines().any(|line| {
-                line.strip_prefix("0::").is_some_and(|path| path.split('/').any(|part| part == cgroup))
+                line.strip_prefix("0::")
+                    .is_some_and(|path| path.split('/').any(|part| part == cgroup))
             });
             // A zombie holds nothing; whoever is its parent will collect it.
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

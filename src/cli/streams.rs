@@ -165,6 +165,8 @@ pub async fn run(client: kube::Client, args: RunArgs) -> anyhow::Result<ExitCode
             "containers": [{
                 "name": base,
                 "image": args.image,
+                // What is here is used; `joey image pull` fetches a newer one.
+                "imagePullPolicy": "IfNotPresent",
                 "args": args.arguments,
                 "env": env,
                 "stdin": args.stdin,
@@ -222,7 +224,7 @@ async fn await_started(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events =
         std::pin::pin!(watcher(pods.clone(), config).default_backoff().applied_objects());
-    let mut told = None;
+    let mut told = Vec::new();
     while let Some(pod) = events.next().await {
         let Some(status) = pod?.status else { continue };
         if status.phase.as_deref().is_some_and(|phase| phase != "Pending") {
@@ -233,9 +235,9 @@ async fn await_started(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
         let Some(waiting) = waiting else { continue };
         let reason = waiting.reason.unwrap_or_default();
         let transient = ["ContainerCreating", "PodInitializing", ""].contains(&reason.as_str());
-        if !transient && told.as_ref() != Some(&reason) {
+        if !transient && !told.contains(&reason) {
             eprintln!("{reason}: {}", waiting.message.unwrap_or_default());
-            told = Some(reason);
+            told.push(reason);
         }
     }
     bail!("the pod went away before its container started")

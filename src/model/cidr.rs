@@ -94,8 +94,7 @@ mod tests {
     use super::*;
 
     fn cidr(text: &str) -> Cidr {
-        text.parse()
-            .unwrap_or_else(|error| panic!("{text}: {error}"))
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     #[test]
@@ -111,11 +110,7 @@ mod tests {
             ("::/0", "10.0.0.1", false),
         ] {
             let address = address.parse().expect("an address");
-            assert_eq!(
-                cidr(range).contains(address),
-                is_inside,
-                "{range} {address}"
-            );
+            assert_eq!(cidr(range).contains(address), is_inside, "{range} {address}");
         }
     }
 

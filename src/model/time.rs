@@ -83,9 +83,7 @@ mod tests {
 
     #[test]
     fn instants_are_written_as_kubernetes_does() {
-        let time: Timestamp = "2026-11-23T14:57:00.1234567+02:00"
-            .parse()
-            .expect("RFC 3339");
+        let time: Timestamp = "2026-11-23T14:57:00.1234567+02:00".parse().expect("RFC 3339");
         assert_eq!(time.to_seconds_text(), "2026-11-23T12:57:00Z");
         assert_eq!(time.to_micros_text(), "2026-11-23T12:57:00.123456Z");
         assert_eq!(time.to_nanos_text(), "2026-11-23T12:57:00.123456700Z");

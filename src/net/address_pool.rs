@@ -111,11 +111,7 @@ impl AddressPool {
     }
 
     fn after(&self, offset: u32) -> u32 {
-        if offset + 1 < self.end {
-            offset + 1
-        } else {
-            FIRST
-        }
+        if offset + 1 < self.end { offset + 1 } else { FIRST }
     }
 }
 

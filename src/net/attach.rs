@@ -131,18 +131,14 @@ impl Fabric {
         prepared: &mut Prepared,
     ) -> Result<(), NetError> {
         let name = self.names.port(offset);
-        let index = self
-            .veth(offset, &name, address, prepared)
-            .map_err(step("make veth"))?;
-        self.inside(address, prepared)
-            .map_err(step("configure the pod's link"))?;
+        let index = self.veth(offset, &name, address, prepared).map_err(step("make veth"))?;
+        self.inside(address, prepared).map_err(step("configure the pod's link"))?;
         self.admit(&name, index, address)
     }
 
     /// Opens the host's end of a pod. Also right for one that is open already.
     pub fn admit(&mut self, name: &str, index: u32, address: Ipv4Addr) -> Result<(), NetError> {
-        self.open(name, index, address)
-            .map_err(step("route to the pod"))
+        self.open(name, index, address).map_err(step("route to the pod"))
     }
 
     fn open(&mut self, name: &str, index: u32, address: Ipv4Addr) -> io::Result<()> {
@@ -168,10 +164,7 @@ impl Fabric {
     ) -> io::Result<u32> {
         let namespace = prepared.namespace.as_fd();
         let mac = self.names.gateway_mac();
-        let requests = [
-            link::veth_new(name, mac, self.mtu, namespace, address),
-            link::get(name),
-        ];
+        let requests = [link::veth_new(name, mac, self.mtu, namespace, address), link::get(name)];
         let mut replies = self.socket.exchange(&requests)?;
         if replies.refused.first() == Some(&(0, Errno::EEXIST)) {
             // A pod that had this address before is still being swept up by the kernel: rare, so slow is fine.
@@ -203,15 +196,10 @@ impl Fabric {
     /// Deletes the host's end, and with it the pod's: the slow way, for those who cannot wait for the kernel.
     pub fn delete_port(&mut self, offset: u32) -> io::Result<()> {
         let name = self.names.port(offset);
-        let answers = self
-            .socket
-            .exchange(&[link::get(&name)])?
-            .except(&[Errno::ENODEV])?;
+        let answers = self.socket.exchange(&[link::get(&name)])?.except(&[Errno::ENODEV])?;
         if let Some(reply) = answers.first() {
             let index = link::index_of(reply)?;
-            self.socket
-                .exchange(&[link::delete(index)])?
-                .except(&[Errno::ENODEV])?;
+            self.socket.exchange(&[link::delete(index)])?.except(&[Errno::ENODEV])?;
         }
         Ok(())
     }

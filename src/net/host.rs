@@ -33,25 +33,14 @@ pub struct Survey {
 /// Pure: reads the host off its tables.
 pub fn survey(names: &Names, links: &[Link], addresses: &[Address], routes: &[Route]) -> Survey {
     let is_joey = |link: &&Link| is_of_an_instance(&link.name);
-    let joeys: BTreeSet<u32> = links
-        .iter()
-        .filter(is_joey)
-        .map(|link| link.index)
-        .collect();
+    let joeys: BTreeSet<u32> = links.iter().filter(is_joey).map(|link| link.index).collect();
     let foreign = |index: u32| !joeys.contains(&index);
     let mut own = addresses.iter().filter(|address| foreign(address.link));
-    let default = routes
-        .iter()
-        .filter(|route| route.prefix == 0)
-        .min_by_key(|route| route.metric);
+    let default = routes.iter().filter(|route| route.prefix == 0).min_by_key(|route| route.metric);
     let through = default.and_then(|route| route.output);
     let address = default
         .and_then(|route| route.source)
-        .or_else(|| {
-            own.clone()
-                .find(|own| Some(own.link) == through)
-                .map(|own| own.address)
-        })
+        .or_else(|| own.clone().find(|own| Some(own.link) == through).map(|own| own.address))
         .or_else(|| own.next().map(|own| own.address));
     let with_address: BTreeSet<u32> = addresses.iter().map(|address| address.link).collect();
     Survey {
@@ -75,9 +64,7 @@ pub fn survey(names: &Names, links: &[Link], addresses: &[Address], routes: &[Ro
 
 /// `jy` and six hex digits, then nothing or an offset.
 fn is_of_an_instance(link: &str) -> bool {
-    let instance = link
-        .strip_prefix(LINKS_OF_ALL)
-        .and_then(|rest| rest.get(..6));
+    let instance = link.strip_prefix(LINKS_OF_ALL).and_then(|rest| rest.get(..6));
     instance.is_some_and(|instance| Names::new(instance).is_some())
 }
 
@@ -90,10 +77,7 @@ pub fn occupied(
     routes: &[Route],
 ) -> Option<String> {
     let name = |index: u32| {
-        links
-            .iter()
-            .find(|link| link.index == index)
-            .map_or("?", |link| link.name.as_str())
+        links.iter().find(|link| link.index == index).map_or("?", |link| link.name.as_str())
     };
     let is_ours = |index: u32| name(index).starts_with(&names.anchor());
     let address = addresses

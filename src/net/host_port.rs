@@ -40,20 +40,14 @@ pub fn admit(
             }
             other => other,
         };
-        let port = HostPort {
-            host_ip,
-            ..port.clone()
-        };
+        let port = HostPort { host_ip, ..port.clone() };
         let others = leases.iter().filter(|(other, _)| *other != pod);
         for (other, lease) in others {
             if lease.ports.iter().any(|held| collide(held, &port)) {
                 return Err(Refused::Taken(port.host_port, other.clone()));
             }
         }
-        if admitted
-            .iter()
-            .any(|earlier| collide(earlier, &port) && *earlier != port)
-        {
+        if admitted.iter().any(|earlier| collide(earlier, &port) && *earlier != port) {
             return Err(Refused::Taken(port.host_port, pod.to_owned()));
         }
         admitted.push(port);
@@ -89,24 +83,17 @@ pub fn elements(names: &Names, offset: u32, lease: &Lease) -> Elements {
         };
         key.push(Field::Protocol(port.protocol));
         key.push(Field::Port(port.host_port));
-        for (map, value) in maps
-            .into_iter()
-            .zip([address.clone(), Field::Port(port.container_port)])
+        for (map, value) in
+            maps.into_iter().zip([address.clone(), Field::Port(port.container_port)])
         {
-            let element = Element {
-                key: key.clone(),
-                value: Some(value),
-            };
+            let element = Element { key: key.clone(), value: Some(value) };
             elements.entry(map).or_default().insert(element);
         }
     }
     if !lease.ports.is_empty() {
         elements.insert(
             HAIRPIN,
-            BTreeSet::from([Element {
-                key: vec![address.clone(), address],
-                value: None,
-            }]),
+            BTreeSet::from([Element { key: vec![address.clone(), address], value: None }]),
         );
     }
     elements
@@ -159,12 +146,7 @@ mod tests {
             let answer = admit("me", &[port(Protocol::Tcp, Some(ip), 80)], &BTreeMap::new());
             assert_eq!(answer, Err(Refused::Address(80, ip.parse().unwrap())));
         }
-        let any = admit(
-            "me",
-            &[port(Protocol::Tcp, Some("::"), 80)],
-            &BTreeMap::new(),
-        )
-        .unwrap();
+        let any = admit("me", &[port(Protocol::Tcp, Some("::"), 80)], &BTreeMap::new()).unwrap();
         assert_eq!(any[0].host_ip, None);
     }
 }

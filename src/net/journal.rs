@@ -55,10 +55,7 @@ impl Journal {
 
     /// On disk when this returns: an address may not be given away twice, whatever happens next.
     pub fn hold(&mut self, pod: &str, lease: &Lease) -> io::Result<()> {
-        let line = Line::Hold {
-            pod: pod.to_owned(),
-            lease: lease.clone(),
-        };
+        let line = Line::Hold { pod: pod.to_owned(), lease: lease.clone() };
         self.append(&line)?;
         self.file.sync_data()
     }
@@ -66,9 +63,7 @@ impl Journal {
     /// Survives our death at once, and power loss a little later: until then the pod merely seems to hold an
     /// address still, which its owner's next clean-up puts right.
     pub fn free(&mut self, pod: &str) -> io::Result<()> {
-        self.append(&Line::Free {
-            pod: pod.to_owned(),
-        })
+        self.append(&Line::Free { pod: pod.to_owned() })
     }
 
     fn append(&mut self, line: &Line) -> io::Result<()> {
@@ -82,12 +77,8 @@ impl Journal {
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let fresh = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
@@ -116,10 +107,10 @@ fn replay(text: &str) -> io::Result<Recorded> {
 }
 
 fn render(recorded: &Recorded) -> io::Result<String> {
-    let held = recorded.leases.iter().map(|(pod, lease)| Line::Hold {
-        pod: pod.clone(),
-        lease: lease.clone(),
-    });
+    let held = recorded
+        .leases
+        .iter()
+        .map(|(pod, lease)| Line::Hold { pod: pod.clone(), lease: lease.clone() });
     let last = recorded.last.map(|address| Line::Last { address });
     let mut text = String::new();
     for line in held.chain(last) {
@@ -134,10 +125,7 @@ mod tests {
     use super::*;
 
     fn lease(last: u8) -> Lease {
-        Lease {
-            address: Ipv4Addr::new(10, 42, 0, last),
-            ports: Vec::new(),
-        }
+        Lease { address: Ipv4Addr::new(10, 42, 0, last), ports: Vec::new() }
     }
 
     #[test]
@@ -175,10 +163,7 @@ mod tests {
         journal.free("b").unwrap();
         for _ in 0..2 {
             let (_, recorded) = Journal::open(&path).unwrap();
-            assert_eq!(
-                recorded.leases,
-                BTreeMap::from([("a".to_owned(), lease(2))])
-            );
+            assert_eq!(recorded.leases, BTreeMap::from([("a".to_owned(), lease(2))]));
             assert_eq!(recorded.last, Some(Ipv4Addr::new(10, 42, 0, 3)));
         }
         fs::remove_dir_all(&directory).unwrap();

@@ -48,35 +48,23 @@ pub fn open() -> io::Result<Socket> {
 fn request(kind: u16, flags: u16, message: &impl Emitable) -> Request {
     let mut payload = vec![0; message.buffer_len()];
     message.emit(&mut payload);
-    Request {
-        kind,
-        flags: REQUEST | ACK | flags,
-        payload,
-    }
+    Request { kind, flags: REQUEST | ACK | flags, payload }
 }
 
 /// The link that holds the gateway's address. A bridge that never gets a port: always there where pods' kernels are,
 /// unlike `dummy`.
 pub fn anchor_new(name: &str) -> Request {
-    let message = LinkMessageBuilder::<LinkBridge>::new(name)
-        .arp(false)
-        .build();
+    let message = LinkMessageBuilder::<LinkBridge>::new(name).arp(false).build();
     request(NEW_LINK, CREATE | EXCLUSIVE, &message)
 }
 
 pub fn up(index: u32) -> Request {
-    let message = LinkMessageBuilder::<LinkUnspec>::new()
-        .index(index)
-        .up()
-        .build();
+    let message = LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build();
     request(NEW_LINK, 0, &message)
 }
 
 pub fn up_by_name(name: &str) -> Request {
-    let message = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(name)
-        .up()
-        .build();
+    let message = LinkMessageBuilder::<LinkUnspec>::new().name(name).up().build();
     request(NEW_LINK, 0, &message)
 }
 
@@ -122,10 +110,8 @@ pub fn delete(index: u32) -> Request {
 }
 
 pub fn address(index: u32, address: Ipv4Addr) -> Request {
-    let message = AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(index)
-        .address(address, 32)
-        .build();
+    let message =
+        AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
     request(NEW_ADDRESS, CREATE | REPLACE, &message)
 }
 
@@ -214,11 +200,7 @@ pub fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
         .iter()
         .map(|reply| {
             let message = parse::<LinkMessage>(reply)?;
-            let mut link = Link {
-                index: message.header.index,
-                name: String::new(),
-                mtu: 1500,
-            };
+            let mut link = Link { index: message.header.index, name: String::new(), mtu: 1500 };
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => link.name = name,

@@ -57,11 +57,7 @@ pub struct Replies {
 impl Replies {
     /// The first refusal that is not among `tolerated` is the error.
     pub fn except(self, tolerated: &[Errno]) -> io::Result<Vec<Vec<u8>>> {
-        match self
-            .refused
-            .iter()
-            .find(|(_, errno)| !tolerated.contains(errno))
-        {
+        match self.refused.iter().find(|(_, errno)| !tolerated.contains(errno)) {
             Some((_, errno)) => Err((*errno).into()),
             None => Ok(self.payloads),
         }
@@ -78,26 +74,14 @@ pub struct Socket {
 
 impl Socket {
     pub fn open(protocol: SockProtocol) -> io::Result<Socket> {
-        let descriptor = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            protocol,
-        )?;
+        let descriptor =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        setsockopt(
-            &descriptor,
-            sockopt::ReceiveTimeout,
-            &TimeVal::new(DEADLINE_SECONDS, 0),
-        )?;
+        setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::new(DEADLINE_SECONDS, 0))?;
         // A batch of a thousand elements is answered by a thousand acknowledgements; without CAP_NET_ADMIN over
         // the first user namespace the default stays, and ENOBUFS is retried.
         let _ = setsockopt(&descriptor, sockopt::RcvBufForce, &(4 * 1024 * 1024));
-        Ok(Socket {
-            descriptor,
-            sequence: 0,
-            buffer: vec![0; BUFFER],
-        })
+        Ok(Socket { descriptor, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// Sends all requests as one datagram. Each must carry [`ACK`]; one refused does not stop those after it,
@@ -108,13 +92,8 @@ impl Socket {
 
     /// Asks for a whole table.
     pub fn dump(&mut self, kind: u16, payload: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let request = [Request {
-            kind,
-            flags: REQUEST | DUMP,
-            payload: payload.to_vec(),
-        }];
-        self.insist(|socket| socket.exchange_once(&request))?
-            .except(&[])
+        let request = [Request { kind, flags: REQUEST | DUMP, payload: payload.to_vec() }];
+        self.insist(|socket| socket.exchange_once(&request))?.except(&[])
     }
 
     fn insist(
@@ -135,19 +114,12 @@ impl Socket {
         let datagram = encode(requests, first);
         self.sequence = self.sequence.wrapping_add(requests.len() as u32);
         retry(|| send(self.descriptor.as_raw_fd(), &datagram, MsgFlags::empty()))?;
-        let mut waiting: Vec<bool> = requests
-            .iter()
-            .map(|request| request.flags & (ACK | DUMP) != 0)
-            .collect();
+        let mut waiting: Vec<bool> =
+            requests.iter().map(|request| request.flags & (ACK | DUMP) != 0).collect();
         let mut replies = Replies::default();
         while waiting.contains(&true) {
-            let length = retry(|| {
-                recv(
-                    self.descriptor.as_raw_fd(),
-                    &mut self.buffer,
-                    MsgFlags::empty(),
-                )
-            })?;
+            let length =
+                retry(|| recv(self.descriptor.as_raw_fd(), &mut self.buffer, MsgFlags::empty()))?;
             for message in messages(&self.buffer[..length]) {
                 let message = message?;
                 let place = message.sequence.wrapping_sub(first) as usize;
@@ -200,12 +172,8 @@ fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
 
 /// Lays the requests out as they travel, numbered from `first`.
 pub fn encode(requests: &[Request], first: u32) -> Vec<u8> {
-    let mut datagram = Vec::with_capacity(
-        requests
-            .iter()
-            .map(|request| HEADER + request.payload.len() + 3)
-            .sum(),
-    );
+    let mut datagram =
+        Vec::with_capacity(requests.iter().map(|request| HEADER + request.payload.len() + 3).sum());
     for (place, request) in requests.iter().enumerate() {
         let length = (HEADER + request.payload.len()) as u32;
         datagram.extend_from_slice(&length.to_ne_bytes());

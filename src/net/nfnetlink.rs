@@ -45,10 +45,7 @@ pub fn apply(socket: &mut Socket, table: &str, changes: &ElementChanges) -> io::
 
 /// Removes `elements`, whether or not they are (all) there.
 pub fn remove(socket: &mut Socket, table: &str, elements: &Elements) -> io::Result<()> {
-    let removal = |elements: Elements| ElementChanges {
-        remove: elements,
-        add: Elements::new(),
-    };
+    let removal = |elements: Elements| ElementChanges { remove: elements, add: Elements::new() };
     match apply(socket, table, &removal(elements.clone())) {
         // One that is missing undid the batch: take them one at a time.
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
@@ -76,11 +73,7 @@ pub fn batch(table: &str, changes: &ElementChanges) -> Vec<Request> {
         for (set, members) in elements {
             let members: Vec<_> = members.iter().collect();
             for some in members.chunks(MEMBERS) {
-                requests.push(Request {
-                    kind,
-                    flags,
-                    payload: elements_payload(table, set, some),
-                });
+                requests.push(Request { kind, flags, payload: elements_payload(table, set, some) });
             }
         }
     }
@@ -91,11 +84,7 @@ pub fn batch(table: &str, changes: &ElementChanges) -> Vec<Request> {
 fn border(kind: u16) -> Request {
     let mut payload = vec![0, 0];
     payload.extend_from_slice(&NFTABLES.to_be_bytes());
-    Request {
-        kind,
-        flags: REQUEST,
-        payload,
-    }
+    Request { kind, flags: REQUEST, payload }
 }
 
 fn elements_payload(table: &str, set: &str, members: &[&Element]) -> Vec<u8> {

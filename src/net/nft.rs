@@ -9,15 +9,10 @@ use serde_json::{Value, json};
 
 /// Daemons are often started without the administrator's directories in `PATH`.
 fn program() -> &'static str {
-    [
-        "/usr/sbin/nft",
-        "/sbin/nft",
-        "/usr/bin/nft",
-        "/usr/local/sbin/nft",
-    ]
-    .into_iter()
-    .find(|path| Path::new(path).exists())
-    .unwrap_or("nft")
+    ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .unwrap_or("nft")
 }
 
 /// What `nft` had to say, in one line.

@@ -95,10 +95,7 @@ impl Owner {
         let names = names(config)?;
         let mut pool = AddressPool::new(config.pod_cidr).ok_or_else(|| NetError::Step {
             step: "use the pod range",
-            reason: format!(
-                "{} is not an IPv4 range with room for pods",
-                config.pod_cidr
-            ),
+            reason: format!("{} is not an IPv4 range with room for pods", config.pod_cidr),
         })?;
         let paths = Paths::of(config);
         for directory in [&paths.directory, &paths.pins] {
@@ -136,14 +133,9 @@ impl Owner {
             host::forward(&paths.forwarding, &survey).map_err(step("turn forwarding on"))?;
 
         // The rules come before the links: no packet of a pod meets an unguarded host.
-        let alive: BTreeMap<&String, &Lease> = leases
-            .iter()
-            .filter(|(pod, _)| netns::is_pinned(&paths.pins.join(pod)))
-            .collect();
-        let surroundings = Surroundings {
-            pod_cidr: config.pod_cidr,
-            guarded_links,
-        };
+        let alive: BTreeMap<&String, &Lease> =
+            leases.iter().filter(|(pod, _)| netns::is_pinned(&paths.pins.join(pod))).collect();
+        let surroundings = Surroundings { pod_cidr: config.pod_cidr, guarded_links };
         let mut elements = Elements::new();
         for lease in alive.values() {
             let offset = pool.offset(lease.address).unwrap_or_default();
@@ -155,13 +147,7 @@ impl Owner {
         put_in_force(&ruleset::compile(&names, &surroundings, elements))?;
 
         let gateway = pool.gateway();
-        let fabric = Fabric {
-            names,
-            gateway,
-            mtu: survey.mtu,
-            pins: paths.pins,
-            socket,
-        };
+        let fabric = Fabric { names, gateway, mtu: survey.mtu, pins: paths.pins, socket };
         let mut owner = Owner {
             table: fabric.names.table(),
             pool,
@@ -253,10 +239,7 @@ impl Owner {
         for entry in fs::read_dir(&self.fabric.pins).map_err(step("list pins"))? {
             let entry = entry.map_err(step("list pins"))?;
             let pod = entry.file_name();
-            if !pod
-                .to_str()
-                .is_some_and(|pod| self.leases.contains_key(pod))
-            {
+            if !pod.to_str().is_some_and(|pod| self.leases.contains_key(pod)) {
                 netns::unpin(&entry.path()).map_err(step("remove a stray pin"))?;
             }
         }
@@ -274,16 +257,11 @@ impl Owner {
             address: IpAddr::V4(address),
             gateway: IpAddr::V4(self.fabric.gateway),
         };
-        if let Some(lease) = before
-            .as_ref()
-            .filter(|lease| is_alive && lease.ports == ports)
-        {
+        if let Some(lease) = before.as_ref().filter(|lease| is_alive && lease.ports == ports) {
             return Ok(answer(lease.address));
         }
-        let address = self
-            .pool
-            .take(pod)
-            .ok_or_else(|| NetError::AddressesExhausted(self.range()))?;
+        let address =
+            self.pool.take(pod).ok_or_else(|| NetError::AddressesExhausted(self.range()))?;
         let offset = self.pool.offset(address).unwrap_or_default();
         let attached = answer(address);
         let lease = Lease { address, ports };
@@ -295,19 +273,10 @@ impl Owner {
         let changes = ruleset::diff(&old, &new);
 
         // The disk is as slow as the links; neither waits for the other.
-        let Owner {
-            journal,
-            fabric,
-            ahead,
-            ..
-        } = self;
+        let Owner { journal, fabric, ahead, .. } = self;
         let (recorded, wired) = thread::scope(|scope| {
             let record = scope.spawn(|| journal.hold(pod, &lease));
-            let wired = if is_alive {
-                Ok(())
-            } else {
-                wire(fabric, ahead, &pin, offset, address)
-            };
+            let wired = if is_alive { Ok(()) } else { wire(fabric, ahead, &pin, offset, address) };
             let panicked = || Err(io::Error::other("panicked"));
             (record.join().unwrap_or_else(|_| panicked()), wired)
         });
@@ -365,14 +334,9 @@ impl Owner {
         failures.extend(self.fabric.disconnect(pod, address));
         if !failures.is_empty() {
             let reasons: Vec<_> = failures.iter().map(ToString::to_string).collect();
-            return Err(NetError::Step {
-                step: "detach the pod",
-                reason: reasons.join("; "),
-            });
+            return Err(NetError::Step { step: "detach the pod", reason: reasons.join("; ") });
         }
-        self.journal
-            .free(pod)
-            .map_err(step("record that the address is free"))?;
+        self.journal.free(pod).map_err(step("record that the address is free"))?;
         self.leases.remove(pod);
         self.pool.free(pod);
         self.published().remove(pod);
@@ -380,10 +344,7 @@ impl Owner {
     }
 
     fn published(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.seen
-            .pods
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.seen.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Problems of the host, found with packets. A probe that cannot be made is a problem, not a failure.
@@ -396,10 +357,7 @@ impl Owner {
         let outcome = self.probe_between(first, second);
         for offset in [first, second] {
             let address = self.pool.address(offset);
-            let lease = Lease {
-                address,
-                ports: Vec::new(),
-            };
+            let lease = Lease { address, ports: Vec::new() };
             let members = host_port::elements(&self.fabric.names, offset, &lease);
             let removed = nfnetlink::remove(&mut self.elements, &self.table, &members);
             if let Err(error) = removed.and(self.fabric.delete_port(offset)) {
@@ -413,9 +371,7 @@ impl Owner {
                 let culprit = Culprit::find(&listing, probe::has_legacy_rules());
                 probe::explain(passed, config.pod_cidr, &culprit)
             }
-            Err(error) => vec![format!(
-                "whether pods' packets pass could not be tried ({error})"
-            )],
+            Err(error) => vec![format!("whether pods' packets pass could not be tried ({error})")],
         }
     }
 
@@ -428,10 +384,7 @@ impl Owner {
         let address = self.pool.address(offset);
         let mut prepared = Prepared::make().map_err(step("make a network namespace"))?;
         self.fabric.connect(offset, address, &mut prepared)?;
-        let lease = Lease {
-            address,
-            ports: Vec::new(),
-        };
+        let lease = Lease { address, ports: Vec::new() };
         let changes = ElementChanges {
             add: host_port::elements(&self.fabric.names, offset, &lease),
             ..ElementChanges::default()
@@ -499,10 +452,7 @@ fn is_file_name(pod: &str) -> Result<(), NetError> {
     if is_plain {
         Ok(())
     } else {
-        Err(NetError::Step {
-            step: "name the pod",
-            reason: format!("{pod:?} is not a uid"),
-        })
+        Err(NetError::Step { step: "name the pod", reason: format!("{pod:?} is not a uid") })
     }
 }
 
@@ -528,14 +478,9 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
     if let IpAddr::V4(network) = config.pod_cidr.address() {
         let request =
             link::unreachable_delete(network, config.pod_cidr.prefix(), names.route_metric());
-        let outcome = socket
-            .exchange(&[request])
-            .and_then(|replies| replies.except(&[Errno::ESRCH]));
-        note(
-            outcome
-                .map(drop)
-                .map_err(step("delete the route of the pod range")),
-        );
+        let outcome =
+            socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
+        note(outcome.map(drop).map_err(step("delete the route of the pod range")));
     }
     let survey = host::survey(&names, &links, &[], &[]);
     note(
@@ -554,10 +499,7 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
         true => Ok(()),
         false => {
             let reasons: Vec<_> = failures.iter().map(ToString::to_string).collect();
-            Err(NetError::Step {
-                step: "reset the network",
-                reason: reasons.join("; "),
-            })
+            Err(NetError::Step { step: "reset the network", reason: reasons.join("; ") })
         }
     }
 }

@@ -29,19 +29,14 @@ pub struct Passed {
 /// Sends the packets; the addresses are those the two have.
 pub fn run(one: (&Prepared, Ipv4Addr), other: (&Prepared, Ipv4Addr)) -> io::Result<Passed> {
     let bind = |(prepared, address): (&Prepared, Ipv4Addr)| {
-        let socket = netns::enter(prepared.namespace().as_fd(), || {
-            UdpSocket::bind((address, 0))
-        })?;
+        let socket = netns::enter(prepared.namespace().as_fd(), || UdpSocket::bind((address, 0)))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         io::Result::Ok(socket)
     };
     let (first, second) = (bind(one)?, bind(other)?);
     let host = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     host.set_read_timeout(Some(PATIENCE))?;
-    Ok(Passed {
-        between_pods: exchange(&first, &second),
-        with_host: exchange(&host, &first),
-    })
+    Ok(Passed { between_pods: exchange(&first, &second), with_host: exchange(&host, &first) })
 }
 
 /// There and back.
@@ -104,11 +99,8 @@ impl Culprit {
             if chain["policy"] == "drop"
                 && matches!(word(&chain["hook"]).as_str(), "forward" | "input")
             {
-                dropping = Some(Culprit::Chain(
-                    word(&chain["family"]),
-                    word(&chain["table"]),
-                    name,
-                ));
+                dropping =
+                    Some(Culprit::Chain(word(&chain["family"]), word(&chain["table"]), name));
             }
         }
         match dropping {
@@ -154,10 +146,9 @@ impl Culprit {
             Culprit::Chain(family, table, chain) => format!(
                 "nft insert rule {family} {table} {chain} ip saddr {pods} accept && nft insert rule {family} {table} {chain} ip daddr {pods} accept"
             ),
-            Culprit::Legacy => iptables(
-                "iptables-legacy",
-                if is_forward { "FORWARD" } else { "INPUT" },
-            ),
+            Culprit::Legacy => {
+                iptables("iptables-legacy", if is_forward { "FORWARD" } else { "INPUT" })
+            }
             Culprit::Docker | Culprit::Unknown => {
                 iptables("iptables", if is_forward { "FORWARD" } else { "INPUT" })
             }
@@ -183,21 +174,12 @@ mod tests {
         let find = |objects: Vec<Value>| Culprit::find(&json!({"nftables": objects}), false);
         let forward = || Culprit::Chain("ip".into(), "filter".into(), "FORWARD".into());
         assert_eq!(find(vec![chain("FORWARD", "drop")]), forward());
+        assert_eq!(find(vec![chain("FORWARD", "drop"), chain("DOCKER-USER", "")]), Culprit::Docker);
         assert_eq!(
-            find(vec![chain("FORWARD", "drop"), chain("DOCKER-USER", "")]),
-            Culprit::Docker
-        );
-        assert_eq!(
-            find(vec![
-                chain("FORWARD", "drop"),
-                chain("ufw-before-forward", "")
-            ]),
+            find(vec![chain("FORWARD", "drop"), chain("ufw-before-forward", "")]),
             Culprit::Ufw
         );
-        assert_eq!(
-            find(vec![json!({"table": {"name": "firewalld"}})]),
-            Culprit::Firewalld
-        );
+        assert_eq!(find(vec![json!({"table": {"name": "firewalld"}})]), Culprit::Firewalld);
         assert_eq!(find(vec![chain("FORWARD", "accept")]), Culprit::Unknown);
         assert_eq!(Culprit::find(&Value::Null, true), Culprit::Legacy);
     }

@@ -103,31 +103,16 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         "addr": surroundings.pod_cidr.address().to_string(),
         "len": surroundings.pod_cidr.prefix(),
     }});
-    let base = |kind, hook, priority, rules| BaseChain {
-        kind,
-        hook,
-        priority,
-        rules,
-    };
+    let base = |kind, hook, priority, rules| BaseChain { kind, hook, priority, rules };
 
     let base = BTreeMap::from([
         (
             "guard_hook",
-            base(
-                "filter",
-                "prerouting",
-                -300,
-                vec![rule([from_ours(), jump("guard")])],
-            ),
+            base("filter", "prerouting", -300, vec![rule([from_ours(), jump("guard")])]),
         ),
         (
             "inbound_hook",
-            base(
-                "nat",
-                "prerouting",
-                -100,
-                vec![rule([to_local(), jump("host_ports")])],
-            ),
+            base("nat", "prerouting", -100, vec![rule([to_local(), jump("host_ports")])]),
         ),
         // To 127.0.0.0/8 a translated packet would carry a loopback source out to a pod, which the kernel
         // allows only with route_localnet, the hole of CVE-2020-8558: there a hostPort refuses the connection.
@@ -144,15 +129,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 ])],
             ),
         ),
-        (
-            "node_hook",
-            base(
-                "filter",
-                "input",
-                -5,
-                vec![rule([from_ours(), jump("node")])],
-            ),
-        ),
+        ("node_hook", base("filter", "input", -5, vec![rule([from_ours(), jump("node")])])),
         (
             "forward_hook",
             base(
@@ -166,36 +143,21 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 ],
             ),
         ),
-        (
-            "output_hook",
-            base(
-                "filter",
-                "output",
-                -5,
-                vec![rule([to_ours(), jump("to_ports")])],
-            ),
-        ),
+        ("output_hook", base("filter", "output", -5, vec![rule([to_ours(), jump("to_ports")])])),
         (
             "outbound_hook",
             base(
                 "nat",
                 "postrouting",
                 100,
-                vec![rule([
-                    matches("==", ip("saddr"), pods.clone()),
-                    jump("outbound"),
-                ])],
+                vec![rule([matches("==", ip("saddr"), pods.clone()), jump("outbound")])],
             ),
         ),
     ]);
 
     let established = || {
         rule([
-            matches(
-                "in",
-                json!({"ct": {"key": "state"}}),
-                json!(["established", "related"]),
-            ),
+            matches("in", json!({"ct": {"key": "state"}}), json!(["established", "related"])),
             verdict("accept"),
         ])
     };
@@ -210,11 +172,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (
             "guard",
             vec![
-                rule([
-                    matches("!=", meta("nfproto"), json!("ipv4")),
-                    counted(),
-                    verdict("drop"),
-                ]),
+                rule([matches("!=", meta("nfproto"), json!("ipv4")), counted(), verdict("drop")]),
                 rule([
                     matches(
                         "!=",
@@ -281,10 +239,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (
             "outbound",
             vec![
-                rule([
-                    matches("!=", meta("oifname"), json!(ours)),
-                    json!({"masquerade": null}),
-                ]),
+                rule([matches("!=", meta("oifname"), json!(ours)), json!({"masquerade": null})]),
                 // A pod that reaches itself through its hostPort would take its own address for a forgery.
                 rule([
                     matches(
@@ -322,37 +277,23 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (HOST_PORTS_AT[1], set(port_at, Some("inet_service"))),
         (HAIRPIN, set(&["ipv4_addr", "ipv4_addr"], None)),
     ]);
-    RulesetPlan {
-        table: names.table(),
-        base,
-        chains,
-        sets,
-        elements,
-    }
+    RulesetPlan { table: names.table(), base, chains, sets, elements }
 }
 
 fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
     let mut rules = vec![
         established,
         invalid,
-        rule([
-            matches("==", payload("icmp", "type"), json!("echo-request")),
-            verdict("accept"),
-        ]),
+        rule([matches("==", payload("icmp", "type"), json!("echo-request")), verdict("accept")]),
     ];
     rules.extend(NODE_PORTS_OPEN_TO_PODS.iter().map(|(protocol, port)| {
-        rule([
-            matches("==", payload(protocol.word(), "dport"), json!(port)),
-            verdict("accept"),
-        ])
+        rule([matches("==", payload(protocol.word(), "dport"), json!(port)), verdict("accept")])
     }));
     rules.push(rule([
         matches("==", meta("l4proto"), json!("tcp")),
         json!({"reject": {"type": "tcp reset"}}),
     ]));
-    rules.push(rule([
-        json!({"reject": {"type": "icmpx", "expr": "admin-prohibited"}}),
-    ]));
+    rules.push(rule([json!({"reject": {"type": "icmpx", "expr": "admin-prohibited"}})]));
     rules
 }
 
@@ -410,11 +351,7 @@ impl RulesetPlan {
                 commands.push(json!({"add": {"rule": body}}));
             }
         }
-        for (name, elements) in self
-            .elements
-            .iter()
-            .filter(|(_, elements)| !elements.is_empty())
-        {
+        for (name, elements) in self.elements.iter().filter(|(_, elements)| !elements.is_empty()) {
             let members: Vec<_> = elements.iter().map(Element::render).collect();
             let body = json!({"family": "inet", "table": table, "name": name, "elem": members});
             commands.push(json!({"add": {"element": body}}));
@@ -444,15 +381,10 @@ impl RulesetPlan {
                 }
             }
         }
-        let wanted_chains = (self
-            .base
-            .iter()
-            .map(|(name, chain)| (*name, chain.rules.len())))
-        .chain(self.chains.iter().map(|(name, rules)| (*name, rules.len())));
-        let wanted_sets = self
-            .sets
-            .keys()
-            .map(|name| (*name, self.elements.get(name).map_or(0, BTreeSet::len)));
+        let wanted_chains = (self.base.iter().map(|(name, chain)| (*name, chain.rules.len())))
+            .chain(self.chains.iter().map(|(name, rules)| (*name, rules.len())));
+        let wanted_sets =
+            self.sets.keys().map(|name| (*name, self.elements.get(name).map_or(0, BTreeSet::len)));
         wanted_chains
             .filter(|(name, rules)| chains.get(name) != Some(rules))
             .map(|(name, _)| format!("chain {name}"))
@@ -479,18 +411,12 @@ pub fn diff(old: &Elements, new: &Elements) -> ElementChanges {
         left.iter()
             .map(|(name, members)| {
                 let others = right.get(name).unwrap_or(&empty);
-                (
-                    *name,
-                    members.difference(others).cloned().collect::<BTreeSet<_>>(),
-                )
+                (*name, members.difference(others).cloned().collect::<BTreeSet<_>>())
             })
             .filter(|(_, members)| !members.is_empty())
             .collect()
     };
-    ElementChanges {
-        remove: minus(old, new),
-        add: minus(new, old),
-    }
+    ElementChanges { remove: minus(old, new), add: minus(new, old) }
 }
 
 impl Element {

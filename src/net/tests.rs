@@ -29,10 +29,7 @@ fn pods_and_host_reach_each_other_by_address() {
         inside(&a, || ping(Ipv4Addr::new(10, 42, 0, 1))).unwrap();
         ping(v4(&b)).unwrap();
         let (to, from) = (bound(&b, 53), bound(&a, 0));
-        assert_eq!(
-            heard(&to, || from.send_to(b"hello", (v4(&b), 53)).map(drop)),
-            Some(a.address)
-        );
+        assert_eq!(heard(&to, || from.send_to(b"hello", (v4(&b), 53)).map(drop)), Some(a.address));
     });
 }
 
@@ -56,25 +53,18 @@ fn the_outside_sees_the_host_and_never_a_pod() {
         })
         .unwrap();
         let stranger = outside(&host, || UdpSocket::bind((OUTSIDE, 0))).unwrap();
-        assert_eq!(
-            heard(&pod, || stranger.send_to(b"hello", (address, 53)).map(drop)),
-            None
-        );
+        assert_eq!(heard(&pod, || stranger.send_to(b"hello", (address, 53)).map(drop)), None);
         let (second, socket) = netns::make(|| UdpSocket::bind("0.0.0.0:99")).unwrap();
         netns::pin(second.as_fd(), Path::new("/tmp/second")).unwrap();
-        sh(
-            "ip link add up1 type veth peer name out1 netns /tmp/second; ip link set up1 up
-            ip addr add 198.51.100.1/24 dev up1",
-        );
+        sh("ip link add up1 type veth peer name out1 netns /tmp/second; ip link set up1 up
+            ip addr add 198.51.100.1/24 dev up1");
         netns::enter(second.as_fd(), || {
             sh("ip link set out1 up; ip addr add 198.51.100.2/24 dev out1; ip route add default via 198.51.100.1");
             Ok(())
         })
         .unwrap();
         assert_eq!(
-            heard(&socket, || stranger
-                .send_to(b"hello", "198.51.100.2:99")
-                .map(drop)),
+            heard(&socket, || stranger.send_to(b"hello", "198.51.100.2:99").map(drop)),
             None
         );
         let dropped = sh("nft list chain inet joey_abc123 transit");
@@ -103,18 +93,11 @@ fn a_forged_source_reaches_nobody() {
             &format!("ip addr add {stolen}/32 dev eth0; ip addr add 203.0.113.9/32 dev eth0"),
         );
         assert_eq!(say(&a, stolen), None, "another pod's address");
-        assert_eq!(
-            say(&a, Ipv4Addr::new(203, 0, 113, 9)),
-            None,
-            "a stranger's address"
-        );
+        assert_eq!(say(&a, Ipv4Addr::new(203, 0, 113, 9)), None, "a stranger's address");
 
         // With the other's hardware address too, the frame dies at the port.
-        let mac = |address: Ipv4Addr| {
-            names::pod_mac(address)
-                .map(|byte| format!("{byte:02x}"))
-                .join(":")
-        };
+        let mac =
+            |address: Ipv4Addr| names::pod_mac(address).map(|byte| format!("{byte:02x}")).join(":");
         let rewire = |mac: String| {
             format!(
                 "ip link set eth0 address {mac}
@@ -124,23 +107,11 @@ fn a_forged_source_reaches_nobody() {
             )
         };
         sh_in(&a, &rewire(mac(stolen)));
-        assert_eq!(
-            say(&a, stolen),
-            None,
-            "another pod's address and hardware address"
-        );
-        assert_eq!(
-            say(&a, v4(&a)),
-            None,
-            "the own address with a foreign hardware address"
-        );
+        assert_eq!(say(&a, stolen), None, "another pod's address and hardware address");
+        assert_eq!(say(&a, v4(&a)), None, "the own address with a foreign hardware address");
         sh_in(&a, &rewire(mac(v4(&a))));
         assert_eq!(say(&a, v4(&a)), Some(a.address), "honest again");
-        assert_eq!(
-            say(&c, stolen),
-            Some(c.address),
-            "the owner was never disturbed"
-        );
+        assert_eq!(say(&c, stolen), Some(c.address), "the owner was never disturbed");
 
         // Frames straight to a neighbour, around the host.
         sh_in(
@@ -153,10 +124,7 @@ fn a_forged_source_reaches_nobody() {
         );
         assert_eq!(say(&a, v4(&a)), None, "a frame to another port");
         // Nobody answers ARP, so nobody can answer it falsely.
-        sh_in(
-            &a,
-            "ip neigh flush dev eth0 nud permanent; ip neigh del 10.42.0.1 dev eth0 || true",
-        );
+        sh_in(&a, "ip neigh flush dev eth0 nud permanent; ip neigh del 10.42.0.1 dev eth0 || true");
         assert!(inside(&a, || ping(Ipv4Addr::new(10, 42, 0, 1))).is_err());
     });
 }
@@ -175,17 +143,12 @@ fn pods_reach_neither_metadata_nor_services_of_the_node() {
         let metadata = outside(&host, || UdpSocket::bind("169.254.169.254:80")).unwrap();
         let pod = bound(&a, 0);
         assert_eq!(
-            heard(&metadata, || pod
-                .send_to(b"hello", "169.254.169.254:80")
-                .map(drop)),
+            heard(&metadata, || pod.send_to(b"hello", "169.254.169.254:80").map(drop)),
             None
         );
         let own = UdpSocket::bind("0.0.0.0:0").unwrap();
         assert!(
-            heard(&metadata, || own
-                .send_to(b"hello", "169.254.169.254:80")
-                .map(drop))
-            .is_some()
+            heard(&metadata, || own.send_to(b"hello", "169.254.169.254:80").map(drop)).is_some()
         );
 
         let _api = TcpListener::bind("0.0.0.0:6443").unwrap();
@@ -198,10 +161,7 @@ fn pods_reach_neither_metadata_nor_services_of_the_node() {
         let nobody = Ipv4Addr::new(10, 42, 9, 9);
         let error = inside(&a, || connect((nobody, 80))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::HostUnreachable);
-        assert_eq!(
-            connect((nobody, 80)).unwrap_err().kind(),
-            io::ErrorKind::HostUnreachable
-        );
+        assert_eq!(connect((nobody, 80)).unwrap_err().kind(), io::ErrorKind::HostUnreachable);
     });
 }
 
@@ -214,11 +174,7 @@ fn host_ports_lead_into_pods_from_everywhere_but_loopback() {
         let b = network.attach("b", &[]).await.unwrap();
         let server = listen(&a, 80);
         let peer = talk(&server, outside(&host, || connect((HOST, 8080)))).unwrap();
-        assert_eq!(
-            peer.ip(),
-            IpAddr::V4(OUTSIDE),
-            "the outside keeps its address"
-        );
+        assert_eq!(peer.ip(), IpAddr::V4(OUTSIDE), "the outside keeps its address");
         let peer = talk(&server, inside(&b, || connect((HOST, 8080)))).unwrap();
         assert_eq!(peer.ip(), b.address, "so does a pod");
         talk(&server, inside(&a, || connect((HOST, 8080)))).unwrap();
@@ -239,11 +195,7 @@ fn host_ports_lead_into_pods_from_everywhere_but_loopback() {
         let c = network.attach("c", &ports).await.unwrap();
         let (server, dns) = (listen(&c, 80), bound(&c, 53));
         talk(&server, outside(&host, || connect((HOST, 8080)))).unwrap();
-        assert_eq!(
-            heard(&dns, ask),
-            Some(IpAddr::V4(OUTSIDE)),
-            "the same flow finds the new pod"
-        );
+        assert_eq!(heard(&dns, ask), Some(IpAddr::V4(OUTSIDE)), "the same flow finds the new pod");
     });
 }
 
@@ -255,9 +207,7 @@ fn detach_and_reset_leave_nothing() {
             let network = network().await;
             network.attach("first", &[]).await.unwrap();
             network.detach("first").await.unwrap();
-            eventually("the first pod's link is gone", || {
-                !sh("ip -o link").contains("jyabc123-")
-            });
+            eventually("the first pod's link is gone", || !sh("ip -o link").contains("jyabc123-"));
             let (clean, nat) = (traces(), [port(Protocol::Tcp, 8080, 80)]);
             for round in 0..100 {
                 let pod = format!("pod-{round}");
@@ -266,21 +216,15 @@ fn detach_and_reset_leave_nothing() {
                 network.detach(&pod).await.unwrap();
             }
             assert_eq!(network.attached(), Vec::<String>::new());
-            eventually("links are swept up", || {
-                !sh("ip -o link").contains("jyabc123-")
-            });
+            eventually("links are swept up", || !sh("ip -o link").contains("jyabc123-"));
             assert_eq!(traces(), clean);
             network.attach("left", &nat).await.unwrap();
         }
-        Network::reset(&config("abc123", "10.42.0.0/16"))
-            .await
-            .unwrap();
+        Network::reset(&config("abc123", "10.42.0.0/16")).await.unwrap();
         eventually("everything is gone", || traces() == before);
         assert!(!Path::new("/tmp/abc123/data/network").exists());
         assert!(!Path::new("/tmp/abc123/run/netns").exists());
-        Network::reset(&config("abc123", "10.42.0.0/16"))
-            .await
-            .unwrap();
+        Network::reset(&config("abc123", "10.42.0.0/16")).await.unwrap();
     });
 }
 
@@ -314,11 +258,7 @@ fn a_restart_keeps_flows_addresses_and_the_table() {
             say(&mut between, &mut between_end).unwrap();
             assert_eq!(handles(), before);
             let fresh = again.attach("new", &[]).await.unwrap();
-            assert_eq!(
-                v4(&fresh).octets()[3],
-                4 + round,
-                "freed addresses come last"
-            );
+            assert_eq!(v4(&fresh).octets()[3], 4 + round, "freed addresses come last");
             talk(&server, inside(&fresh, || connect((v4(&a), 80)))).unwrap();
             again.detach("new").await.unwrap();
             eventually("its link is gone", || handles() == before);
@@ -360,10 +300,7 @@ fn two_instances_side_by_side_do_not_meet() {
         let b = other.attach("a", &[]).await.unwrap();
         let victim = bound(&b, 53);
         let socket = bound(&a, 0);
-        assert_eq!(
-            heard(&victim, || socket.send_to(b"hello", (v4(&b), 53)).map(drop)),
-            None
-        );
+        assert_eq!(heard(&victim, || socket.send_to(b"hello", (v4(&b), 53)).map(drop)), None);
         let server = outside(&host, || TcpListener::bind((OUTSIDE, 80))).unwrap();
         for pod in [&a, &b] {
             talk(&server, inside(pod, || connect((OUTSIDE, 80)))).unwrap();
@@ -373,14 +310,9 @@ fn two_instances_side_by_side_do_not_meet() {
         talk(&server, inside(&a, || connect((OUTSIDE, 80)))).unwrap();
         let overlapping = Network::start(config("def456", "10.42.0.0/24")).await;
         let refused = overlapping.err().unwrap().to_string();
-        assert!(
-            refused.contains("choose another with --pod-cidr"),
-            "{refused}"
-        );
+        assert!(refused.contains("choose another with --pod-cidr"), "{refused}");
         drop(one);
-        Network::reset(&config("abc123", "10.42.0.0/16"))
-            .await
-            .unwrap();
+        Network::reset(&config("abc123", "10.42.0.0/16")).await.unwrap();
         assert_eq!(sh("cat /proc/sys/net/ipv4/conf/up0/forwarding").trim(), "0");
     });
 }
@@ -460,10 +392,7 @@ fn a_rule_of_the_host_in_the_way_is_told_with_a_cure_that_works() {
         assert_eq!(network().await.problems(), Vec::<String>::new());
         sh("nft add rule ip filter INPUT iifname jyabc123-* drop");
         let problems = network().await.problems();
-        assert!(
-            problems[0].contains("between the host and its pods"),
-            "{problems:?}"
-        );
+        assert!(problems[0].contains("between the host and its pods"), "{problems:?}");
     });
 }
 
@@ -490,10 +419,7 @@ fn forwarding_is_put_back_unless_somebody_decided_anew() {
         for _ in 0..2 {
             drop(network().await);
             let transit = sh("nft list chain inet joey_abc123 transit");
-            assert!(
-                transit.contains("up0") && transit.contains("drop"),
-                "{transit}"
-            );
+            assert!(transit.contains("up0") && transit.contains("drop"), "{transit}");
         }
         Network::reset(&ours).await.unwrap();
         assert_eq!(uplink(), "0");

@@ -25,7 +25,7 @@ use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::pods::Pods;
 use crate::node::register::{self, host};
 use crate::node::volume;
-use crate::node::worker::{Existing, ObjectChanged, ObjectKind, Shared, Worker};
+use crate::node::worker::{self, Existing, ObjectChanged, ObjectKind, Shared, Worker};
 use crate::runtime::image::Images;
 use crate::runtime::{self, Runtime, RuntimeError};
 
@@ -419,8 +419,10 @@ async fn clear_away(shared: &Shared, uid: &str, pod: Option<runtime::Pod>) {
         tracing::warn!(pod = %uid, %error, "an address left over could not be given back");
     }
     let paths = PodPaths::new(&shared.data_dir, &shared.run_dir, uid);
+    let (images, holder) = (shared.images.clone(), uid.to_owned());
     let removed = tokio::task::spawn_blocking(move || {
-        volume::remove(&paths).and_then(|()| volume::remove_tree(&paths.data))
+        volume::remove(&paths).and_then(|()| volume::remove_tree(&paths.data))?;
+        worker::release(&images, &holder).map_err(std::io::Error::other)
     });
     if !matches!(removed.await, Ok(Ok(()))) {
         tracing::warn!(pod = %uid, "directories left over could not be removed");

@@ -72,10 +72,16 @@ impl Pods {
         self.changes.subscribe()
     }
 
-    /// Replaces the pod's entry.
-    pub(super) fn publish(&self, entry: PodEntry) {
+    /// Replaces the pod's entry, if its object is still there at that moment: a pod that was removed by force
+    /// still comes down while a younger one of its name has this place.
+    pub(super) fn publish(&self, entry: PodEntry, is_there: impl Fn() -> bool) {
         let key = (entry.namespace.clone(), entry.name.clone());
-        self.lock().insert(key, Arc::new(entry));
+        let mut entries = self.lock();
+        if !is_there() {
+            return;
+        }
+        entries.insert(key, Arc::new(entry));
+        drop(entries);
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -116,8 +122,9 @@ mod tests {
     #[test]
     fn a_late_withdrawal_does_not_take_the_younger_pod_of_the_same_name() {
         let pods = Pods::default();
-        pods.publish(entry("old"));
-        pods.publish(entry("new"));
+        pods.publish(entry("old"), || true);
+        pods.publish(entry("new"), || true);
+        pods.publish(entry("old"), || false);
         pods.withdraw("default", "web", "old");
         assert_eq!(pods.find("default", "web").map(|e| e.uid.clone()), Some("new".into()));
         pods.withdraw("default", "web", "new");

@@ -37,6 +37,8 @@ mod images;
 mod start;
 mod steps;
 
+pub(super) use images::release;
+
 /// What the workers of a node share.
 pub struct Shared {
     pub client: kube::Client,
@@ -89,6 +91,8 @@ pub struct Worker {
     /// Images that the next start of each container uses.
     ready_images: BTreeMap<String, Image>,
     used_images: BTreeMap<String, UsedImage>,
+    /// Image ids by container, for which a pin is on disk.
+    held_images: BTreeMap<String, String>,
     pulls: JoinSet<images::Pulled>,
     tokens: Tokens,
     reporter: Reporter,
@@ -152,6 +156,7 @@ impl Worker {
             plans: plans.into_iter().map(|plan| (plan.name.clone(), plan)).collect(),
             ready_images: BTreeMap::new(),
             used_images,
+            held_images: BTreeMap::new(),
             pulls: JoinSet::new(),
             tokens: Tokens::default(),
             reporter: Reporter::start(target, status.clone()),
@@ -455,7 +460,7 @@ impl Worker {
                 Some((name.clone(), entry))
             })
             .collect();
-        self.shared.pods.publish(PodEntry {
+        let entry = PodEntry {
             namespace: self.pod.metadata.namespace.clone().unwrap_or_default(),
             name: self.pod.metadata.name.clone().unwrap_or_default(),
             uid: self.uid.clone(),
@@ -464,7 +469,8 @@ impl Worker {
             netns: self.attached.as_ref().map(|a| a.netns.clone()),
             address: self.attached.as_ref().map(|a| a.address),
             host_network: self.host_network(),
-        });
+        };
+        self.shared.pods.publish(entry, || self.object.borrow().is_some());
     }
 
     fn spec_of(&self, name: &str) -> Option<(&core::Container, &'static str)> {

@@ -56,10 +56,7 @@ async fn take_over(
     };
     Ok(Found {
         plan,
-        containers: containers
-            .into_values()
-            .map(|attempt| attempt.plan)
-            .collect(),
+        containers: containers.into_values().map(|attempt| attempt.plan).collect(),
         pod: Pod { link },
     })
 }

@@ -101,9 +101,6 @@ mod tests {
     #[test]
     fn each_takes_a_set_apart() {
         let set = CapabilitySet::KILL | CapabilitySet::BPF;
-        assert_eq!(
-            each(set).collect::<Vec<_>>(),
-            [CapabilitySet::KILL, CapabilitySet::BPF]
-        );
+        assert_eq!(each(set).collect::<Vec<_>>(), [CapabilitySet::KILL, CapabilitySet::BPF]);
     }
 }

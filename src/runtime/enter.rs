@@ -37,14 +37,7 @@ pub struct Orders<'a> {
 /// Enters the container and becomes the program.
 pub fn run(orders: Orders<'_>) -> ! {
     let report = Report::new(orders.report);
-    match enter(
-        orders.plan,
-        orders.compiled,
-        orders.container,
-        orders.pid,
-        orders.stdio,
-        &report,
-    ) {
+    match enter(orders.plan, orders.compiled, orders.container, orders.pid, orders.stdio, &report) {
         Ok(never) => match never {},
         Err(failure) => report.fail(&failure),
     }
@@ -61,10 +54,7 @@ fn enter(
     process::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let privileges = Privileges::prepare(&plan.security, compiled)?;
-    let _ = std::fs::write(
-        "/proc/self/oom_score_adj",
-        plan.security.oom_score_adj.to_string(),
-    );
+    let _ = std::fs::write("/proc/self/oom_score_adj", plan.security.oom_score_adj.to_string());
 
     let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
     if pid == PidPlan::PerContainer {
@@ -72,9 +62,7 @@ fn enter(
     }
     // setns(2) with a mount namespace moves root and working directory to the container's.
     nix::sched::setns(container, namespaces).map_err(|error| match error {
-        nix::Error::ESRCH => Failure::NotRunning {
-            container: plan.container.clone(),
-        },
+        nix::Error::ESRCH => Failure::NotRunning { container: plan.container.clone() },
         error => failed("enter namespaces", error),
     })?;
     let root = rustix::fs::open("/", files::DIRECTORY, Mode::empty()).at("open root")?;
@@ -88,11 +76,7 @@ fn enter(
     }
     let terminals = match &stdio {
         Stdio::Terminal => Some(open_devpts(root.as_fd())?),
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => {
+        Stdio::Streams { stdin, stdout, stderr } => {
             let (stdin, stdout, stderr) = (stdin.as_fd(), stdout.as_fd(), stderr.as_fd());
             init::own_streams([stdin, stdout, stderr], plan.security.uid);
             init::take_streams(stdin, stdout, stderr).at("set up standard streams")?;
@@ -102,11 +86,8 @@ fn enter(
     drop((root, stdio));
 
     // The inner stage is the shim's child: the shim signals it and collects its end.
-    let birth = Birth {
-        namespaces: CloneFlags::empty(),
-        cgroup: None,
-        parent: Parent::CallersParent,
-    };
+    let birth =
+        Birth { namespaces: CloneFlags::empty(), cgroup: None, parent: Parent::CallersParent };
     match spawn::fork(birth).at("fork")? {
         Fork::Parent(child) => {
             report.ready(Some(child.pidfd.as_fd())).at("report")?;

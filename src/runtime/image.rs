@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 
 use self::changes::Changes;
 use self::disk::{Disk, NameRecord};
@@ -15,21 +18,22 @@ use self::unpack::Limits;
 
 mod apply;
 mod archive;
+pub mod build;
 mod changes;
 mod config;
-pub mod build;
 mod confine;
-mod containerfile;
-pub mod export;
-mod layer_tar;
 mod disk;
 mod entries;
+pub mod export;
 mod manifest;
 pub mod reference;
+mod registry;
 #[cfg(test)]
 mod samples;
 mod strict_json;
+mod tarball;
 mod unpack;
+mod verify;
 mod view;
 
 pub use confine::role_main;
@@ -42,11 +46,14 @@ pub struct Images {
 
 struct Inner {
     disk: Disk,
-    #[expect(dead_code, reason = "wired with the registry client")]
     registries: Registries,
     limits: Limits,
     changes: OnceLock<Changes>,
+    /// Pulls under way, by reference and credentials. A std mutex: held for a look-up only.
+    pulls: Mutex<BTreeMap<String, SharedPull>>,
 }
+
+type SharedPull = Shared<BoxFuture<'static, Result<Image, ImageError>>>;
 
 /// A present image, ready to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,6 +139,7 @@ impl Images {
                 registries,
                 limits: Limits::default(),
                 changes: OnceLock::new(),
+                pulls: Mutex::new(BTreeMap::new()),
             }),
         })
     }
@@ -164,12 +172,59 @@ impl Images {
     }
 
     /// Fetches, verifies and unpacks. Concurrent pulls of one reference share the work.
+    ///
+    /// The work goes on when the caller is dropped; pulls with other credentials are other work, so
+    /// that nobody gets by another's rights what was refused to them.
     pub async fn pull(
         &self,
-        _reference: &str,
-        _credentials: &[Credentials],
+        reference: &str,
+        credentials: &[Credentials],
     ) -> Result<Image, ImageError> {
-        unimplemented!()
+        let name = parse_name(reference)?;
+        let key = pull_key(&name, credentials);
+        let shared = {
+            let mut pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+            match pulls.get(&key) {
+                Some(running) => running.clone(),
+                None => {
+                    let (images, credentials) = (self.clone(), credentials.to_vec());
+                    let done = key.clone();
+                    let task = tokio::spawn(async move {
+                        let result = images.pull_now(&name, &credentials).await;
+                        let mut pulls =
+                            images.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+                        pulls.remove(&done);
+                        result
+                    });
+                    let shared = async move { task.await.unwrap_or_else(|_| Err(interrupted())) };
+                    let shared = shared.boxed().shared();
+                    pulls.insert(key, shared.clone());
+                    shared
+                }
+            }
+        };
+        shared.await
+    }
+
+    async fn pull_now(
+        &self,
+        name: &Reference,
+        credentials: &[Credentials],
+    ) -> Result<Image, ImageError> {
+        let images = self.clone();
+        // From here nothing is swept until the record names what was fetched.
+        let lock = blocking(move || images.inner.disk.lock_shared()).await?;
+        let inner = &self.inner;
+        let pulled =
+            registry::pull(&inner.disk, &inner.registries, name, credentials, &inner.limits).await;
+        drop(lock);
+        let images = self.clone();
+        blocking(move || {
+            images.sweep_quietly();
+            let id = pulled?;
+            images.load_all(&[id])?.pop().ok_or_else(interrupted)
+        })
+        .await
     }
 
     /// Reads a docker-archive or OCI-layout tar (plain, gzip, zstd) from a file or a pipe.
@@ -264,10 +319,7 @@ impl Images {
                 return Ok(());
             };
             let is_kept = disk.all_names()?.iter().any(|name| name.image == pin.image)
-                || disk
-                    .all_pins()?
-                    .iter()
-                    .any(|other| other.image == pin.image);
+                || disk.all_pins()?.iter().any(|other| other.image == pin.image);
             match parse_id(&pin.image) {
                 Some(id) if !is_kept => {
                     disk.remove_image(&records, &id)?;
@@ -285,10 +337,7 @@ impl Images {
     /// Who pins what: holder and image id.
     pub fn pins(&self) -> Result<Vec<(String, String)>, ImageError> {
         let pins = self.inner.disk.all_pins()?;
-        Ok(pins
-            .into_iter()
-            .map(|pin| (pin.holder, pin.image))
-            .collect())
+        Ok(pins.into_iter().map(|pin| (pin.holder, pin.image)).collect())
     }
 
     /// Removes every image that has neither a tag nor a pin; answers their ids.
@@ -300,10 +349,8 @@ impl Images {
             let names = disk.all_names()?;
             let pins = disk.all_pins()?;
             for id in disk.all_images()? {
-                let of_image: Vec<&NameRecord> = names
-                    .iter()
-                    .filter(|record| record.image == id.as_str())
-                    .collect();
+                let of_image: Vec<&NameRecord> =
+                    names.iter().filter(|record| record.image == id.as_str()).collect();
                 let is_kept = of_image.iter().any(|record| !record.name.contains('@'))
                     || pins.iter().any(|pin| pin.image == id.as_str());
                 if is_kept {
@@ -318,6 +365,22 @@ impl Images {
         }
         self.sweep_quietly();
         Ok(gone)
+    }
+
+    /// Reads every file of the image and compares it with what was unpacked.
+    ///
+    /// # Errors
+    /// `Content` names the first file that differs.
+    pub fn verify(&self, image: &Image) -> Result<(), ImageError> {
+        let disk = &self.inner.disk;
+        let id = parse_id(&image.id).ok_or_else(|| absent(&image.id))?;
+        let record = disk.image_record(&id)?.ok_or_else(|| absent(&image.id))?;
+        disk.config(&id)?;
+        for text in &record.layers {
+            let diff_id = parse_id(text).ok_or_else(|| damaged(&id))?;
+            verify::layer(disk, &diff_id)?;
+        }
+        Ok(())
     }
 
     /// Text of a regular file of the image such as `/etc/passwd`, at most `limit` bytes; resolved inside
@@ -364,10 +427,8 @@ impl Images {
         let is_short_id =
             (12..64).contains(&reference.len()) && reference::is_hex_of(reference, reference.len());
         if is_short_id {
-            let mut matching = disk
-                .all_images()?
-                .into_iter()
-                .filter(|id| id.hex().starts_with(reference));
+            let mut matching =
+                disk.all_images()?.into_iter().filter(|id| id.hex().starts_with(reference));
             if let (Some(id), None) = (matching.next(), matching.next()) {
                 return present(id);
             }
@@ -380,9 +441,8 @@ impl Images {
         let Some(record) = disk.image_record(id)? else {
             return Ok(None);
         };
-        let config = config::parse(&disk.config(id)?).map_err(|e| ImageError::Content {
-            reason: e.to_string(),
-        })?;
+        let config = config::parse(&disk.config(id)?)
+            .map_err(|e| ImageError::Content { reason: e.to_string() })?;
         let mut layers: Vec<PathBuf> = Vec::new();
         let mut size_bytes = 0;
         let mut counted = BTreeSet::new();
@@ -448,20 +508,31 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ImageError::Io {
-                step: "run the operation",
-                reason: "the program is ending".to_owned(),
-            }),
+            Err(_) => Err(interrupted()),
         },
     }
 }
 
+fn interrupted() -> ImageError {
+    ImageError::Io { step: "run the operation", reason: "it was interrupted".to_owned() }
+}
+
+/// One key for the same work; it holds a digest of the credentials, not them.
+fn pull_key(name: &Reference, credentials: &[Credentials]) -> String {
+    let mut text = String::new();
+    for one in credentials {
+        for part in [&one.registry, &one.username, &one.password] {
+            text.push_str(&format!("{}:{part}", part.len()));
+        }
+    }
+    format!("{} {}", name.canonical(), Digest::of(text.as_bytes()))
+}
+
 fn parse_name(text: &str) -> Result<Reference, ImageError> {
-    text.parse()
-        .map_err(|e: reference::ReferenceError| ImageError::InvalidName {
-            name: text.chars().take(512).collect(),
-            reason: e.to_string(),
-        })
+    text.parse().map_err(|e: reference::ReferenceError| ImageError::InvalidName {
+        name: text.chars().take(512).collect(),
+        reason: e.to_string(),
+    })
 }
 
 /// `sha256:…` or the 64 digits alone.
@@ -473,15 +544,11 @@ fn parse_id(text: &str) -> Option<Digest> {
 }
 
 fn absent(name: &str) -> ImageError {
-    ImageError::Absent {
-        name: name.chars().take(512).collect(),
-    }
+    ImageError::Absent { name: name.chars().take(512).collect() }
 }
 
 fn damaged(id: &Digest) -> ImageError {
-    ImageError::Content {
-        reason: format!("image {id} is damaged: a layer is missing"),
-    }
+    ImageError::Content { reason: format!("image {id} is damaged: a layer is missing") }
 }
 
 #[cfg(test)]

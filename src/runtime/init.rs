@@ -72,25 +72,13 @@ impl Report {
 
     /// The master of the terminal that the process will use.
     pub fn terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
-        sys::socket::send(
-            self.socket.as_fd(),
-            &[TERMINAL],
-            &[master],
-            SendFlags::empty(),
-        )
-        .map(drop)
+        sys::socket::send(self.socket.as_fd(), &[TERMINAL], &[master], SendFlags::empty()).map(drop)
     }
 
     /// A process of the given pidfd goes on in this one's place.
     pub fn ready(&self, successor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let descriptors: Vec<BorrowedFd<'_>> = successor.into_iter().collect();
-        sys::socket::send(
-            self.socket.as_fd(),
-            &[READY],
-            &descriptors,
-            SendFlags::empty(),
-        )
-        .map(drop)
+        sys::socket::send(self.socket.as_fd(), &[READY], &descriptors, SendFlags::empty()).map(drop)
     }
 
     /// The end: says why, and ends the process.
@@ -105,16 +93,8 @@ impl Report {
 
 /// Becomes the container's first process.
 pub fn run(orders: Orders<'_>) -> ! {
-    let report = Report {
-        socket: orders.report.socket,
-    };
-    match become_program(
-        orders.plan,
-        orders.compiled,
-        orders.shm,
-        orders.stdio,
-        &report,
-    ) {
+    let report = Report { socket: orders.report.socket };
+    match become_program(orders.plan, orders.compiled, orders.shm, orders.stdio, &report) {
         Ok(never) => match never {},
         Err(failure) => report.fail(&failure),
     }
@@ -133,10 +113,7 @@ fn become_program(
     let security = &plan.security;
     // Outside the user namespace that owns the limit a lower value needs CAP_SYS_RESOURCE; a plan
     // for such a host asks for what is permitted, so a refusal here is no failure.
-    let _ = std::fs::write(
-        "/proc/self/oom_score_adj",
-        security.oom_score_adj.to_string(),
-    );
+    let _ = std::fs::write("/proc/self/oom_score_adj", security.oom_score_adj.to_string());
     let privileges = Privileges::prepare(security, compiled)?;
     let mut sources = Vec::with_capacity(plan.mounts.len() + 1);
     let termination_log = termination_log(plan);
@@ -150,11 +127,8 @@ fn become_program(
         .at("unshare mount and cgroup namespace")?;
     rootfs::isolate()?;
     let root = rootfs::mount(&plan.rootfs)?;
-    let surroundings = Surroundings {
-        privileged: security.privileged,
-        mask_proc: security.mask_proc,
-        shm: &shm,
-    };
+    let surroundings =
+        Surroundings { privileged: security.privileged, mask_proc: security.mask_proc, shm: &shm };
     let terminals = mounts::attach_system(root.as_fd(), &surroundings)?;
     for (mount, source) in &sources {
         mounts::attach(root.as_fd(), mount, source)?;
@@ -200,10 +174,7 @@ fn open_shm(shm: Shm<'_>) -> io::Result<OwnedFd> {
 fn termination_log(plan: &ContainerPlan) -> Option<super::plan::MountPlan> {
     let log = plan.termination_log.as_ref()?;
     Some(super::plan::MountPlan {
-        source: super::plan::MountSource::Bind {
-            path: log.host_file.clone(),
-            sub_path: None,
-        },
+        source: super::plan::MountSource::Bind { path: log.host_file.clone(), sub_path: None },
         target: log.target.clone(),
         read_only: false,
         propagation: super::plan::Propagation::Private,
@@ -221,11 +192,7 @@ fn set_stdio(
 ) -> Result<(), Failure> {
     let at = "set up standard streams";
     match stdio {
-        Stdio::Streams {
-            stdin,
-            stdout,
-            stderr,
-        } => {
+        Stdio::Streams { stdin, stdout, stderr } => {
             own_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], uid);
             take_streams(stdin.as_fd(), stdout.as_fd(), stderr.as_fd()).at(at)
         }
@@ -294,20 +261,14 @@ pub fn enter_cwd(cwd: &OwnedFd, process: &ProcessPlan) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::CannotRun {
-        reason: format!(
-            "current working directory {:?} is outside of the container",
-            process.cwd
-        ),
+        reason: format!("current working directory {:?} is outside of the container", process.cwd),
     })
 }
 
 fn cwd_failure(process: &ProcessPlan, error: &io::Error) -> Failure {
     let words = program::words(error);
     Failure::CannotRun {
-        reason: format!(
-            "chdir to cwd ({:?}) set in config failed: {words}",
-            process.cwd
-        ),
+        reason: format!("chdir to cwd ({:?}) set in config failed: {words}", process.cwd),
     }
 }
 
@@ -315,20 +276,14 @@ fn cwd_failure(process: &ProcessPlan, error: &io::Error) -> Failure {
 pub fn set_limits() {
     const SOFT: u64 = 1 << 16;
     const HARD: u64 = 1 << 20;
-    let wanted = Rlimit {
-        current: Some(SOFT),
-        maximum: Some(HARD),
-    };
+    let wanted = Rlimit { current: Some(SOFT), maximum: Some(HARD) };
     if rustix::process::setrlimit(Resource::Nofile, wanted).is_err() {
         // Not permitted to raise the hard limit: the host's own is what there is.
         let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
         let current = Some(maximum.map_or(SOFT, |hard| hard.min(SOFT)));
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
 }
 
@@ -339,12 +294,9 @@ pub fn execute(
     report: &Report,
 ) -> Result<std::convert::Infallible, Failure> {
     let strings = |all: &[String]| -> Result<Vec<CString>, Failure> {
-        all.iter()
-            .map(|text| CString::new(text.as_str()))
-            .collect::<Result<_, _>>()
-            .map_err(|_| Failure::CannotRun {
-                reason: "argument or environment holds a NUL byte".to_owned(),
-            })
+        all.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>().map_err(|_| {
+            Failure::CannotRun { reason: "argument or environment holds a NUL byte".to_owned() }
+        })
     };
     let (arguments, environment) = (strings(&plan.argv)?, strings(&plan.env)?);
     privileges.assume_identity()?;

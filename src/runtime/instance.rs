@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::Scope;
 use super::link::{self, Link};
 use super::plan::{NetworkPlan, PodPlan};
 use super::protocol::Failure;
@@ -49,13 +50,9 @@ impl Instance {
         let root = Cgroup::root().map_err(|error| RuntimeError::step("find cgroup v2", error))?;
         root.delegate(CONTROLLERS);
         let at = "make the instance's cgroup";
-        let group = root
-            .ensure(&config.cgroup)
-            .map_err(|error| RuntimeError::step(at, error))?;
+        let group = root.ensure(&config.cgroup).map_err(|error| RuntimeError::step(at, error))?;
         group.delegate(CONTROLLERS);
-        let controllers = group
-            .controllers()
-            .map_err(|error| RuntimeError::step(at, error))?;
+        let controllers = group.controllers().map_err(|error| RuntimeError::step(at, error))?;
         Ok(Instance {
             run_dir: config.run_dir,
             name: config.cgroup,
@@ -111,7 +108,7 @@ impl Instance {
         state::write(open.as_fd(), state::PLAN, plan)
             .map_err(|error| RuntimeError::step("write pod plan", error))?;
         let pod_cgroup = self.ensure_group(&plan.cgroup)?;
-        start::apply_limits(&pod_cgroup, &plan.limits).map_err(RuntimeError::from)?;
+        start::apply_limits(&pod_cgroup, &plan.limits, Scope::Pod).map_err(RuntimeError::from)?;
         let shim_cgroup = pod_cgroup
             .ensure(SHIM)
             .map_err(|error| RuntimeError::step("make shim cgroup", error))?;
@@ -151,13 +148,9 @@ impl Instance {
                     format!("{} is no relative path", path.display()),
                 ));
             };
-            let name = name
-                .to_str()
-                .ok_or_else(|| RuntimeError::step(at, "not UTF-8"))?;
+            let name = name.to_str().ok_or_else(|| RuntimeError::step(at, "not UTF-8"))?;
             let parent = group.as_ref().unwrap_or(&self.group);
-            let child = parent
-                .ensure(name)
-                .map_err(|error| RuntimeError::step(at, error))?;
+            let child = parent.ensure(name).map_err(|error| RuntimeError::step(at, error))?;
             child.delegate(CONTROLLERS);
             group = Some(child);
         }
@@ -178,10 +171,7 @@ impl Instance {
         group.kill().map_err(failed)?;
         match group.wait_empty(DEATH).map_err(failed)? {
             true => Ok(()),
-            false => Err(RuntimeError::step(
-                at,
-                "processes are still there after being killed",
-            )),
+            false => Err(RuntimeError::step(at, "processes are still there after being killed")),
         }
     }
 
@@ -244,10 +234,9 @@ impl From<Failure> for RuntimeError {
     fn from(failure: Failure) -> RuntimeError {
         match failure {
             Failure::CannotRun { reason } => RuntimeError::CannotRun { reason },
-            Failure::Step { step, reason } => RuntimeError::Step {
-                step: "shim",
-                reason: format!("{step}: {reason}"),
-            },
+            Failure::Step { step, reason } => {
+                RuntimeError::Step { step: "shim", reason: format!("{step}: {reason}") }
+            }
             Failure::NotRunning { container } => RuntimeError::NotRunning(container),
             Failure::Unsupported => RuntimeError::step("shim", "it is too old for this request"),
         }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sched::CloneFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::limits::Scope;
 use super::plan::{ContainerPlan, ExecPlan, Limits, PidPlan, StdinPlan};
 use super::protocol::Failure;
 use super::{At, enter, failed, init, limits, state, zygote};
@@ -49,8 +50,8 @@ pub struct StartedContainer {
 }
 
 /// Applies limits; a limit that cannot be applied is a failure that names its controller.
-pub fn apply_limits(cgroup: &Cgroup, limits: &Limits) -> Result<(), Failure> {
-    for write in limits::writes(limits) {
+pub fn apply_limits(cgroup: &Cgroup, limits: &Limits, scope: Scope) -> Result<(), Failure> {
+    for write in limits::writes(limits, scope) {
         match cgroup.write(write.file, &write.value) {
             Ok(()) => {}
             Err(_) if write.optional => {}
@@ -88,13 +89,9 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
     }
     state::write(directory.as_fd(), state::PLAN, plan).at("write plan")?;
     let cgroup = pod.cgroup.ensure(&name).at("make cgroup")?;
-    apply_limits(&cgroup, &plan.limits)?;
+    apply_limits(&cgroup, &plan.limits, Scope::Container)?;
     if !plan.security.privileged {
-        let program = pod
-            .prepared
-            .device_program
-            .as_ref()
-            .at("load device program")?;
+        let program = pod.prepared.device_program.as_ref().at("load device program")?;
         bpf::attach_device_program(cgroup.as_fd(), program.as_fd()).at("attach device program")?;
     }
     let (stdio, streams) = streams(plan.tty, plan.stdin != StdinPlan::Closed)?;
@@ -103,28 +100,17 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
         PidPlan::PerContainer => CloneFlags::CLONE_NEWPID,
         PidPlan::Host => CloneFlags::empty(),
     };
-    let birth = Birth {
-        namespaces,
-        cgroup: Some(cgroup.as_fd()),
-        parent: Parent::Caller,
-    };
+    let birth = Birth { namespaces, cgroup: Some(cgroup.as_fd()), parent: Parent::Caller };
     match spawn::fork(birth).at("fork")? {
         Fork::Parent(child) => Ok(StartedContainer {
-            process: Started {
-                child,
-                report: ours,
-                streams,
-            },
+            process: Started { child, report: ours, streams },
             directory,
             cgroup,
         }),
         Fork::Child => init::run(init::Orders {
             plan,
             compiled: &pod.prepared.compiled,
-            shm: pod
-                .shm
-                .as_ref()
-                .map_or(init::Shm::Host, |shm| init::Shm::Pod(shm.as_fd())),
+            shm: pod.shm.as_ref().map_or(init::Shm::Host, |shm| init::Shm::Pod(shm.as_fd())),
             stdio,
             report: init::Report::new(theirs),
         }),
@@ -140,17 +126,10 @@ pub fn exec(
 ) -> Result<Started, Failure> {
     let (stdio, streams) = streams(plan.tty, plan.stdin)?;
     let (ours, theirs) = socket::message_pair().at("make report socket")?;
-    let birth = Birth {
-        namespaces: CloneFlags::empty(),
-        cgroup: Some(cgroup),
-        parent: Parent::Caller,
-    };
+    let birth =
+        Birth { namespaces: CloneFlags::empty(), cgroup: Some(cgroup), parent: Parent::Caller };
     match spawn::fork(birth).at("fork")? {
-        Fork::Parent(child) => Ok(Started {
-            child,
-            report: ours,
-            streams,
-        }),
+        Fork::Parent(child) => Ok(Started { child, report: ours, streams }),
         Fork::Child => enter::run(enter::Orders {
             plan,
             compiled: &pod.prepared.compiled,
@@ -177,16 +156,8 @@ fn streams(tty: bool, stdin: bool) -> Result<(init::Stdio, Streams), Failure> {
     let (out_read, out_write) = pipe()?;
     let (error_read, error_write) = pipe()?;
     Ok((
-        init::Stdio::Streams {
-            stdin: stdin_read,
-            stdout: out_write,
-            stderr: error_write,
-        },
-        Streams {
-            stdin: stdin_write,
-            stdout: Some(out_read),
-            stderr: Some(error_read),
-        },
+        init::Stdio::Streams { stdin: stdin_read, stdout: out_write, stderr: error_write },
+        Streams { stdin: stdin_write, stdout: Some(out_read), stderr: Some(error_read) },
     ))
 }
 

@@ -12,36 +12,42 @@ pub struct Write {
     pub optional: bool,
 }
 
+/// Whose cgroup is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All containers of a pod, and their shim.
+    Pod,
+    Container,
+}
+
+/// What the shim may take beside its containers' limits, so that a container always reaches its own limit
+/// before its pod's, and is the one that is killed and named.
+const SHIM_BYTES: u64 = 16 << 20;
+
 /// Everything to write, in order.
-pub fn writes(limits: &Limits) -> Vec<Write> {
+///
+/// Only a container's group dies as a whole when memory runs out: the pod's holds the shim, which must live to
+/// tell.
+pub fn writes(limits: &Limits, scope: Scope) -> Vec<Write> {
     let mut all = Vec::new();
     let mut write = |controller, file, value: String, optional| {
-        all.push(Write {
-            controller,
-            file,
-            value,
-            optional,
-        });
+        all.push(Write { controller, file, value, optional });
     };
     if let Some(weight) = limits.cpu_weight {
-        write(
-            "cpu",
-            "cpu.weight",
-            weight.clamp(1, 10_000).to_string(),
-            false,
-        );
+        write("cpu", "cpu.weight", weight.clamp(1, 10_000).to_string(), false);
     }
     if let Some(max) = limits.cpu_max {
-        write(
-            "cpu",
-            "cpu.max",
-            format!("{} {}", max.quota_us, max.period_us),
-            false,
-        );
+        write("cpu", "cpu.max", format!("{} {}", max.quota_us, max.period_us), false);
     }
     if let Some(bytes) = limits.memory_max_bytes {
         write("memory", "memory.swap.max", "0".to_owned(), true);
-        write("memory", "memory.oom.group", "1".to_owned(), true);
+        let bytes = match scope {
+            Scope::Pod => bytes.saturating_add(SHIM_BYTES),
+            Scope::Container => {
+                write("memory", "memory.oom.group", "1".to_owned(), true);
+                bytes
+            }
+        };
         write("memory", "memory.max", bytes.to_string(), false);
     }
     if let Some(pids) = limits.pids_max {
@@ -55,33 +61,33 @@ mod tests {
     use super::*;
     use crate::runtime::plan::CpuMax;
 
-    fn text(limits: &Limits) -> String {
-        writes(limits)
-            .iter()
-            .map(|w| format!("{}={};", w.file, w.value))
-            .collect()
+    fn text(limits: &Limits, scope: Scope) -> String {
+        writes(limits, scope).iter().map(|w| format!("{}={};", w.file, w.value)).collect()
     }
 
     #[test]
     fn nothing_asked_writes_nothing() {
-        assert_eq!(text(&Limits::default()), "");
+        assert_eq!(text(&Limits::default(), Scope::Pod), "");
     }
 
     #[test]
     fn memory_limit_forbids_swap_before_it_applies() {
         let limits = Limits {
             cpu_weight: Some(79),
-            cpu_max: Some(CpuMax {
-                quota_us: 50_000,
-                period_us: 100_000,
-            }),
+            cpu_max: Some(CpuMax { quota_us: 50_000, period_us: 100_000 }),
             memory_max_bytes: Some(64 << 20),
             pids_max: Some(1024),
         };
         assert_eq!(
-            text(&limits),
+            text(&limits, Scope::Container),
             "cpu.weight=79;cpu.max=50000 100000;memory.swap.max=0;memory.oom.group=1;\
              memory.max=67108864;pids.max=1024;"
         );
+    }
+
+    #[test]
+    fn a_pod_never_dies_as_a_group_and_leaves_room_for_its_shim() {
+        let limits = Limits { memory_max_bytes: Some(64 << 20), ..Limits::default() };
+        assert_eq!(text(&limits, Scope::Pod), "memory.swap.max=0;memory.max=83886080;");
     }
 }

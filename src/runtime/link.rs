@@ -73,10 +73,7 @@ impl Link {
     pub async fn ask(&self, call: Call) -> Result<Reply, RuntimeError> {
         let (answer, answered) = oneshot::channel();
         let question = Question { call, answer };
-        self.questions
-            .send(question)
-            .await
-            .map_err(|_| RuntimeError::ShimLost)?;
+        self.questions.send(question).await.map_err(|_| RuntimeError::ShimLost)?;
         match tokio::time::timeout(ANSWER, answered).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(RuntimeError::ShimLost),
@@ -89,10 +86,7 @@ impl Link {
         container: &str,
         attempt: u32,
     ) -> Result<(), RuntimeError> {
-        let call = Call::Forget {
-            container: container.to_owned(),
-            attempt,
-        };
+        let call = Call::Forget { container: container.to_owned(), attempt };
         match self.ask(call).await {
             Ok(_) | Err(RuntimeError::ShimLost) => {}
             Err(error) => return Err(error),
@@ -118,11 +112,8 @@ impl Link {
             }
         })
         .await;
-        let (instance, cgroup, directory) = (
-            self.instance.clone(),
-            self.cgroup.clone(),
-            self.directory.clone(),
-        );
+        let (instance, cgroup, directory) =
+            (self.instance.clone(), self.cgroup.clone(), self.directory.clone());
         blocking(move || instance.destroy(&cgroup, &directory)).await
     }
 }
@@ -135,10 +126,7 @@ pub async fn connect(
 ) -> Result<Arc<Link>, RuntimeError> {
     let mut shim = Shim::connect(&directory).await?;
     let containers = shim.first_state().await?;
-    let (state, watched) = watch::channel(PodState {
-        shim: ShimState::Alive,
-        containers,
-    });
+    let (state, watched) = watch::channel(PodState { shim: ShimState::Alive, containers });
     let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
     let task = Task {
         instance: instance.clone(),
@@ -163,10 +151,7 @@ pub async fn lost(
     directory: PathBuf,
 ) -> Result<Arc<Link>, RuntimeError> {
     let containers = bury(instance.clone(), plan.clone(), directory.clone()).await?;
-    let (state, watched) = watch::channel(PodState {
-        shim: ShimState::Lost,
-        containers,
-    });
+    let (state, watched) = watch::channel(PodState { shim: ShimState::Lost, containers });
     let (questions, _) = mpsc::channel(1);
     Ok(link(instance, plan, directory, questions, watched, state))
 }
@@ -245,19 +230,14 @@ impl Shim {
         let hello = tokio::time::timeout(HELLO, next(&socket, &mut inbox)).await;
         let hello = hello.map_err(|_| RuntimeError::step(at, "it does not answer"))?;
         match hello.map_err(failed)? {
-            Message::Hello {
-                failure: Some(reason),
-                ..
-            } => Err(RuntimeError::step("start shim", reason)),
+            Message::Hello { failure: Some(reason), .. } => {
+                Err(RuntimeError::step("start shim", reason))
+            }
             Message::Hello { failure: None, .. } => {
                 let pidfd = inbox.descriptors.pop_front();
                 let pidfd = pidfd.ok_or_else(|| RuntimeError::step(at, "it sent no pidfd"))?;
                 let pidfd = readiness::watch(pidfd).map_err(failed)?;
-                Ok(Shim {
-                    socket,
-                    inbox,
-                    pidfd,
-                })
+                Ok(Shim { socket, inbox, pidfd })
             }
             Message::State { .. } | Message::Reply { .. } | Message::Ended { .. } => {
                 Err(RuntimeError::step(at, "it does not say hello"))
@@ -306,12 +286,7 @@ async fn next(socket: &AsyncFd<OwnedFd>, inbox: &mut Inbox) -> io::Result<Messag
         let mut buffer = [0; 16 << 10];
         let received = ready.try_io(|socket| {
             let descriptors = &mut inbox.descriptors;
-            socket::receive(
-                socket.as_fd(),
-                &mut buffer,
-                descriptors,
-                RecvFlags::DONTWAIT,
-            )
+            socket::receive(socket.as_fd(), &mut buffer, descriptors, RecvFlags::DONTWAIT)
         });
         match received {
             Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -375,18 +350,9 @@ impl Task {
         if self.is_ending {
             return;
         }
-        match bury(
-            self.instance.clone(),
-            self.plan.clone(),
-            self.directory.clone(),
-        )
-        .await
-        {
+        match bury(self.instance.clone(), self.plan.clone(), self.directory.clone()).await {
             Ok(containers) => {
-                self.state.send_replace(PodState {
-                    shim: ShimState::Lost,
-                    containers,
-                });
+                self.state.send_replace(PodState { shim: ShimState::Lost, containers });
             }
             Err(error) => {
                 tracing::error!(pod = %self.plan.title, %error, "the pod of a lost shim stays");
@@ -433,10 +399,7 @@ impl Task {
             | Call::Forget { .. } => {}
         }
         self.pending.insert(id, question.answer);
-        let request = Request {
-            id,
-            call: question.call,
-        };
+        let request = Request { id, call: question.call };
         match tokio::time::timeout(HELLO, self.shim.send(&request)).await {
             Ok(sent) => sent,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -447,16 +410,9 @@ impl Task {
         match message {
             Message::Hello { .. } => {}
             Message::State { containers } => {
-                self.state.send_replace(PodState {
-                    shim: ShimState::Alive,
-                    containers,
-                });
+                self.state.send_replace(PodState { shim: ShimState::Alive, containers });
             }
-            Message::Reply {
-                id,
-                outcome,
-                descriptors,
-            } => self.resolve(id, outcome, descriptors),
+            Message::Reply { id, outcome, descriptors } => self.resolve(id, outcome, descriptors),
             Message::Ended { session, code } => {
                 if let Some(ended) = self.sessions.remove(&session) {
                     ended.send_replace(Some(code));
@@ -480,10 +436,8 @@ impl Task {
 
     fn resolve(&mut self, id: u64, outcome: Result<Answer, Failure>, descriptors: usize) {
         let inbox = &mut self.shim.inbox;
-        let descriptors: Vec<OwnedFd> = inbox
-            .descriptors
-            .drain(..descriptors.min(inbox.descriptors.len()))
-            .collect();
+        let descriptors: Vec<OwnedFd> =
+            inbox.descriptors.drain(..descriptors.min(inbox.descriptors.len())).collect();
         if outcome.is_err() {
             self.sessions.remove(&id);
         }
@@ -493,11 +447,7 @@ impl Task {
         let ended = self.sessions.get(&id).map(watch::Sender::subscribe);
         if let Some(answer) = self.pending.remove(&id) {
             let reply = outcome
-                .map(|answer| Reply {
-                    answer,
-                    descriptors,
-                    ended,
-                })
+                .map(|answer| Reply { answer, descriptors, ended })
                 .map_err(RuntimeError::from);
             // Whoever asked may have stopped waiting.
             let _ = answer.send(reply);

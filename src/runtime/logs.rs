@@ -65,13 +65,7 @@ impl Log {
         }
         let file = open_file(&plan.path)?;
         let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
-        Ok(Log {
-            plan,
-            file,
-            size,
-            pending: Vec::new(),
-            continued: 0,
-        })
+        Ok(Log { plan, file, size, pending: Vec::new(), continued: 0 })
     }
 
     /// Takes what a stream produced. Complete lines are written; the rest waits in `line`.
@@ -135,14 +129,7 @@ impl Log {
     fn record(&mut self, stamp: &str, stream: Stream, is_final: bool, head: &[u8], tail: &[u8]) {
         self.rotate_when_due();
         let tag = if is_final { " F " } else { " P " };
-        for part in [
-            stamp.as_bytes(),
-            b" ",
-            stream.name().as_bytes(),
-            tag.as_bytes(),
-            head,
-            tail,
-        ] {
+        for part in [stamp.as_bytes(), b" ", stream.name().as_bytes(), tag.as_bytes(), head, tail] {
             self.pending.extend_from_slice(part);
         }
         self.pending.push(b'\n');

@@ -45,13 +45,8 @@ const MASKED: [&str; 13] = [
 ];
 
 /// Paths that stay visible and cannot be written.
-const READ_ONLY_PATHS: [&str; 5] = [
-    "proc/bus",
-    "proc/fs",
-    "proc/irq",
-    "proc/sys",
-    "proc/sysrq-trigger",
-];
+const READ_ONLY_PATHS: [&str; 5] =
+    ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// What of the pod and the plan shapes the kernel's own file systems.
 pub struct Surroundings<'a> {
@@ -70,9 +65,8 @@ pub struct Source {
 
 /// Opens the source of one mount, in the host's mount namespace.
 pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
-    let cannot = |error: io::Error| Failure::CannotRun {
-        reason: format!("mount {}: {error}", plan.target),
-    };
+    let cannot =
+        |error: io::Error| Failure::CannotRun { reason: format!("mount {}: {error}", plan.target) };
     let (tree, missing) = match &plan.source {
         MountSource::Bind { path, sub_path } => {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -87,14 +81,7 @@ pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
             };
             let is_directory = is_directory(place.as_fd()).map_err(cannot)?;
             let tree = mount::copy(place.as_fd(), Reach::Tree).map_err(cannot)?;
-            (
-                tree,
-                if is_directory {
-                    Missing::Directory
-                } else {
-                    Missing::File
-                },
-            )
+            (tree, if is_directory { Missing::Directory } else { Missing::File })
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             let mode = format!("{mode:o}");
@@ -134,11 +121,7 @@ fn ensure_beneath(base: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
         if component == ".." {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let parent = if walked.is_empty() {
-            "."
-        } else {
-            walked.as_str()
-        };
+        let parent = if walked.is_empty() { "." } else { walked.as_str() };
         let parent = files::open_confined(base, parent, files::DIRECTORY, Mode::empty(), resolve)?;
         match mkdirat(parent, component, Mode::from_raw_mode(0o750)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -157,9 +140,8 @@ fn is_directory(place: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Attaches an opened source at the plan's target in the container's root.
 pub fn attach(root: BorrowedFd<'_>, plan: &MountPlan, source: &Source) -> Result<(), Failure> {
-    let cannot = |reason: String| Failure::CannotRun {
-        reason: format!("mount {}: {reason}", plan.target),
-    };
+    let cannot =
+        |reason: String| Failure::CannotRun { reason: format!("mount {}: {reason}", plan.target) };
     let target = files::ensure_in_root(root, &plan.target, source.missing)
         .map_err(|error| cannot(error.to_string()))?;
     let system = rustix::fs::fstatfs(&target).map_err(|error| cannot(error.to_string()))?;
@@ -179,11 +161,7 @@ pub fn attach_system(
     mount::attach(&proc, ordinary_directory(root, "proc")?.as_fd()).at(at)?;
 
     let at = "mount /sys";
-    let access = if surroundings.privileged {
-        MountAttrFlags::empty()
-    } else {
-        READ_ONLY
-    };
+    let access = if surroundings.privileged { MountAttrFlags::empty() } else { READ_ONLY };
     let sys = mount::fresh("sysfs", &[], NOSUID | NODEV | NOEXEC | access).at(at)?;
     mount::attach(&sys, ordinary_directory(root, "sys")?.as_fd()).at(at)?;
 
@@ -281,13 +259,7 @@ fn ordinary_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failu
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(failed("make mount point", error)),
     }
-    openat(
-        root,
-        name,
-        files::DIRECTORY | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
-    .map_err(|_| Failure::CannotRun {
-        reason: format!("/{name} of the image must be an ordinary directory"),
+    openat(root, name, files::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(|_| {
+        Failure::CannotRun { reason: format!("/{name} of the image must be an ordinary directory") }
     })
 }

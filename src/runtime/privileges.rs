@@ -26,10 +26,7 @@ impl Compiled {
     pub fn for_default_capabilities() -> Compiled {
         let names: Vec<String> = caps::DEFAULT.map(str::to_owned).to_vec();
         let capabilities = caps::parse(&names).expect("the default set consists of known names");
-        Compiled {
-            capabilities,
-            programs: seccomp::default_profile(capabilities),
-        }
+        Compiled { capabilities, programs: seccomp::default_profile(capabilities) }
     }
 }
 
@@ -60,19 +57,14 @@ impl<'a> Privileges<'a> {
                 Cow::Owned(programs)
             }
         };
-        Ok(Privileges {
-            security,
-            capabilities,
-            filters,
-        })
+        Ok(Privileges { security, capabilities, filters })
     }
 
     /// Takes on ids and bounding set. Capabilities stay until [`Privileges::confine`].
     pub fn assume_identity(&self) -> Result<(), Failure> {
         rustix::thread::clear_ambient_capability_set().at("clear ambient capabilities")?;
-        for capability in caps::each(CapabilitySet::from_bits_retain(
-            (1 << caps::NAMES.len()) - 1,
-        )) {
+        for capability in caps::each(CapabilitySet::from_bits_retain((1 << caps::NAMES.len()) - 1))
+        {
             if self.capabilities.contains(capability) {
                 continue;
             }
@@ -82,12 +74,7 @@ impl<'a> Privileges<'a> {
                 Err(error) => return Err(failed("drop bounding set", error)),
             }
         }
-        let groups: Vec<Gid> = self
-            .security
-            .groups
-            .iter()
-            .map(|gid| Gid::from_raw(*gid))
-            .collect();
+        let groups: Vec<Gid> = self.security.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         rustix::thread::set_thread_groups(&groups).at("setgroups")?;
         let gid = Gid::from_raw(self.security.gid);
         rustix::thread::set_thread_res_gid(gid, gid, gid).at("setgid")?;
@@ -131,10 +118,8 @@ impl<'a> Privileges<'a> {
     }
 
     fn load_filters(&self) -> Result<(), Failure> {
-        let loaded: io::Result<()> = self
-            .filters
-            .iter()
-            .try_for_each(|program| sys::seccomp::load(program));
+        let loaded: io::Result<()> =
+            self.filters.iter().try_for_each(|program| sys::seccomp::load(program));
         loaded.at("load seccomp filter")
     }
 }

@@ -29,11 +29,7 @@ pub fn find(process: &ProcessPlan) -> Result<CString, String> {
             Err(error) => Err(format!("exec: {name:?}: {}", words(&error))),
         };
     }
-    let path = process
-        .env
-        .iter()
-        .rev()
-        .find_map(|variable| variable.strip_prefix("PATH="));
+    let path = process.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
     for directory in path.unwrap_or(DEFAULT_PATH).split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = format!("{directory}/{name}");
@@ -41,9 +37,7 @@ pub fn find(process: &ProcessPlan) -> Result<CString, String> {
             return c_string(&candidate);
         }
     }
-    Err(format!(
-        "exec: {name:?}: executable file not found in $PATH"
-    ))
+    Err(format!("exec: {name:?}: executable file not found in $PATH"))
 }
 
 fn executable(path: &str) -> io::Result<()> {
@@ -86,21 +80,9 @@ mod tests {
     #[test]
     fn failures_are_worded_like_runc() {
         let table = [
-            (
-                "nosuch",
-                "/bin",
-                r#"exec: "nosuch": executable file not found in $PATH"#,
-            ),
-            (
-                "/no/such",
-                "",
-                r#"exec: "/no/such": stat /no/such: no such file or directory"#,
-            ),
-            (
-                "/etc/passwd",
-                "",
-                r#"exec: "/etc/passwd": permission denied"#,
-            ),
+            ("nosuch", "/bin", r#"exec: "nosuch": executable file not found in $PATH"#),
+            ("/no/such", "", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
+            ("/etc/passwd", "", r#"exec: "/etc/passwd": permission denied"#),
             ("/etc", "", r#"exec: "/etc": is a directory"#),
             ("", "/bin", "no command specified"),
         ];
@@ -111,9 +93,6 @@ mod tests {
 
     #[test]
     fn first_directory_of_path_wins() {
-        assert_eq!(
-            find_with("sh", "/nowhere:/bin:/usr/bin").unwrap(),
-            "/bin/sh"
-        );
+        assert_eq!(find_with("sh", "/nowhere:/bin:/usr/bin").unwrap(), "/bin/sh");
     }
 }

@@ -90,7 +90,10 @@ pub enum Message {
         descriptors: usize,
     },
     /// An exec session's process has ended.
-    Ended { session: u64, code: i32 },
+    Ended {
+        session: u64,
+        code: i32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,9 +173,7 @@ impl Inbox {
         };
         let value = serde_json::from_slice(&self.bytes[4..length]);
         self.bytes.drain(..length);
-        value
-            .map(Some)
-            .map_err(|error| FrameError::Json(error.to_string()))
+        value.map(Some).map_err(|error| FrameError::Json(error.to_string()))
     }
 }
 

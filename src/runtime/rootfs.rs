@@ -17,21 +17,14 @@ use crate::sys::files;
 
 /// Cuts this mount namespace off from the one it was copied from.
 pub fn isolate() -> Result<(), Failure> {
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .at("make mounts private")
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .at("make mounts private")
 }
 
 /// Mounts the overlay and opens its root.
 pub fn mount(plan: &RootfsPlan) -> Result<OwnedFd, Failure> {
     let at = "prepare root file system";
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&plan.scratch)
-        .at(at)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.scratch).at(at)?;
     for name in ["upper", "work", "merged"] {
         fs::create_dir_all(plan.scratch.join(name)).at(at)?;
     }

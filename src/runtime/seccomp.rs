@@ -34,12 +34,8 @@ pub enum ProfileError {
 /// Our allow-list for a process with these capabilities.
 pub fn default_profile(capabilities: CapabilitySet) -> Programs {
     let rules = allowed::rules(capabilities);
-    let list = compile(
-        rules,
-        SeccompAction::Errno(libc::EPERM as u32),
-        SeccompAction::Allow,
-    )
-    .expect("the built-in list is constant and a test compiles it");
+    let list = compile(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
+        .expect("the built-in list is constant and a test compiles it");
     vec![list, gate()]
 }
 
@@ -128,12 +124,8 @@ pub fn localhost_profile(json: &[u8]) -> Result<Programs, ProfileError> {
         if action == default {
             continue;
         }
-        let conditions = entry
-            .args
-            .iter()
-            .flatten()
-            .map(condition)
-            .collect::<Result<Vec<_>, ProfileError>>()?;
+        let conditions =
+            entry.args.iter().flatten().map(condition).collect::<Result<Vec<_>, ProfileError>>()?;
         let index = match by_action.iter().position(|(known, _)| *known == action) {
             Some(index) => index,
             None => {
@@ -206,10 +198,7 @@ mod tests {
 
     #[test]
     fn default_list_compiles_for_no_and_for_all_capabilities() {
-        for capabilities in [
-            CapabilitySet::empty(),
-            CapabilitySet::from_bits_retain(u64::MAX),
-        ] {
+        for capabilities in [CapabilitySet::empty(), CapabilitySet::from_bits_retain(u64::MAX)] {
             let programs = default_profile(capabilities);
             assert_eq!(programs.len(), 2);
             assert!(programs.iter().all(|program| program.len() < 4096));
@@ -240,9 +229,6 @@ mod tests {
             localhost_profile(json).unwrap_err(),
             ProfileError::Unsupported("SCMP_ACT_NOTIFY".to_owned())
         );
-        assert!(matches!(
-            localhost_profile(b"{"),
-            Err(ProfileError::Json(_))
-        ));
+        assert!(matches!(localhost_profile(b"{"), Err(ProfileError::Json(_))));
     }
 }

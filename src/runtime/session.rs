@@ -33,16 +33,8 @@ pub fn attach(
     container: String,
     state: watch::Receiver<PodState>,
 ) -> Result<Session, RuntimeError> {
-    let attempt = state
-        .borrow()
-        .containers
-        .get(&container)
-        .map_or(0, |found| found.attempt);
-    let end = End::Attach {
-        container,
-        attempt,
-        state,
-    };
+    let attempt = state.borrow().containers.get(&container).map_or(0, |found| found.attempt);
+    let end = End::Attach { container, attempt, state };
     // What a terminal shows comes through the shim, which logs it too; only input goes there
     // directly.
     Descriptors::sort(reply)?.session(false, stdin, end)
@@ -57,21 +49,12 @@ struct Descriptors {
 
 impl Descriptors {
     fn sort(reply: Reply) -> Result<Descriptors, RuntimeError> {
-        let Answer::Streams {
-            stdin,
-            stdout,
-            stderr,
-            terminal,
-        } = reply.answer
-        else {
+        let Answer::Streams { stdin, stdout, stderr, terminal } = reply.answer else {
             return Err(RuntimeError::unexpected("open streams"));
         };
         let mut all = reply.descriptors.into_iter();
         let mut take = |is_there: bool| match is_there {
-            true => all
-                .next()
-                .map(Some)
-                .ok_or(RuntimeError::unexpected("open streams")),
+            true => all.next().map(Some).ok_or(RuntimeError::unexpected("open streams")),
             false => Ok(None),
         };
         Ok(Descriptors {
@@ -93,25 +76,16 @@ impl Descriptors {
             stdin: None,
             stdout: None,
             stderr: None,
-            control: Box::new(Control {
-                terminal: None,
-                end: end.clone(),
-            }),
+            control: Box::new(Control { terminal: None, end: end.clone() }),
         };
         if let Some(stdin) = self.stdin {
-            session.stdin = Some(Box::new(
-                pipe::Sender::from_owned_fd(stdin).map_err(failed)?,
-            ));
+            session.stdin = Some(Box::new(pipe::Sender::from_owned_fd(stdin).map_err(failed)?));
         }
         if let Some(stdout) = self.stdout {
-            session.stdout = Some(Box::new(
-                pipe::Receiver::from_owned_fd(stdout).map_err(failed)?,
-            ));
+            session.stdout = Some(Box::new(pipe::Receiver::from_owned_fd(stdout).map_err(failed)?));
         }
         if let Some(stderr) = self.stderr {
-            session.stderr = Some(Box::new(
-                pipe::Receiver::from_owned_fd(stderr).map_err(failed)?,
-            ));
+            session.stderr = Some(Box::new(pipe::Receiver::from_owned_fd(stderr).map_err(failed)?));
         }
         if let Some(terminal) = self.terminal {
             let terminal = Terminal::new(terminal).map_err(failed)?;
@@ -121,10 +95,7 @@ impl Descriptors {
             if writes_terminal {
                 session.stdin = Some(Box::new(terminal.clone()));
             }
-            session.control = Box::new(Control {
-                terminal: Some(terminal),
-                end,
-            });
+            session.control = Box::new(Control { terminal: Some(terminal), end });
         }
         Ok(session)
     }
@@ -151,10 +122,7 @@ impl AsyncRead for Terminal {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(context))?;
             let read = guard.try_io(|master| {
-                Ok(rustix::io::read(
-                    master.as_fd(),
-                    buffer.initialize_unfilled(),
-                )?)
+                Ok(rustix::io::read(master.as_fd(), buffer.initialize_unfilled())?)
             });
             match read {
                 Ok(Ok(length)) => {
@@ -200,11 +168,7 @@ impl AsyncWrite for Terminal {
 #[derive(Clone)]
 enum End {
     Exec(watch::Receiver<Option<i32>>),
-    Attach {
-        container: String,
-        attempt: u32,
-        state: watch::Receiver<PodState>,
-    },
+    Attach { container: String, attempt: u32, state: watch::Receiver<PodState> },
 }
 
 struct Control {
@@ -228,11 +192,7 @@ impl SessionControl for Control {
                     Ok(code) => code.ok_or(RuntimeError::ShimLost),
                     Err(_) => Err(RuntimeError::ShimLost),
                 },
-                End::Attach {
-                    container,
-                    attempt,
-                    mut state,
-                } => {
+                End::Attach { container, attempt, mut state } => {
                     let is_over = |state: &PodState| {
                         state.shim == ShimState::Lost
                             || state.containers.get(&container).is_none_or(|found| {

@@ -153,9 +153,7 @@ fn apply_sysctls(plan: &PodPlan) -> Result<(), Failure> {
     for (name, value) in &plan.sysctls {
         let is_plain = name.split(['.', '/']).all(|part| {
             !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
         });
         if !is_plain {
             return Err(failed("sysctl", format!("{name:?} is no sysctl name")));
@@ -169,10 +167,7 @@ fn apply_sysctls(plan: &PodPlan) -> Result<(), Failure> {
 
 /// Tells the daemon, which is connecting, why there will be no shim.
 fn refuse(listener: &UnixListener, failure: &Failure) -> i32 {
-    let wait = Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
+    let wait = Timespec { tv_sec: 10, tv_nsec: 0 };
     let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&wait));
     let reason = match failure {
         Failure::Step { step, reason } => format!("{step}: {reason}"),
@@ -250,16 +245,11 @@ impl Shim {
                 sources.push((Source::Session(index, watch), fd, PollFlags::IN));
             });
         }
-        let mut entries: Vec<PollFd<'_>> = sources
-            .iter()
-            .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
-            .collect();
+        let mut entries: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         let wait = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            }
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
         });
         // EINTR: nothing was ready yet.
         let _ = poll(&mut entries, wait.as_ref());
@@ -308,10 +298,7 @@ impl Shim {
         }
         self.connections[index].read();
         while let Some((id, call)) = self.connections[index].next_request() {
-            let asker = Asker {
-                connection: self.connections[index].id(),
-                request: id,
-            };
+            let asker = Asker { connection: self.connections[index].id(), request: id };
             match call {
                 Some(call) => self.answer(asker, Request { id, call }),
                 None => self.reply(asker, Err(Failure::Unsupported), Vec::new()),
@@ -348,10 +335,7 @@ impl Shim {
                 .and_then(|running| running.freeze(frozen).at("freeze"))
                 .map(|()| Answer::Done),
             Call::Attach { container, stdin } => {
-                match self
-                    .running(&container)
-                    .and_then(|running| running.attach(stdin))
-                {
+                match self.running(&container).and_then(|running| running.attach(stdin)) {
                     Ok((answer, descriptors)) => {
                         self.reply(asker, Ok(answer), descriptors);
                         return;
@@ -377,16 +361,9 @@ impl Shim {
         let is_this =
             |container: &Container| container.name() == name && container.attempt() == attempt;
         if self.containers.iter().any(is_this) {
-            return Err(failed(
-                "forget",
-                format!("container {name} is still running"),
-            ));
+            return Err(failed("forget", format!("container {name} is still running")));
         }
-        if self
-            .states
-            .get(name)
-            .is_some_and(|state| state.attempt == attempt)
-        {
+        if self.states.get(name).is_some_and(|state| state.attempt == attempt) {
             self.states.remove(name);
             self.mark_changed();
         }
@@ -397,29 +374,19 @@ impl Shim {
         self.containers
             .iter_mut()
             .find(|container| container.name() == name && container.is_running())
-            .ok_or_else(|| Failure::NotRunning {
-                container: name.to_owned(),
-            })
+            .ok_or_else(|| Failure::NotRunning { container: name.to_owned() })
     }
 
     fn start(&mut self, asker: Asker, plan: &super::plan::ContainerPlan) -> Result<(), Failure> {
         if self.shutdown.is_some() {
             return Err(failed("start", "the pod is being removed"));
         }
-        if self
-            .containers
-            .iter()
-            .any(|container| container.name() == plan.name)
-        {
-            return Err(failed(
-                "start",
-                format!("container {} is still running", plan.name),
-            ));
+        if self.containers.iter().any(|container| container.name() == plan.name) {
+            return Err(failed("start", format!("container {} is still running", plan.name)));
         }
         let log = super::logs::Log::open(plan.output.clone()).at("open log")?;
         let started = launch::container(&self.pod, plan)?;
-        self.containers
-            .push(Container::new(plan, asker, started, log));
+        self.containers.push(Container::new(plan, asker, started, log));
         Ok(())
     }
 
@@ -431,9 +398,7 @@ impl Shim {
             .containers
             .iter()
             .find(|container| container.name() == plan.container && container.is_running())
-            .ok_or_else(|| Failure::NotRunning {
-                container: plan.container.clone(),
-            })?;
+            .ok_or_else(|| Failure::NotRunning { container: plan.container.clone() })?;
         let started = launch::exec(&self.pod, plan, container.pidfd(), container.cgroup())?;
         self.sessions.push(Session::new(asker, plan.tty, started));
         Ok(())
@@ -448,8 +413,7 @@ impl Shim {
                 Progress::None => index += 1,
                 // Asked again at once: it may have ended already.
                 Progress::Started(asker, state) => {
-                    self.states
-                        .insert(self.containers[index].name().to_owned(), state.clone());
+                    self.states.insert(self.containers[index].name().to_owned(), state.clone());
                     changed = true;
                     self.reply(asker, Ok(Answer::Started(state)), Vec::new());
                     process::trim_heap();
@@ -482,10 +446,7 @@ impl Shim {
                 }
                 session::Progress::Ended(asker, code) => {
                     self.sessions.swap_remove(index);
-                    let message = Message::Ended {
-                        session: asker.request,
-                        code,
-                    };
+                    let message = Message::Ended { session: asker.request, code };
                     self.push(asker, &message, Vec::new());
                 }
             }
@@ -493,8 +454,7 @@ impl Shim {
         if changed {
             self.mark_changed();
         }
-        self.connections
-            .retain(|connection| !connection.is_closed());
+        self.connections.retain(|connection| !connection.is_closed());
     }
 
     fn mark_changed(&mut self) {
@@ -508,9 +468,8 @@ impl Shim {
         let mut message = None;
         for connection in &mut self.connections {
             if connection.owes_state && !connection.wants_to_write() {
-                let message = message.get_or_insert_with(|| Message::State {
-                    containers: self.states.clone(),
-                });
+                let message = message
+                    .get_or_insert_with(|| Message::State { containers: self.states.clone() });
                 connection.push(message, Vec::new());
                 connection.owes_state = false;
             }
@@ -531,20 +490,14 @@ impl Shim {
     }
 
     fn reply(&mut self, asker: Asker, outcome: Result<Answer, Failure>, descriptors: Vec<OwnedFd>) {
-        let message = Message::Reply {
-            id: asker.request,
-            outcome,
-            descriptors: descriptors.len(),
-        };
+        let message = Message::Reply { id: asker.request, outcome, descriptors: descriptors.len() };
         self.push(asker, &message, descriptors);
     }
 
     /// Sends to one connection, if it still exists: a daemon that came back asks again.
     fn push(&mut self, asker: Asker, message: &Message, descriptors: Vec<OwnedFd>) {
-        let connection = self
-            .connections
-            .iter_mut()
-            .find(|connection| connection.id() == asker.connection);
+        let connection =
+            self.connections.iter_mut().find(|connection| connection.id() == asker.connection);
         if let Some(connection) = connection {
             connection.push(message, descriptors);
             connection.write();
@@ -555,8 +508,5 @@ impl Shim {
 /// Makes reads and writes return instead of waiting.
 fn set_nonblocking(descriptor: &OwnedFd) -> std::io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(descriptor)?;
-    Ok(rustix::fs::fcntl_setfl(
-        descriptor,
-        flags | OFlags::NONBLOCK,
-    )?)
+    Ok(rustix::fs::fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)?)
 }

@@ -113,10 +113,7 @@ impl Attempt {
     /// The state to report, if it ever ran.
     pub fn state(&self) -> Option<ContainerState> {
         let phase = self.phase.clone()?;
-        Some(ContainerState {
-            attempt: self.plan.attempt,
-            phase,
-        })
+        Some(ContainerState { attempt: self.plan.attempt, phase })
     }
 }
 
@@ -128,10 +125,6 @@ pub fn plan_of(attempt: &Path) -> Option<ContainerPlan> {
 
 /// Plans of every attempt whose directory is still there.
 pub fn all_attempts(pod: &Path) -> Vec<ContainerPlan> {
-    let entries = std::fs::read_dir(pod.join(CONTAINERS))
-        .into_iter()
-        .flatten();
-    entries
-        .filter_map(|entry| plan_of(&entry.ok()?.path()))
-        .collect()
+    let entries = std::fs::read_dir(pod.join(CONTAINERS)).into_iter().flatten();
+    entries.filter_map(|entry| plan_of(&entry.ok()?.path())).collect()
 }

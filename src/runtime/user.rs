@@ -39,12 +39,10 @@ pub fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
     };
     let user = if user.is_empty() { "0" } else { user };
     let number = number(user)?;
-    let entry = lines(passwd)
-        .filter_map(parse_passwd)
-        .find(|entry| match number {
-            Some(number) => entry.uid == number,
-            None => entry.name == user,
-        });
+    let entry = lines(passwd).filter_map(parse_passwd).find(|entry| match number {
+        Some(number) => entry.uid == number,
+        None => entry.name == user,
+    });
     let (uid, primary) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(number)) => (number, 0),
@@ -59,29 +57,19 @@ pub fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
                 .map(|entry| entry.gid)
                 .ok_or_else(|| UserError::NoGroup(asked.to_owned()))?,
         };
-        return Ok(Identity {
-            uid,
-            gid,
-            groups: Vec::new(),
-        });
+        return Ok(Identity { uid, gid, groups: Vec::new() });
     }
     let mut groups: Vec<u32> = lines(group)
         .filter_map(parse_group)
         .filter(|group| {
-            entry
-                .as_ref()
-                .is_some_and(|entry| group.members.split(',').any(|m| m == entry.name))
+            entry.as_ref().is_some_and(|entry| group.members.split(',').any(|m| m == entry.name))
         })
         .map(|group| group.gid)
         .filter(|gid| *gid != primary)
         .collect();
     groups.sort_unstable();
     groups.dedup();
-    Ok(Identity {
-        uid,
-        gid: primary,
-        groups,
-    })
+    Ok(Identity { uid, gid: primary, groups })
 }
 
 /// `None` for what is a name: anything but decimal digits with an optional sign.
@@ -117,28 +105,15 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &str> {
 /// `name:password:uid:gid:…` (passwd(5)); a line that is none is skipped.
 fn parse_passwd(line: &str) -> Option<Passwd<'_>> {
     let mut fields = line.split(':');
-    let (name, _, uid, gid) = (
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-    );
-    Some(Passwd {
-        name,
-        uid: number(uid).ok()??,
-        gid: number(gid).ok()??,
-    })
+    let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    Some(Passwd { name, uid: number(uid).ok()??, gid: number(gid).ok()?? })
 }
 
 /// `name:password:gid:member,member` (group(5)).
 fn parse_group(line: &str) -> Option<Group<'_>> {
     let mut fields = line.split(':');
     let (name, _, gid) = (fields.next()?, fields.next()?, fields.next()?);
-    Some(Group {
-        name,
-        gid: number(gid).ok()??,
-        members: fields.next().unwrap_or_default(),
-    })
+    Some(Group { name, gid: number(gid).ok()??, members: fields.next().unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -165,11 +140,7 @@ mod tests {
             ("2147483647", (LARGEST, 0, &[])),
         ];
         for (user, (uid, gid, groups)) in table {
-            let expected = Identity {
-                uid,
-                gid,
-                groups: groups.to_vec(),
-            };
+            let expected = Identity { uid, gid, groups: groups.to_vec() };
             assert_eq!(resolve(user, PASSWD, GROUP), Ok(expected), "{user}");
         }
     }

@@ -67,16 +67,9 @@ impl Zygote {
     pub fn spawn() -> Result<Zygote, ZygoteError> {
         let image = image_of_self::open().map_err(ZygoteError::Image)?;
         let (ours, theirs) = socket::message_pair().map_err(ZygoteError::Socket)?;
-        let birth = Birth {
-            namespaces: CloneFlags::empty(),
-            cgroup: None,
-            parent: Parent::Caller,
-        };
+        let birth = Birth { namespaces: CloneFlags::empty(), cgroup: None, parent: Parent::Caller };
         match spawn::fork(birth).map_err(ZygoteError::Fork)? {
-            Fork::Parent(child) => Ok(Zygote {
-                socket: Mutex::new(ours),
-                pidfd: child.pidfd,
-            }),
+            Fork::Parent(child) => Ok(Zygote { socket: Mutex::new(ours), pidfd: child.pidfd }),
             Fork::Child => {
                 // Only failures return from here, and the parent sees them as the end of the
                 // connection.
@@ -97,18 +90,11 @@ impl Zygote {
         if launch.new_uts {
             flags |= NEW_UTS;
         }
-        let mut descriptors = vec![
-            launch.directory,
-            launch.listener,
-            launch.pod_cgroup,
-            launch.shim_cgroup,
-        ];
+        let mut descriptors =
+            vec![launch.directory, launch.listener, launch.pod_cgroup, launch.shim_cgroup];
         descriptors.extend(launch.netns);
         // A std mutex, held for one question and its answer: they must not interleave.
-        let socket = self
-            .socket
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let socket = self.socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         rustix::net::sockopt::set_socket_timeout(
             socket.as_fd(),
             rustix::net::sockopt::Timeout::Recv,
@@ -176,12 +162,7 @@ pub fn run() -> ExitCode {
     loop {
         let mut flags = [0];
         let mut descriptors: Vec<OwnedFd> = Vec::with_capacity(socket::MAX_DESCRIPTORS);
-        match socket::receive(
-            requests.as_fd(),
-            &mut flags,
-            &mut descriptors,
-            RecvFlags::empty(),
-        ) {
+        match socket::receive(requests.as_fd(), &mut flags, &mut descriptors, RecvFlags::empty()) {
             Ok(1) => {}
             // The daemon is gone.
             Ok(_) | Err(_) => return ExitCode::SUCCESS,
@@ -209,11 +190,7 @@ enum Forked {
 
 fn fork(flags: u8, descriptors: Vec<OwnedFd>) -> io::Result<Forked> {
     let mut descriptors = descriptors.into_iter();
-    let mut next = || {
-        descriptors
-            .next()
-            .ok_or(io::Error::from(io::ErrorKind::InvalidInput))
-    };
+    let mut next = || descriptors.next().ok_or(io::Error::from(io::ErrorKind::InvalidInput));
     let (directory, listener, pod_cgroup, shim_cgroup) = (next()?, next()?, next()?, next()?);
     let netns = next().ok();
     let mut namespaces = CloneFlags::empty();
@@ -223,11 +200,7 @@ fn fork(flags: u8, descriptors: Vec<OwnedFd>) -> io::Result<Forked> {
     if flags & NEW_UTS != 0 {
         namespaces |= CloneFlags::CLONE_NEWUTS;
     }
-    let birth = Birth {
-        namespaces,
-        cgroup: Some(shim_cgroup.as_fd()),
-        parent: Parent::Caller,
-    };
+    let birth = Birth { namespaces, cgroup: Some(shim_cgroup.as_fd()), parent: Parent::Caller };
     Ok(match spawn::fork(birth)? {
         Fork::Parent(child) => Forked::Zygote(child.pid),
         Fork::Child => Forked::Shim(shim::Birth {

@@ -17,6 +17,15 @@ use super::{Event, Listed, Scope, Stored, Unavailable};
 use crate::model::key::{ObjectKey, ResourceId};
 use crate::model::revision::Revision;
 
+/// What a list tells about the objects beyond its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// How many there are: all of them are passed by.
+    Counted,
+    /// Whether there are any.
+    Noticed,
+}
+
 /// The store as of one published commit. Reading it never waits for the writer.
 pub(super) struct Snapshot {
     head: Head,
@@ -44,18 +53,11 @@ impl Snapshot {
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Result<Option<Stored>, Unavailable> {
-        let found = self
-            .current
-            .get(encode_key(key).as_slice())
-            .map_err(unreadable)?;
+        let found = self.current.get(encode_key(key).as_slice()).map_err(unreadable)?;
         found
             .map(|row| {
                 let (revision, value) = decode_row(row.value())?;
-                Ok(Stored {
-                    key: key.clone(),
-                    revision,
-                    value: Bytes::copy_from_slice(value),
-                })
+                Ok(Stored { key: key.clone(), revision, value: Bytes::copy_from_slice(value) })
             })
             .transpose()
     }
@@ -66,6 +68,7 @@ impl Snapshot {
         after: Option<&ObjectKey>,
         limit: usize,
         at: Option<Revision>,
+        rest: Rest,
     ) -> Result<Listed, Unavailable> {
         let revision = at.unwrap_or(self.head.revision);
         self.reaches(revision)?;
@@ -74,6 +77,9 @@ impl Snapshot {
         let mut page = Page::new(limit);
         let rows = self.current.range::<&[u8]>(range.bounds());
         for row in rows.map_err(unreadable)? {
+            if rest == Rest::Noticed && page.remaining > 0 {
+                break;
+            }
             let (key, row) = row.map_err(unreadable)?;
             let key = key.value();
             while let Some((key, old)) = then.next_if(|(then, _)| then.as_slice() < key) {
@@ -90,11 +96,7 @@ impl Snapshot {
         for (key, old) in then {
             page.add_undone(&key, old)?;
         }
-        Ok(Listed {
-            items: page.items,
-            revision,
-            remaining: page.remaining,
-        })
+        Ok(Listed { items: page.items, revision, remaining: page.remaining })
     }
 
     pub(super) fn resources(
@@ -106,10 +108,7 @@ impl Snapshot {
         while let Some(resource) = self.first_resource(&from)? {
             // One past the separator: the first key of the next resource, however many objects this one has.
             from = [resource.as_str().as_bytes(), &[SEPARATOR + 1]].concat();
-            let scope = Scope {
-                resource,
-                namespace: namespace.map(Arc::from),
-            };
+            let scope = Scope { resource, namespace: namespace.map(Arc::from) };
             let range = Range::of(&scope, None);
             let rows = self.current.range::<&[u8]>(range.bounds());
             let first = rows.map_err(unreadable)?.next();
@@ -123,9 +122,7 @@ impl Snapshot {
     fn first_resource(&self, from: &[u8]) -> Result<Option<ResourceId>, Unavailable> {
         let mut rows = self.current.range(from..).map_err(unreadable)?;
         let first = rows.next().transpose().map_err(unreadable)?;
-        first
-            .map(|(key, _)| Ok(KeyDecoder::default().decode(key.value())?.resource))
-            .transpose()
+        first.map(|(key, _)| Ok(KeyDecoder::default().decode(key.value())?.resource)).transpose()
     }
 
     /// Events of `scope` after the log position `after` up to the commit `until`: whole commits, about `limit` events,
@@ -138,14 +135,8 @@ impl Snapshot {
         limit: usize,
     ) -> Result<Stretch, Unavailable> {
         let prefix = encode_scope(scope);
-        let mut stretch = Stretch {
-            events: Vec::new(),
-            through: until,
-        };
-        let range = (
-            Bound::Excluded(after),
-            Bound::Included((until.get(), u32::MAX)),
-        );
+        let mut stretch = Stretch { events: Vec::new(), through: until };
+        let range = (Bound::Excluded(after), Bound::Included((until.get(), u32::MAX)));
         let entries = self.log.range(range).map_err(unreadable)?;
         let mut last = None;
         for (scanned, entry) in entries.enumerate() {
@@ -183,9 +174,8 @@ impl Snapshot {
             if !range.contains(entry.key) || undone.contains_key(entry.key) {
                 continue;
             }
-            let old = entry
-                .previous
-                .map(|(written, value)| (written, Bytes::copy_from_slice(value)));
+            let old =
+                entry.previous.map(|(written, value)| (written, Bytes::copy_from_slice(value)));
             undone.insert(entry.key.to_vec(), old);
         }
         Ok(undone)
@@ -194,14 +184,10 @@ impl Snapshot {
     /// Whether the state at `revision` is known here.
     pub(super) fn reaches(&self, revision: Revision) -> Result<(), Unavailable> {
         if revision > self.head.revision {
-            return Err(Unavailable::Future {
-                current: self.head.revision,
-            });
+            return Err(Unavailable::Future { current: self.head.revision });
         }
         if revision < self.head.compacted {
-            return Err(Unavailable::Expired {
-                oldest: self.head.compacted,
-            });
+            return Err(Unavailable::Expired { oldest: self.head.compacted });
         }
         Ok(())
     }
@@ -229,12 +215,7 @@ struct Page {
 
 impl Page {
     fn new(limit: usize) -> Page {
-        Page {
-            keys: KeyDecoder::default(),
-            limit,
-            items: Vec::new(),
-            remaining: 0,
-        }
+        Page { keys: KeyDecoder::default(), limit, items: Vec::new(), remaining: 0 }
     }
 
     fn add(
@@ -247,11 +228,7 @@ impl Page {
             self.remaining += 1;
             return Ok(());
         }
-        self.items.push(Stored {
-            key: self.keys.decode(key)?,
-            revision,
-            value: value(),
-        });
+        self.items.push(Stored { key: self.keys.decode(key)?, revision, value: value() });
         Ok(())
     }
 

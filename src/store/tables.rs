@@ -105,10 +105,7 @@ impl Range {
     }
 
     pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        (
-            self.from.as_ref().map(Vec::as_slice),
-            Bound::Excluded(self.to.as_slice()),
-        )
+        (self.from.as_ref().map(Vec::as_slice), Bound::Excluded(self.to.as_slice()))
     }
 
     pub(super) fn contains(&self, key: &[u8]) -> bool {

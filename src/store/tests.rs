@@ -81,9 +81,7 @@ async fn an_empty_store_stands_at_the_first_revision() {
     let store = Store::in_memory();
     assert_eq!(store.revision(), Revision::FIRST);
     assert_eq!(store.get(&pod("a")), Ok(None));
-    let listed = store
-        .list(&scope("pods", ""), None, 0, None)
-        .expect("lists");
+    let listed = store.list(&scope("pods", ""), None, 0, None).expect("lists");
     assert_eq!((listed.items.len(), listed.revision), (0, Revision::FIRST));
     assert_eq!(store.resources(None), Ok(vec![]));
     assert!(store.failed().is_none());
@@ -100,20 +98,13 @@ async fn preconditions_decide_over_each_commit() {
         (put(pod("a"), Precondition::Absent, "x"), Refused::Exists),
         (delete(pod("a"), Precondition::Absent), Refused::Exists),
         (put(pod("b"), Precondition::Exists, "x"), Refused::Missing),
-        (
-            put(pod("b"), Precondition::At(first), "x"),
-            Refused::Missing,
-        ),
+        (put(pod("b"), Precondition::At(first), "x"), Refused::Missing),
         (delete(pod("b"), Precondition::Any), Refused::Missing),
         (delete(pod("b"), Precondition::Absent), Refused::Missing),
         (put(pod("a"), Precondition::At(first), "x"), Refused::Conflict { current: second }),
         (delete(pod("a"), Precondition::At(first)), Refused::Conflict { current: second }),
     ] {
-        assert_eq!(
-            refused(commit(change.clone()).await),
-            (0, refusal),
-            "{change:?}"
-        );
+        assert_eq!(refused(commit(change.clone()).await), (0, refusal), "{change:?}");
     }
     assert_eq!(store.revision(), second, "a refusal uses no revision");
     let third = commit(put(pod("a"), Precondition::At(second), "3")).await;
@@ -169,28 +160,20 @@ async fn lists_are_ordered_scoped_and_paged() {
         store.commit(vec![change]).await.expect("creates");
     }
     let list = |resource, namespace, after: Option<&ObjectKey>, limit| {
-        store
-            .list(&scope(resource, namespace), after, limit, None)
-            .expect("lists")
+        store.list(&scope(resource, namespace), after, limit, None).expect("lists")
     };
     assert_eq!(
         names(&list("pods", "", None, 0)),
         ["pods/a/x=1", "pods/a/y=1", "pods/a-b/x=1", "pods/b/x=1"]
     );
-    assert_eq!(
-        names(&list("pods", "a", None, 0)),
-        ["pods/a/x=1", "pods/a/y=1"]
-    );
+    assert_eq!(names(&list("pods", "a", None, 0)), ["pods/a/x=1", "pods/a/y=1"]);
     assert_eq!(names(&list("nodes", "", None, 0)), ["nodes/n1=1"]);
     let page = list("pods", "", None, 2);
     assert_eq!((page.items.len(), page.remaining), (2, 2));
     let rest = list("pods", "", Some(&page.items[1].key), 2);
     assert_eq!(names(&rest), ["pods/a-b/x=1", "pods/b/x=1"]);
     assert_eq!(rest.remaining, 0);
-    assert_eq!(
-        names(&list("pods", "a", Some(&key("pods", "b", "x")), 0)),
-        [""; 0]
-    );
+    assert_eq!(names(&list("pods", "a", Some(&key("pods", "b", "x")), 0)), [""; 0]);
     let all = |namespace| -> Vec<String> {
         let resources = store.resources(namespace).expect("lists");
         resources.iter().map(ToString::to_string).collect()
@@ -212,38 +195,22 @@ async fn the_past_can_be_listed_until_it_is_compacted() {
     let past = store.list(&scope, None, 0, Some(then)).expect("is in the log");
     assert_eq!(names(&past), ["pods/default/a=1", "pods/default/b=1"]);
     assert_eq!((past.revision, past.items[1].revision), (then, then));
-    let page = store
-        .list(&scope, None, 1, Some(then))
-        .expect("is in the log");
-    assert_eq!(
-        (names(&page), page.remaining),
-        (vec!["pods/default/a=1".to_owned()], 1)
-    );
-    let rest = store
-        .list(&scope, Some(&pod("a")), 1, Some(then))
-        .expect("is in the log");
+    let page = store.list(&scope, None, 1, Some(then)).expect("is in the log");
+    assert_eq!((names(&page), page.remaining), (vec!["pods/default/a=1".to_owned()], 1));
+    let rest = store.list(&scope, Some(&pod("a")), 1, Some(then)).expect("is in the log");
     assert_eq!(names(&rest), ["pods/default/b=1"]);
     write(&store, "d", "1").await;
     write(&store, "e", "1").await;
     let oldest = store.oldest();
     assert!(oldest > then);
     let expired = Unavailable::Expired { oldest };
-    assert_eq!(
-        store.list(&scope, None, 0, Some(then)),
-        Err(expired.clone())
-    );
+    assert_eq!(store.list(&scope, None, 0, Some(then)), Err(expired.clone()));
     assert_eq!(store.watch(&scope, then).err(), Some(expired));
     assert!(store.list(&scope, None, 0, Some(oldest)).is_ok());
     let current = store.revision();
     let future = Unavailable::Future { current };
-    assert_eq!(
-        store.watch(&scope, current.next()).err(),
-        Some(future.clone())
-    );
-    assert_eq!(
-        store.list(&scope, None, 0, Some(current.next())),
-        Err(future)
-    );
+    assert_eq!(store.watch(&scope, current.next()).err(), Some(future.clone()));
+    assert_eq!(store.list(&scope, None, 0, Some(current.next())), Err(future));
 }
 
 #[tokio::test]
@@ -254,9 +221,7 @@ async fn compaction_never_splits_a_commit() {
             (0..3).map(|n| put(pod(&n.to_string()), Precondition::Any, &round.to_string()));
         store.commit(changes.collect()).await.expect("puts");
         let since = store.oldest();
-        let mut watch = store
-            .watch(&scope("pods", ""), since)
-            .expect("the oldest is in reach");
+        let mut watch = store.watch(&scope("pods", ""), since).expect("the oldest is in reach");
         while let Some(Watched::Event(first)) = watch.try_next() {
             for _ in 0..2 {
                 assert_eq!(next_event(&mut watch).await.revision, first.revision);
@@ -268,12 +233,8 @@ async fn compaction_never_splits_a_commit() {
 #[tokio::test]
 async fn a_slow_reader_reads_on_from_the_log_and_lags_only_behind_its_end() {
     let store = small(100, 4);
-    let mut slow = store
-        .watch(&scope("pods", ""), Revision::FIRST)
-        .expect("watches");
-    let mut lost = store
-        .watch(&scope("pods", ""), Revision::FIRST)
-        .expect("watches");
+    let mut slow = store.watch(&scope("pods", ""), Revision::FIRST).expect("watches");
+    let mut lost = store.watch(&scope("pods", ""), Revision::FIRST).expect("watches");
     for round in 0..50 {
         write(&store, "a", &round.to_string()).await;
     }
@@ -296,9 +257,7 @@ async fn a_slow_reader_reads_on_from_the_log_and_lags_only_behind_its_end() {
 #[tokio::test]
 async fn a_quiet_watch_bookmarks_what_happens_elsewhere() {
     let store = small(10, 4);
-    let mut quiet = store
-        .watch(&scope("nodes", ""), Revision::FIRST)
-        .expect("watches");
+    let mut quiet = store.watch(&scope("nodes", ""), Revision::FIRST).expect("watches");
     for round in 0..100 {
         write(&store, "a", &round.to_string()).await;
     }
@@ -311,9 +270,7 @@ async fn a_quiet_watch_bookmarks_what_happens_elsewhere() {
 #[tokio::test]
 async fn closing_finishes_commits_and_ends_watches() {
     let store = Store::in_memory();
-    let mut watch = store
-        .watch(&scope("pods", ""), Revision::FIRST)
-        .expect("watches");
+    let mut watch = store.watch(&scope("pods", ""), Revision::FIRST).expect("watches");
     let asked = (0..10).map(|n| {
         let store = store.clone();
         tokio::spawn(async move { write(&store, &n.to_string(), "1").await })
@@ -327,8 +284,6 @@ async fn closing_finishes_commits_and_ends_watches() {
         next_event(&mut watch).await;
     }
     assert_eq!(next(&mut watch).await, Watched::Closed);
-    let late = store
-        .commit(vec![put(pod("z"), Precondition::Any, "1")])
-        .await;
+    let late = store.commit(vec![put(pod("z"), Precondition::Any, "1")]).await;
     assert!(matches!(late, Err(CommitError::Failed(_))), "{late:?}");
 }

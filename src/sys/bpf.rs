@@ -57,11 +57,7 @@ pub fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
         ..Load::default()
     };
     attributes.prog_name[..4].copy_from_slice(b"joey");
-    let fd = bpf(
-        BPF_PROG_LOAD,
-        &raw const attributes as u64,
-        size_of::<Load>(),
-    )?;
+    let fd = bpf(BPF_PROG_LOAD, &raw const attributes as u64, size_of::<Load>())?;
     // SAFETY: BPF_PROG_LOAD returned a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -74,12 +70,7 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         attach_type: BPF_CGROUP_DEVICE,
         attach_flags: BPF_F_ALLOW_MULTI,
     };
-    bpf(
-        BPF_PROG_ATTACH,
-        &raw const attributes as u64,
-        size_of::<Attach>(),
-    )
-    .map(drop)
+    bpf(BPF_PROG_ATTACH, &raw const attributes as u64, size_of::<Attach>()).map(drop)
 }
 
 fn bpf(command: libc::c_int, attributes: u64, size: usize) -> io::Result<libc::c_int> {
@@ -87,9 +78,5 @@ fn bpf(command: libc::c_int, attributes: u64, size: usize) -> io::Result<libc::c
     // the licence they point at. Both callers pass a #[repr(C)] struct of that size and slices that
     // outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size as libc::c_uint) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as libc::c_int)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }

@@ -26,8 +26,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The root of the hierarchy: a visible, writable mount, or a mount of our own that is attached
-    /// nowhere.
+    /// The root of the hierarchy: where it is mounted for us or else (inside `ip netns exec` we see no
+    /// /sys/fs/cgroup of the host's) a mount of our own that is attached nowhere.
     pub fn root() -> io::Result<Cgroup> {
         let table = fs::read_to_string("/proc/self/mountinfo")?;
         for place in places(&table) {
@@ -37,15 +37,15 @@ impl Cgroup {
                 return Ok(Cgroup { directory });
             }
         }
-        // The options that systemd uses too: mounting without them would switch them off for
-        // everybody.
-        let options = [("nsdelegate", ""), ("memory_recursiveprot", "")];
+        // The options of any new mount become those of the whole hierarchy, everybody's: repeat what the
+        // first process has it mounted with. Without knowing that, changing nothing is impossible.
+        let table = fs::read_to_string("/proc/1/mountinfo")?;
+        let options: Vec<(&str, &str)> =
+            options(&table).into_iter().map(|name| (name, "")).collect();
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        Ok(Cgroup {
-            directory: mount::fresh("cgroup2", &options, flags)?,
-        })
+        Ok(Cgroup { directory: mount::fresh("cgroup2", &options, flags)? })
     }
 
     /// A group by its open directory.
@@ -65,9 +65,7 @@ impl Cgroup {
     /// Opens a group that exists: one name or several, `a/b`.
     pub fn open(&self, name: &str) -> io::Result<Cgroup> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(Cgroup {
-            directory: openat(&self.directory, name, flags, Mode::empty())?,
-        })
+        Ok(Cgroup { directory: openat(&self.directory, name, flags, Mode::empty())? })
     }
 
     /// Names of the groups in this one.
@@ -132,8 +130,7 @@ impl Cgroup {
 
     /// Whether the kernel killed a process of this group for its memory.
     pub fn has_oom_kill(&self) -> bool {
-        self.read("memory.events")
-            .is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
+        self.read("memory.events").is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
     }
 
     /// Waits until no process is left; false when `limit` passed first.
@@ -157,10 +154,8 @@ impl Cgroup {
             // (CGROUP_FILE_NOTIFY_MIN_INTV), so look again by ourselves, ever more rarely.
             let left = left.min(pause);
             pause *= 2;
-            let wait = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
+            let wait =
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&wait)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -198,13 +193,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// `name value` lines, as in cgroup.events.
 fn flag(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        line.strip_prefix(name)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    })
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// Mount points of writable cgroup2 mounts in mountinfo (proc_pid_mountinfo(5)), the newest first.
@@ -224,12 +213,19 @@ fn places(mountinfo: &str) -> Vec<String> {
     found
 }
 
+/// Options of the hierarchy, as mountinfo shows them behind the file system's type.
+fn options(mountinfo: &str) -> Vec<&str> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - cgroup2 ")?.1.split(' ').nth(1))
+        .next()
+        .map(|all| all.split(',').filter(|option| !matches!(*option, "rw" | "ro")).collect())
+        .unwrap_or_default()
+}
+
 /// Octal escapes of mountinfo: space, tab, newline, backslash.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 #[cfg(test)]
@@ -245,6 +241,14 @@ mod tests {
             42 31 0:38 / /container\\040s/cgroup ro,relatime - cgroup2 cgroup2 rw\n\
             43 31 0:38 / /a\\040b rw - cgroup2 cgroup2 rw\n";
         assert_eq!(places(table), ["/a b", "/sys/fs/cgroup/unified"]);
+    }
+
+    #[test]
+    fn options_of_the_hierarchy_are_repeated() {
+        let line =
+            "41 31 0:38 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,x\n";
+        assert_eq!(options(line), ["nsdelegate", "x"]);
+        assert_eq!(options("41 31 0:38 / /c rw - cgroup2 cgroup2 rw\n"), [""; 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::model::time::Timestamp;
 
 /// Wall-clock time.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix(since.as_secs() as i64, since.subsec_nanos() as i32)

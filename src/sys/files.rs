@@ -26,10 +26,7 @@ pub fn read(directory: BorrowedFd<'_>, name: &str, limit: u64) -> io::Result<Vec
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(directory, name, flags, Mode::empty())?;
     let mut bytes = Vec::new();
-    io::Read::read_to_end(
-        &mut io::Read::take(std::fs::File::from(file), limit),
-        &mut bytes,
-    )?;
+    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(file), limit), &mut bytes)?;
     Ok(bytes)
 }
 
@@ -39,12 +36,7 @@ pub fn ensure_directory(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedF
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(openat(
-        parent,
-        name,
-        DIRECTORY | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )?)
+    Ok(openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
 /// openat2(2) with a bounded number of tries: the kernel answers EAGAIN when a rename raced with
@@ -86,10 +78,7 @@ pub fn ensure_in_root(root: BorrowedFd<'_>, path: &str, missing: Missing) -> io:
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let mut components: Vec<&str> = path
-        .split('/')
-        .filter(|c| !matches!(*c, "" | "."))
-        .collect();
+    let mut components: Vec<&str> = path.split('/').filter(|c| !matches!(*c, "" | ".")).collect();
     if components.contains(&"..") {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -143,10 +132,7 @@ fn step(
 pub fn try_lock(directory: BorrowedFd<'_>, name: &str) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(directory, name, flags, Mode::from_raw_mode(0o600))?;
-    match rustix::fs::flock(
-        file.as_fd(),
-        rustix::fs::FlockOperation::NonBlockingLockExclusive,
-    ) {
+    match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),

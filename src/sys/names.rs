@@ -51,6 +51,9 @@ pub extern "C" fn getnameinfo(
 }
 
 /// Knows no user. std asks it for the home directory when HOME is not set.
+///
+/// # Safety
+/// `result` is null or valid for a write, as the manual page demands.
 // SAFETY: as above; `result` is documented to be a valid place for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getpwuid_r(
@@ -68,6 +71,9 @@ pub unsafe extern "C" fn getpwuid_r(
 }
 
 /// Knows no user by name.
+///
+/// # Safety
+/// `result` is null or valid for a write, as the manual page demands.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getpwnam_r(
@@ -82,6 +88,9 @@ pub unsafe extern "C" fn getpwnam_r(
 }
 
 /// Knows no group.
+///
+/// # Safety
+/// `result` is null or valid for a write, as the manual page demands.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getgrgid_r(
@@ -96,6 +105,9 @@ pub unsafe extern "C" fn getgrgid_r(
 }
 
 /// Knows no group by name.
+///
+/// # Safety
+/// `result` is null or valid for a write, as the manual page demands.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getgrnam_r(

@@ -47,10 +47,7 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     if nix::sys::statfs::fstatfs(&file)?.filesystem_type() == FsType(NSFS) {
         Ok(file.into())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not a namespace",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidData, "not a namespace"))
     }
 }
 
@@ -64,24 +61,10 @@ pub fn pin(namespace: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     if is_pinned(path) {
         unpin(path)?;
     }
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     // The magic link of our own descriptor leads to the namespace's inode whoever made it (proc_pid_fd(5)).
-    let source = format!(
-        "/proc/thread-self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&namespace)
-    );
-    nix::mount::mount(
-        Some(source.as_str()),
-        path,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )?;
+    let source = format!("/proc/thread-self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&namespace));
+    nix::mount::mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }
 

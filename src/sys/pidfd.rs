@@ -51,11 +51,7 @@ pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0 as libc::c_uint,
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Collects a child that has ended; `None` while it runs.

@@ -28,11 +28,7 @@ pub fn reset_signals() {
 
 /// Sets one signal to be ignored or to its default.
 pub fn set_ignored(signal: i32, ignored: bool) {
-    let disposition = if ignored {
-        libc::SIG_IGN
-    } else {
-        libc::SIG_DFL
-    };
+    let disposition = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: neither disposition runs code in this process.
     unsafe { libc::signal(signal, disposition) };
 }
@@ -40,19 +36,9 @@ pub fn set_ignored(signal: i32, ignored: bool) {
 /// Marks every descriptor from `first` on close-on-exec (close_range(2), Linux 5.11).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes numbers only, and closes nothing: owners of descriptors keep them.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Joins a new, empty session keyring (keyctl(2)): the host's keys must not be reachable,
@@ -67,11 +53,7 @@ pub fn join_new_session_keyring() -> io::Result<()> {
             std::ptr::null::<libc::c_char>(),
         )
     };
-    if done < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The kernel's own answer to getcwd(2): glibc turns an "(unreachable)" one into ENOENT or walks

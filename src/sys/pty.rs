@@ -1,8 +1,5 @@
 //! Pseudoterminals of a given devpts: ioctl_tty(2). Which devpts, and who reads, is the caller's.
-#![expect(
-    unsafe_code,
-    reason = "terminal ioctls without a safe wrapper in the crates we build"
-)]
+#![expect(unsafe_code, reason = "terminal ioctls without a safe wrapper in the crates we build")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -39,28 +36,15 @@ pub fn open(devpts: BorrowedFd<'_>) -> io::Result<Pty> {
 
 /// Sets the size; the foreground process group gets SIGWINCH.
 pub fn resize(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
-    let size = libc::winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads one winsize, which lives on the stack.
     let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes the terminal the controlling one of this (session-leading) process.
 pub fn take_control(terminal: impl AsFd) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes a number.
     let done = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

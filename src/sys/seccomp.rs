@@ -1,8 +1,5 @@
 //! Loads a seccomp filter: seccomp(2) without touching no_new_privs.
-#![expect(
-    unsafe_code,
-    reason = "seccompiler's own loader always sets no_new_privs"
-)]
+#![expect(unsafe_code, reason = "seccompiler's own loader always sets no_new_privs")]
 
 use std::io;
 
@@ -28,9 +25,5 @@ pub fn load(program: &[sock_filter]) -> io::Result<()> {
             &raw const header,
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

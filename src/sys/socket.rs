@@ -16,12 +16,7 @@ pub const MAX_DESCRIPTORS: usize = 6;
 
 /// A connected pair that keeps message boundaries, close-on-exec.
 pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Sends bytes and descriptors; returns how many bytes went (the descriptors go with the first).
@@ -37,12 +32,7 @@ pub fn send(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     loop {
-        match sendmsg(
-            socket,
-            &[IoSlice::new(bytes)],
-            &mut control,
-            flags | SendFlags::NOSIGNAL,
-        ) {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags | SendFlags::NOSIGNAL) {
             Err(rustix::io::Errno::INTR) => {}
             other => return Ok(other?),
         }

@@ -74,10 +74,7 @@ static WAS_FORKED: AtomicBool = AtomicBool::new(false);
 pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
     match threads() {
         Ok(threads) => {
-            assert_eq!(
-                threads, 1,
-                "only a process with a single thread may fork without exec"
-            );
+            assert_eq!(threads, 1, "only a process with a single thread may fork without exec");
         }
         // Between a container's namespaces /proc may not know us. A process that was forked here is
         // born with one thread, and its code starts none.
@@ -106,11 +103,7 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
     // The kernel writes to `pidfd` alone, which outlives the call. Callers keep zygote and shims
     // free of threads.
     let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<CloneArgs>() as libc::size_t,
-        )
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>() as libc::size_t)
     };
     match pid {
         -1 => Err(io::Error::last_os_error()),

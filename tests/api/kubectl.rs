@@ -22,7 +22,7 @@ async fn kubectl() -> Option<String> {
     Some(program)
 }
 
-struct Terminal {
+pub struct Terminal {
     server: Server,
     program: String,
 }
@@ -31,6 +31,36 @@ impl Terminal {
     async fn open() -> Option<Terminal> {
         let program = kubectl().await?;
         Some(Terminal { server: Server::start(Arc::new(NoNode)).await, program })
+    }
+
+    /// One for every kubectl at hand: that of [`kubectl`] and the newest, which tests/setup.sh fetches.
+    pub async fn every() -> Vec<Terminal> {
+        let newest = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/kubectl");
+        let mut programs: Vec<String> = kubectl().await.into_iter().collect();
+        match std::path::Path::new(newest).is_file() {
+            true => programs.push(newest.to_owned()),
+            false => eprintln!("SKIPPED: there is no {newest}"),
+        }
+        let mut terminals = Vec::new();
+        for program in programs {
+            terminals.push(Terminal { server: Server::start(Arc::new(NoNode)).await, program });
+        }
+        terminals
+    }
+
+    /// Runs the commands of `script`: lines that begin with `$`, each with what follows as its input.
+    /// Answers them with all they print.
+    pub async fn session(&self, script: &str) -> String {
+        let mut transcript = String::new();
+        for command in script.split("$ ").skip(1) {
+            let (line, input) = command.split_once('\n').unwrap_or((command, ""));
+            transcript.push_str(&format!("$ {line}\n{}", self.run(line, input).await));
+        }
+        transcript
+    }
+
+    pub async fn close(self) {
+        self.server.stop().await;
     }
 
     /// Runs one command (words split at spaces) with `input`; answers all output, ages masked.

@@ -190,6 +190,21 @@ async fn credentials_decide_who_gets_what() {
         ),
         (Some("admin"), "impersonate-user: jo\r\n".to_owned(), pods, "403"),
         (Some("admin"), "impersonate-group: jo\r\n".to_owned(), pods, "400"),
+        (Some("admin"), "impersonate-user: j\u{f6}\r\n".to_owned(), pods, "400"),
+        (Some("admin"), "impersonate-user: a\r\nimpersonate-user: b\r\n".to_owned(), pods, "400"),
+        (Some("admin"), "impersonate-role: jo\r\n".to_owned(), pods, "400"),
+        (
+            Some("admin"),
+            "impersonate-user: system:serviceaccount:kube-system:x\r\n".to_owned(),
+            pods,
+            "200",
+        ),
+        (
+            Some("admin"),
+            "impersonate-user: system:serviceaccount:default:x\r\n".to_owned(),
+            pods,
+            "403",
+        ),
     ] {
         let answer = server.get(certificate, path, &headers).await;
         assert_eq!(code(&answer), expected, "{certificate:?} {headers} {path}");
@@ -313,11 +328,51 @@ fn keys_are_made_once_and_renewed_only_when_they_no_longer_fit() {
 }
 
 #[tokio::test]
+async fn a_connection_that_brings_no_request_loses_its_place() {
+    let server = Server::start(Arc::new(NoNode)).await;
+    let mut silent = server.connect(None).await.unwrap();
+    let mut preface = server.connect(None).await.unwrap();
+    let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    preface.write_all(opening).await.unwrap();
+    let mut settings = [0u8; 9];
+    preface.read_exact(&mut settings).await.unwrap();
+    let mut watching = server.connect(Some("admin")).await.unwrap();
+    watching
+        .write_all(b"GET /api/v1/pods?watch=true HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut head = [0u8; 12];
+    watching.read_exact(&mut head).await.unwrap();
+    let mut rest = Vec::new();
+    for stream in [&mut silent, &mut preface] {
+        let ended = tokio::time::timeout(2 * LIMIT, stream.read_to_end(&mut rest)).await;
+        let _ = ended.expect("an end in time");
+    }
+    // Whoever has asked for something keeps the connection.
+    server.cluster.pod("p", "").await;
+    let mut more = [0u8; 1];
+    tokio::time::timeout(LIMIT, watching.read_exact(&mut more)).await.unwrap().unwrap();
+    drop(watching);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_announced_too_large_is_refused_unread() {
+    let server = Server::start(Arc::new(NoNode)).await;
+    let request = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-type: application/json\r\ncontent-length: 3145729\r\nconnection: close\r\n\r\n";
+    let answer = raw(server.connect(Some("admin")).await.unwrap(), request).await;
+    assert_eq!(code(&answer), "413", "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_that_never_ends_does_not_hold_up_shutdown() {
     let server = Server::start(Arc::new(NoNode)).await;
     let mut stream = server.connect(Some("admin")).await.unwrap();
     stream
-        .write_all(b"POST /api/v1/namespaces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        .write_all(
+            b"POST /api/v1/namespaces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{",
+        )
         .await
         .unwrap();
     // Another request on a connection of its own, so that the first has certainly been accepted.

@@ -9,5 +9,6 @@ mod listener;
 mod reading;
 mod reviews;
 mod streams;
+mod transcripts;
 mod watching;
 mod writing;

@@ -178,3 +178,50 @@ async fn a_reader_that_does_not_read_is_cut_off_and_others_are_not() {
     let mut other = cluster.watch(&format!("{path}?watch=true")).await;
     assert_eq!(other.brief().await, "ADDED c");
 }
+
+#[tokio::test]
+async fn a_long_initial_state_comes_whole_and_as_it_was() {
+    let cluster = cluster().await;
+    for n in 0..80 {
+        cluster.config_map(&format!("c{n:02}")).await;
+    }
+    let query = format!(
+        "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&{ONLY}"
+    );
+    let mut watch = cluster.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    assert_eq!(watch.brief().await, "ADDED c00");
+    // Neither shown too early nor lost: what happens while the state is read comes after its end.
+    cluster.config_map("c03a").await;
+    cluster.delete(&format!("{CONFIG_MAPS}/c70"), json!(null)).await;
+    for n in 1..80 {
+        assert_eq!(watch.brief().await, format!("ADDED c{n:02}"));
+    }
+    let end = watch.next().await.unwrap();
+    assert_eq!(end["type"], "BOOKMARK");
+    assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(watch.brief().await, "ADDED c03a");
+    assert_eq!(watch.brief().await, "DELETED c70");
+}
+
+#[tokio::test]
+async fn a_reader_too_slow_for_the_initial_state_is_told_so() {
+    let cluster = cluster().await;
+    for n in 0..80 {
+        cluster.config_map(&format!("c{n:02}")).await;
+    }
+    let mut slow = cluster.watch(&format!("{CONFIG_MAPS}?watch=true&{ONLY}")).await;
+    assert_eq!(slow.brief().await, "ADDED c00");
+    let filler = "x".repeat(512 * 1024);
+    for round in 0..40 {
+        let change = json!({"data": {"a": round.to_string(), "filler": filler}});
+        assert_eq!(cluster.merge(&format!("{CONFIG_MAPS}/c00"), change).await.code, 200);
+    }
+    let end = loop {
+        match slow.next().await {
+            Some(event) if event["type"] == "ERROR" => break event,
+            Some(_) => {}
+            None => panic!("the watch ended without a word"),
+        }
+    };
+    assert_eq!(end["object"]["reason"], "Expired");
+}

@@ -2,7 +2,7 @@
 
 use http::Request;
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{CONFIG_MAPS, PODS, cluster, pod};
 
@@ -196,8 +196,28 @@ async fn field_validation_is_strict_warning_or_silent() {
         ]
     );
     assert!(warned.json()["spec"].get("foo").is_none());
-    let unknown = cluster.post(&format!("{PODS}?fieldValidation=No"), body).await;
+    let unknown = cluster.post(&format!("{PODS}?fieldValidation=No"), body.clone()).await;
     assert_eq!(unknown.code, 400);
+    // A refusal does not swallow what else is wrong.
+    body["spec"]["containers"][0]["image"] = "".into();
+    let refused = cluster.post(PODS, body).await;
+    assert_eq!(refused.code, 422);
+    assert_eq!(refused.headers.get_all("warning").iter().count(), 2);
+}
+
+#[tokio::test]
+async fn warnings_fit_into_the_headers_of_every_client() {
+    let cluster = cluster().await;
+    let mut body = json!({"metadata": {"name": "c"}});
+    for n in 0..60 {
+        body[format!("{n}{}", "x".repeat(2000))] = 1.into();
+    }
+    let made = cluster.post(CONFIG_MAPS, body).await;
+    assert_eq!(made.code, 201);
+    let warnings: Vec<usize> =
+        made.headers.get_all("warning").iter().map(|value| value.len()).collect();
+    assert_eq!(warnings.len(), 16);
+    assert!(warnings.iter().all(|length| *length < 300), "{warnings:?}");
 }
 
 #[tokio::test]
@@ -273,6 +293,30 @@ async fn a_body_beyond_three_mebibytes_is_refused() {
 }
 
 #[tokio::test]
+async fn an_object_may_not_outgrow_the_store_whatever_writes_it() {
+    let cluster = cluster().await;
+    let env = |count: usize| -> Vec<Value> {
+        (0..count).map(|n| json!({"name": format!("E{n}"), "value": "x".repeat(1000)})).collect()
+    };
+    let mut big = pod("big");
+    big["spec"]["containers"][0]["env"] = env(1700).into();
+    let refusal = (413, "Request entity too large: limit is 1572864".to_owned());
+    assert_eq!(cluster.post(PODS, big.clone()).await.refusal(), refusal);
+    assert_eq!(cluster.post(&format!("{PODS}?dryRun=All"), big).await.refusal(), refusal);
+    let mut lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    assert_eq!(cluster.post(leases, lease.clone()).await.code, 201);
+    lease["spec"]["holderIdentity"] = "x".repeat(1_600_000).into();
+    assert_eq!(cluster.put(&format!("{leases}/l"), lease.clone()).await.refusal(), refusal);
+    assert_eq!(cluster.merge(&format!("{leases}/l"), lease).await.refusal(), refusal);
+    let most = "x".repeat(1 << 20);
+    let full = json!({"metadata": {"name": "full"}, "data": {"k": most}});
+    assert_eq!(cluster.post(CONFIG_MAPS, full).await.code, 201);
+    let shown = cluster.get(&format!("{CONFIG_MAPS}/full")).await.json();
+    assert_eq!(shown["data"]["k"], most);
+}
+
+#[tokio::test]
 async fn json_patch_and_strategic_patch_reach_the_object() {
     let cluster = cluster().await;
     cluster.config_map("c").await;
@@ -288,7 +332,36 @@ async fn json_patch_and_strategic_patch_reach_the_object() {
         failed.refusal(),
         (422, "the server rejected our request due to an error in our request".to_owned())
     );
+    assert_eq!(failed.json()["details"], json!(null), "kubectl would print an empty field");
+    let other_dialect = cluster.write("PATCH", &path, kind, r#"{"op":"test"}"#.to_owned()).await;
+    assert_eq!(
+        other_dialect.refusal(),
+        (400, "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned())
+    );
     let strategic = "application/strategic-merge-patch+json";
+    let mistyped = cluster.write("PATCH", &path, strategic, r#"{"data":{"b":3}}"#.to_owned()).await;
+    assert_eq!(
+        mistyped.refusal(),
+        (
+            422,
+            r#" "" is invalid: patch: Invalid value: "map[data:map[b:3]]": json: cannot unmarshal number into Go struct field ConfigMap.data of type string"#.to_owned()
+        )
+    );
+    let misspelt = cluster
+        .write(
+            "PATCH",
+            &format!("{path}?fieldValidation=Strict"),
+            strategic,
+            r#"{"dat":{}}"#.to_owned(),
+        )
+        .await;
+    assert_eq!(
+        misspelt.refusal(),
+        (
+            422,
+            r#" "" is invalid: patch: Invalid value: "map[dat:map[]]": strict decoding error: unknown field "dat""#.to_owned()
+        )
+    );
     let removed =
         cluster.write("PATCH", &path, strategic, r#"{"data":{"b":null}}"#.to_owned()).await;
     assert_eq!(removed.json()["data"], json!({"a": "1"}));

@@ -120,11 +120,6 @@ impl Cluster {
         cluster
     }
 
-    pub fn with_kubectl(mut self, kubectl: PathBuf) -> Cluster {
-        self.kubectl = kubectl;
-        self
-    }
-
     pub fn use_kubectl(&mut self, kubectl: &Path) {
         self.kubectl = kubectl.to_owned();
     }
@@ -206,10 +201,6 @@ impl Cluster {
             ];
             cluster.kubectl(&args).stdout == "True"
         });
-    }
-
-    pub fn daemon_pid(&self) -> u32 {
-        self.daemon.as_ref().expect("a daemon runs").id()
     }
 
     /// kill -9, and waits until the process is gone. Its pods are not told.

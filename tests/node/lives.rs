@@ -20,6 +20,11 @@ tests![
     a_new_agent_takes_over_what_runs_and_what_ended_meanwhile,
     a_stubborn_container_is_killed_when_its_grace_is_over,
     a_pod_that_is_removed_by_force_leaves_nothing_running,
+    a_pod_whose_shim_dies_is_restarted_and_keeps_its_address,
+    after_a_reboot_pods_return_with_one_restart_more,
+    what_the_api_no_longer_knows_is_cleared_away,
+    two_pods_of_one_name_never_share_anything,
+    an_active_deadline_ends_a_pod,
 ];
 
 fn is_running(pod: &core::Pod) -> bool {
@@ -118,7 +123,7 @@ async fn a_container_that_cannot_run_says_why(scene: Scene) {
     let began = Instant::now();
     create_map(&scene, "late", json!({"a": "1"})).await;
     scene.until("late", is_running).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
 }
 
 async fn create_map(scene: &Scene, name: &str, data: Value) {
@@ -137,7 +142,7 @@ async fn a_missing_image_is_waited_for_and_found_at_once(scene: Scene) {
     let began = Instant::now();
     scene.import("localhost:1/late:2").await;
     scene.until("web", is_running).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     let container = json!({"name": "main", "image": "none:1", "imagePullPolicy": "Never"});
     scene.create("never", json!({"containers": [container]})).await;
     let never = |p: &core::Pod| waiting_reason(p).as_deref() == Some("ErrImageNeverPull");
@@ -279,4 +284,113 @@ async fn a_pod_that_is_removed_by_force_leaves_nothing_running(scene: Scene) {
         assert!(Instant::now() < deadline, "it still runs");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn parent_of(pid: u32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    after_name.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+async fn a_pod_whose_shim_dies_is_restarted_and_keeps_its_address(scene: Scene) {
+    scene.create_script("web", "Always", "sleep 1000").await;
+    let before = scene.until("web", is_running).await;
+    let shim = parent_of(scene.main_pid("web").await);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    let restarted =
+        |p: &core::Pod| is_running(p) && main_status(p).is_some_and(|c| c.restart_count == 1);
+    let pod = scene.until("web", restarted).await;
+    assert_eq!(status(&pod).pod_ip, status(&before).pod_ip);
+    let last = main_status(&pod).and_then(|c| c.last_state.clone()?.terminated).unwrap();
+    assert_eq!(last.exit_code, 137);
+    scene.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    scene.until_gone("web").await;
+}
+
+async fn after_a_reboot_pods_return_with_one_restart_more(mut scene: Scene) {
+    let script = |name: &str, script: &str| json!({"name": name, "image": "box:1", "command": ["sh", "-c", script]});
+    scene
+        .create(
+            "web",
+            json!({
+                "terminationGracePeriodSeconds": 0,
+                "initContainers": [script("first", "true")],
+                "containers": [script("main", "sleep 1000")],
+            }),
+        )
+        .await;
+    scene.until("web", is_running).await;
+    scene.stop_agent().await;
+    for found in scene.runtime.adopt().await.unwrap() {
+        scene.forget_network(found.plan.uid.as_str()).await;
+        found.pod.remove().await.unwrap();
+    }
+    scene.start_agent().await;
+    let restarted =
+        |p: &core::Pod| is_running(p) && main_status(p).is_some_and(|c| c.restart_count == 1);
+    let pod = scene.until("web", restarted).await;
+    let inits = status(&pod).init_container_statuses.as_ref().unwrap();
+    assert_eq!((inits[0].restart_count, inits[0].ready), (1, true));
+    let last = main_status(&pod).and_then(|c| c.last_state.clone()?.terminated).unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+}
+
+async fn what_the_api_no_longer_knows_is_cleared_away(mut scene: Scene) {
+    scene.create_script("web", "Always", "trap '' TERM; while true; do sleep 0.1; done").await;
+    let pod = scene.until("web", is_running).await;
+    scene.stop_agent().await;
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    scene.pods().delete("web", &params).await.unwrap();
+    scene.until_gone("web").await;
+    scene.start_agent().await;
+    let directory = scene.place.join("data/pods").join(pod.metadata.uid.as_deref().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while directory.exists() || !scene.runtime.adopt().await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "it is still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn two_pods_of_one_name_never_share_anything(scene: Scene) {
+    scene
+        .create_script("web", "Always", "trap '' TERM; echo first; while true; do sleep 0.1; done")
+        .await;
+    let first = scene.until("web", is_running).await;
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    scene.pods().delete("web", &params).await.unwrap();
+    // The first one's processes still run when the second comes.
+    scene.create_script("web", "Always", "echo second; sleep 1000").await;
+    let second = scene.until("web", is_running).await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    assert_ne!(status(&first).pod_ip, status(&second).pod_ip);
+    assert_eq!(main_status(&second).unwrap().restart_count, 0);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while scene.runtime.adopt().await.unwrap().len() > 1 {
+        assert!(Instant::now() < deadline, "the first one is still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(scene.log(&second, 0), "second");
+    scene.until("web", is_running).await;
+    assert!(scene.main_pid("web").await > 0);
+}
+
+async fn an_active_deadline_ends_a_pod(scene: Scene) {
+    let container = json!({"name": "main", "image": "box:1"});
+    scene
+        .create(
+            "web",
+            json!({
+                "activeDeadlineSeconds": 2,
+                "terminationGracePeriodSeconds": 1,
+                "containers": [container],
+            }),
+        )
+        .await;
+    let pod = scene.until("web", |p| phase(p) == "Failed").await;
+    assert_eq!(status(&pod).reason.as_deref(), Some("DeadlineExceeded"));
+    let ended = |p: &core::Pod| {
+        main_status(p).is_some_and(|c| c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
+    };
+    scene.until("web", ended).await;
 }

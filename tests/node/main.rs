@@ -1,6 +1,7 @@
 //! The node agent against the real API, runtime and network: a pod goes in through the API, its status comes out.
 //!
 //! Each test re-executes itself in fresh mount and network namespaces; the payload is busybox.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::process::{Command, ExitCode};
 

@@ -167,6 +167,11 @@ impl Scene {
         self.agent.take().unwrap().ended().await;
     }
 
+    /// Takes a pod's network away, as a reboot does.
+    pub async fn forget_network(&self, uid: &str) {
+        self.network.detach(uid).await.unwrap();
+    }
+
     pub async fn import(&self, name: &str) {
         let archive = archive(name);
         self.images.import(Box::new(io::Cursor::new(archive))).await.unwrap();

@@ -18,14 +18,8 @@ crate::tests![
 
 async fn exit_codes_and_signals_are_reported(scene: Scene) {
     for code in [0, 3, 255] {
-        let exit = scene
-            .outcome(&scene.script(&format!("exit {code}")))
-            .await
-            .exit;
-        assert_eq!(
-            (exit.code, exit.signal, exit.oom_killed),
-            (code, None, false)
-        );
+        let exit = scene.outcome(&scene.script(&format!("exit {code}"))).await.exit;
+        assert_eq!((exit.code, exit.signal, exit.oom_killed), (code, None, false));
         assert!(exit.started_at <= exit.finished_at);
     }
     let pod = scene.pod().await;
@@ -34,10 +28,7 @@ async fn exit_codes_and_signals_are_reported(scene: Scene) {
     logged(&plan, "up").await;
     pod.signal("main", 15).await.unwrap();
     assert_eq!(exit(&pod, "main").await.code, 7);
-    assert!(matches!(
-        pod.signal("main", 15).await,
-        Err(RuntimeError::NotRunning(_))
-    ));
+    assert!(matches!(pod.signal("main", 15).await, Err(RuntimeError::NotRunning(_))));
 
     let mut plan = scene.container("main", &["sleep", "100"]);
     plan.attempt = 1;
@@ -48,22 +39,14 @@ async fn exit_codes_and_signals_are_reported(scene: Scene) {
         ContainerPhase::Exited(exit) => exit.code == 137 && exit.signal == Some(9),
         ContainerPhase::Running { .. } => false,
     };
-    let state = state
-        .wait_for(|state| is_killed(&state.containers["main"].phase))
-        .await
-        .unwrap();
+    let state = state.wait_for(|state| is_killed(&state.containers["main"].phase)).await.unwrap();
     assert_eq!(state.containers["main"].attempt, 1);
 }
 
 async fn environment_and_directory_are_the_plans(scene: Scene) {
     let mut plan = scene.container("main", &["env"]);
-    plan.process
-        .env
-        .extend(["B=2 words".to_owned(), "A=".to_owned()]);
-    assert_eq!(
-        scene.outcome(&plan).await.text,
-        "PATH=/bin\nB=2 words\nA=\n"
-    );
+    plan.process.env.extend(["B=2 words".to_owned(), "A=".to_owned()]);
+    assert_eq!(scene.outcome(&plan).await.text, "PATH=/bin\nB=2 words\nA=\n");
 
     let mut plan = scene.script("pwd; hostname; grep ^0: /proc/self/cgroup; umask; ulimit -c");
     plan.process.cwd = "/made/on demand".to_owned();
@@ -71,35 +54,16 @@ async fn environment_and_directory_are_the_plans(scene: Scene) {
     pod.start(&plan).await.unwrap();
     exit(&pod, "main").await;
     let name = pod.uid().as_str();
-    assert_eq!(
-        text(&plan),
-        format!("/made/on demand\n{name}\n0::/\n0022\n0\n")
-    );
+    assert_eq!(text(&plan), format!("/made/on demand\n{name}\n0::/\n0022\n0\n"));
 }
 
 async fn refusals_are_worded_like_runc(scene: Scene) {
     let table = [
-        (
-            "nosuch",
-            "/",
-            r#"exec: "nosuch": executable file not found in $PATH"#,
-        ),
-        (
-            "/no/such",
-            "/",
-            r#"exec: "/no/such": stat /no/such: no such file or directory"#,
-        ),
-        (
-            "/etc/passwd",
-            "/",
-            r#"exec: "/etc/passwd": permission denied"#,
-        ),
+        ("nosuch", "/", r#"exec: "nosuch": executable file not found in $PATH"#),
+        ("/no/such", "/", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
+        ("/etc/passwd", "/", r#"exec: "/etc/passwd": permission denied"#),
         ("/etc/text", "/", r#"exec /etc/text: exec format error"#),
-        (
-            "/etc/script",
-            "/",
-            r#"exec /etc/script: no such file or directory"#,
-        ),
+        ("/etc/script", "/", r#"exec /etc/script: no such file or directory"#),
         (
             "/bin/true",
             "/etc/passwd",
@@ -126,11 +90,7 @@ async fn root_is_an_overlay_that_leaves_the_layer_alone(scene: Scene) {
         ))
         .await;
     assert_eq!(outcome.text, "new\n755\n");
-    assert!(
-        fs::read_to_string(scene.layer.join("etc/passwd"))
-            .unwrap()
-            .starts_with("root:")
-    );
+    assert!(fs::read_to_string(scene.layer.join("etc/passwd")).unwrap().starts_with("root:"));
     assert!(scene.layer.join("bin/false").symlink_metadata().is_ok());
     assert!(!scene.layer.join("file").exists());
 }
@@ -151,10 +111,7 @@ async fn read_only_root_still_has_its_mounts(scene: Scene) {
         target: "/dev/termination-log".to_owned(),
     });
     let outcome = scene.outcome(&plan).await;
-    assert_eq!(
-        outcome.text,
-        "touch: /file: Read-only file system\nwritten\n"
-    );
+    assert_eq!(outcome.text, "touch: /file: Read-only file system\nwritten\n");
     assert!(volume.join("file").exists());
     assert_eq!(fs::read_to_string(message).unwrap(), "end\n");
 }
@@ -172,18 +129,13 @@ async fn volumes_appear_where_asked(scene: Scene) {
         bind(&volume, "/b", false),
         bind(&volume.join("sub/below/file"), "/c", true),
         MountPlan {
-            source: MountSource::Tmpfs {
-                size_bytes: Some(1 << 20),
-                mode: 0o1770,
-            },
+            source: MountSource::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1770 },
             ..bind(&volume, "/t", false)
         },
         bind(&volume, "/deep/er", false),
     ];
-    plan.mounts[1].source = MountSource::Bind {
-        path: volume.clone(),
-        sub_path: Some("sub/below".to_owned()),
-    };
+    plan.mounts[1].source =
+        MountSource::Bind { path: volume.clone(), sub_path: Some("sub/below".to_owned()) };
     let outcome = scene.outcome(&plan).await;
     assert_eq!(
         outcome.text,

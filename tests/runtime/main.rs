@@ -3,6 +3,7 @@
 //!
 //! Speaks enough of libtest's command line for `cargo test` and nextest. The payload of containers
 //! is busybox, and this very program as `/probe`.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 use std::process::{Command, ExitCode};
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
             None => ExitCode::FAILURE,
         },
         ["--daemon", place, cgroup] => scene::daemon(place.as_ref(), cgroup),
+        ["--without-cgroups", place, cgroup] => scene::without_cgroups(place.as_ref(), cgroup),
         ["--list", ..] => {
             if !words.contains(&"--ignored") {
                 all().for_each(|test| println!("{}: test", test.name));
@@ -39,15 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> impl Iterator<Item = Test> {
-    [
-        containers::TESTS,
-        security::TESTS,
-        streams::TESTS,
-        pods::TESTS,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+    [containers::TESTS, security::TESTS, streams::TESTS, pods::TESTS].into_iter().flatten().copied()
 }
 
 fn run_selected(words: &[&str]) -> ExitCode {
@@ -63,33 +57,17 @@ fn run_selected(words: &[&str]) -> ExitCode {
     let is_exact = words.contains(&"--exact");
     let is_selected = |name: &str| {
         filters.is_empty()
-            || filters.iter().any(|f| {
-                if is_exact {
-                    **f == name
-                } else {
-                    name.contains(**f)
-                }
-            })
+            || filters.iter().any(|f| if is_exact { **f == name } else { name.contains(**f) })
     };
     let program = std::env::current_exe().expect("this program has a path");
     let mut failed = Vec::new();
     for test in all().filter(|test| is_selected(test.name)) {
-        let status = Command::new(&program)
-            .args(["--inside", test.name])
-            .status();
+        let status = Command::new(&program).args(["--inside", test.name]).status();
         let passed = status.is_ok_and(|status| status.success());
-        println!(
-            "test {} ... {}",
-            test.name,
-            if passed { "ok" } else { "FAILED" }
-        );
+        println!("test {} ... {}", test.name, if passed { "ok" } else { "FAILED" });
         if !passed {
             failed.push(test.name);
         }
     }
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

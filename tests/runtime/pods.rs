@@ -22,6 +22,7 @@ crate::tests![
     a_pod_without_shim_is_killed_whole_and_reported,
     frozen_containers_stand_still,
     forgotten_containers_leave_no_directory,
+    hosts_that_hide_cgroup2_work,
     long_run_directories_work,
     fifty_pods_leave_nothing_behind,
     shim_memory_stays_small,
@@ -60,12 +61,7 @@ async fn host_namespaces_are_shared_when_asked(scene: Scene) {
     logged(&container, "done").await;
     let expected: String = ["ipc", "uts", "net", "pid"]
         .map(|name| {
-            format!(
-                "{}\n",
-                fs::read_link(format!("/proc/self/ns/{name}"))
-                    .unwrap()
-                    .display()
-            )
+            format!("{}\n", fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display())
         })
         .concat();
     assert_eq!(text(&container), format!("{expected}done\n"));
@@ -85,10 +81,7 @@ fn processes(scene: &Scene, plan: &PodPlan) -> Vec<u32> {
     };
     let mut all = Vec::new();
     for name in group.children().unwrap() {
-        let Ok(text) = group
-            .open(&name)
-            .and_then(|child| child.read("cgroup.procs"))
-        else {
+        let Ok(text) = group.open(&name).and_then(|child| child.read("cgroup.procs")) else {
             continue;
         };
         all.extend(text.lines().map(|line| line.parse::<u32>().unwrap()));
@@ -98,12 +91,8 @@ fn processes(scene: &Scene, plan: &PodPlan) -> Vec<u32> {
 
 async fn sysctls_are_the_pods_own(scene: Scene) {
     let mut plan = scene.pod_plan();
-    plan.sysctls.insert(
-        "net.ipv4.ip_unprivileged_port_start".to_owned(),
-        "7".to_owned(),
-    );
-    plan.sysctls
-        .insert("kernel.shm_rmid_forced".to_owned(), "1".to_owned());
+    plan.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "7".to_owned());
+    plan.sysctls.insert("kernel.shm_rmid_forced".to_owned(), "1".to_owned());
     let pod = scene.runtime.launch(&plan).await.unwrap();
     let container = scene.script(
         "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced",
@@ -111,10 +100,7 @@ async fn sysctls_are_the_pods_own(scene: Scene) {
     pod.start(&container).await.unwrap();
     exit(&pod, "main").await;
     assert_eq!(text(&container), "7\n1\n");
-    assert_eq!(
-        fs::read_to_string("/proc/sys/kernel/shm_rmid_forced").unwrap(),
-        "0\n"
-    );
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/shm_rmid_forced").unwrap(), "0\n");
     for name in ["../../etc/passwd", "net//x", "kernel.no_such_thing"] {
         let mut plan = scene.pod_plan();
         plan.sysctls.insert(name.to_owned(), "1".to_owned());
@@ -126,30 +112,15 @@ async fn sysctls_are_the_pods_own(scene: Scene) {
 
 async fn missing_controllers_are_named(scene: Scene) {
     for (controller, limits) in [
-        (
-            "memory",
-            Limits {
-                memory_max_bytes: Some(64 << 20),
-                ..Limits::default()
-            },
-        ),
+        ("memory", Limits { memory_max_bytes: Some(64 << 20), ..Limits::default() }),
         (
             "cpu",
             Limits {
-                cpu_max: Some(CpuMax {
-                    quota_us: 1000,
-                    period_us: 100_000,
-                }),
+                cpu_max: Some(CpuMax { quota_us: 1000, period_us: 100_000 }),
                 ..Limits::default()
             },
         ),
-        (
-            "pids",
-            Limits {
-                pids_max: Some(10),
-                ..Limits::default()
-            },
-        ),
+        ("pids", Limits { pids_max: Some(10), ..Limits::default() }),
     ] {
         let is_there = scene.runtime.controllers().contains(controller);
         let mut container = scene.script("true");
@@ -164,10 +135,7 @@ async fn missing_controllers_are_named(scene: Scene) {
                 );
             }
         }
-        let plan = PodPlan {
-            limits,
-            ..scene.pod_plan()
-        };
+        let plan = PodPlan { limits, ..scene.pod_plan() };
         match scene.runtime.launch(&plan).await {
             Ok(_) => assert!(is_there),
             Err(error) => {
@@ -199,17 +167,10 @@ async fn a_new_daemon_finds_pods_with_the_same_processes(scene: Scene) {
         let mut found = scene.runtime.adopt().await.unwrap();
         assert_eq!(found.len(), 1);
         let found = found.remove(0);
-        assert_eq!(
-            (&found.plan, &found.containers),
-            (&plan, &vec![container.clone()])
-        );
+        assert_eq!((&found.plan, &found.containers), (&plan, &vec![container.clone()]));
         assert_eq!(found.pod.state().borrow().shim, ShimState::Alive);
         assert_eq!(pid(&found.pod, "main"), before);
-        let session = found
-            .pod
-            .exec(&exec_plan(&["echo", "still here"]))
-            .await
-            .unwrap();
+        let session = found.pod.exec(&exec_plan(&["echo", "still here"])).await.unwrap();
         assert_eq!(finish(session).await.0, "still here\n");
         last = Some(found.pod);
     }
@@ -219,12 +180,7 @@ async fn a_new_daemon_finds_pods_with_the_same_processes(scene: Scene) {
     exit(&pod, "main").await;
     let seen = text(&container);
     let count = seen.lines().count();
-    assert_eq!(
-        seen,
-        (0..count)
-            .map(|n| format!("line {n}\n"))
-            .collect::<String>()
-    );
+    assert_eq!(seen, (0..count).map(|n| format!("line {n}\n")).collect::<String>());
 }
 
 async fn a_killed_daemon_changes_nothing_and_leaves_nothing_half_done(scene: Scene) {
@@ -237,17 +193,13 @@ async fn a_killed_daemon_changes_nothing_and_leaves_nothing_half_done(scene: Sce
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(daemon.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let (uid, log) = line.trim().split_once(' ').unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         let read = |file: &str| {
-            let path = scene
-                .place
-                .join(format!("run/pods/{uid}/containers/main.0/{file}"));
+            let path = scene.place.join(format!("run/pods/{uid}/containers/main.0/{file}"));
             serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap()
         };
         let before = read("state.json")["pid"].as_u64().unwrap() as u32;
@@ -271,15 +223,9 @@ async fn a_killed_daemon_changes_nothing_and_leaves_nothing_half_done(scene: Sce
             assert!(record.ends_with(&format!(" F line {number}")), "{record}");
         }
         counting.remove().await.unwrap();
-        assert_eq!(
-            fs::read_dir(scene.place.join("run/pods")).unwrap().count(),
-            0
-        );
+        assert_eq!(fs::read_dir(scene.place.join("run/pods")).unwrap().count(), 0);
         let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
-        assert_eq!(
-            group.open("besteffort").unwrap().children().unwrap(),
-            [""; 0]
-        );
+        assert_eq!(group.open("besteffort").unwrap().children().unwrap(), [""; 0]);
     }
 }
 
@@ -289,18 +235,12 @@ async fn exits_while_no_daemon_listens_are_reported_truly(scene: Scene) {
     let started = pod.start(&container).await.unwrap();
     let uid = pod.uid().as_str().to_owned();
     drop(pod);
-    let file = scene
-        .place
-        .join(format!("run/pods/{uid}/containers/main.0/exit.json"));
+    let file = scene.place.join(format!("run/pods/{uid}/containers/main.0/exit.json"));
     until(|| file.exists()).await;
     let found = scene.runtime.adopt().await.unwrap().remove(0);
     let state = found.pod.state().borrow().containers["main"].clone();
-    let ContainerPhase::Exited(exit) = state.phase else {
-        panic!("still running")
-    };
-    let ContainerPhase::Running { started_at, .. } = started.phase else {
-        panic!("not started")
-    };
+    let ContainerPhase::Exited(exit) = state.phase else { panic!("still running") };
+    let ContainerPhase::Running { started_at, .. } = started.phase else { panic!("not started") };
     assert_eq!((exit.code, exit.started_at), (42, started_at));
 }
 
@@ -312,13 +252,9 @@ async fn a_pod_without_shim_is_killed_whole_and_reported(scene: Scene) {
         ended.name = "ended".to_owned();
         pod.start(&ended).await.unwrap();
         exit(&pod, "ended").await;
-        pod.start(&scene.script("sleep 1000 & sleep 1000"))
-            .await
-            .unwrap();
+        pod.start(&scene.script("sleep 1000 & sleep 1000")).await.unwrap();
         let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
-        let shim = group
-            .open(&format!("{}/shim", plan.cgroup.display()))
-            .unwrap();
+        let shim = group.open(&format!("{}/shim", plan.cgroup.display())).unwrap();
         let shim: i32 = shim.read("cgroup.procs").unwrap().trim().parse().unwrap();
         let pod = if is_adopted {
             drop(pod);
@@ -331,11 +267,7 @@ async fn a_pod_without_shim_is_killed_whole_and_reported(scene: Scene) {
             pod
         };
         let mut state = pod.state();
-        let state = state
-            .wait_for(|state| state.shim == ShimState::Lost)
-            .await
-            .unwrap()
-            .clone();
+        let state = state.wait_for(|state| state.shim == ShimState::Lost).await.unwrap().clone();
         let codes: Vec<(&str, i32)> = state
             .containers
             .iter()
@@ -355,11 +287,8 @@ async fn a_pod_without_shim_is_killed_whole_and_reported(scene: Scene) {
 }
 
 fn kill(pid: i32) {
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
 }
 
 async fn frozen_containers_stand_still(scene: Scene) {
@@ -369,9 +298,7 @@ async fn frozen_containers_stand_still(scene: Scene) {
     logged(&container, "tick").await;
     pod.freeze("main", true).await.unwrap();
     let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
-    let group = group
-        .open(&format!("besteffort/{}/main.0", pod.uid().as_str()))
-        .unwrap();
+    let group = group.open(&format!("besteffort/{}/main.0", pod.uid().as_str())).unwrap();
     until(|| group.read("cgroup.events").unwrap().contains("frozen 1")).await;
     pod.freeze("main", false).await.unwrap();
     until(|| group.read("cgroup.events").unwrap().contains("frozen 0")).await;
@@ -401,26 +328,26 @@ async fn forgotten_containers_leave_no_directory(scene: Scene) {
     assert!(!container.rootfs.scratch.exists());
     assert!(container.output.path.exists());
     let mut state = pod.state();
-    state
-        .wait_for(|state| state.containers.is_empty())
-        .await
+    state.wait_for(|state| state.containers.is_empty()).await.unwrap();
+    assert!(scene.runtime.adopt().await.unwrap()[0].containers.is_empty());
+}
+
+async fn hosts_that_hide_cgroup2_work(scene: Scene) {
+    let host = || fs::read_to_string("/proc/1/mountinfo").unwrap();
+    let before = host();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--without-cgroups", scene.place.to_str().unwrap(), &scene.cgroup])
+        .output()
         .unwrap();
-    assert!(
-        scene.runtime.adopt().await.unwrap()[0]
-            .containers
-            .is_empty()
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "4 0::/\n");
+    assert_eq!(host(), before);
 }
 
 async fn long_run_directories_work(scene: Scene) {
     // `sun_path` has 108 bytes. A second link to the directory keeps the instance's own short.
     let mut plan = scene.pod_plan();
     plan.uid = PodUid::try_from("l".repeat(64)).unwrap();
-    let deep = scene
-        .place
-        .join("run/pods")
-        .join(plan.uid.as_str())
-        .join("shim.sock");
+    let deep = scene.place.join("run/pods").join(plan.uid.as_str()).join("shim.sock");
     assert!(deep.as_os_str().len() > 108, "{}", deep.display());
     let pod = scene.runtime.launch(&plan).await.unwrap();
     pod.start(&scene.script("true")).await.unwrap();
@@ -444,16 +371,8 @@ fn traces(scene: &Scene) -> Vec<String> {
     let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
     all.extend(group.children().unwrap());
     all.extend(group.open("besteffort").unwrap().children().unwrap());
-    all.extend(
-        fs::read_to_string("/proc/self/mountinfo")
-            .unwrap()
-            .lines()
-            .map(str::to_owned),
-    );
-    all.push(format!(
-        "{} descriptors",
-        fs::read_dir("/proc/self/fd").unwrap().count()
-    ));
+    all.extend(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned));
+    all.push(format!("{} descriptors", fs::read_dir("/proc/self/fd").unwrap().count()));
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if comm == "joey-shim\n" {
@@ -477,9 +396,7 @@ async fn fifty_pods_leave_nothing_behind(scene: Scene) {
                     exit(&pod, "main").await;
                 }
                 1 => {
-                    pod.start(&scene.script("sleep 1000 & sleep 1000"))
-                        .await
-                        .unwrap();
+                    pod.start(&scene.script("sleep 1000 & sleep 1000")).await.unwrap();
                     finish(pod.exec(&exec_plan(&["true"])).await.unwrap()).await;
                     let _ = pod.attach("main", false).await.unwrap();
                 }
@@ -524,13 +441,7 @@ async fn shim_memory_stays_small(scene: Scene) {
     // Pages of the sealed image exist once, whoever maps them: what a shim costs is anonymous.
     let private: u64 = shim
         .lines()
-        .find_map(|line| {
-            line.strip_prefix("Anonymous:")?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        })
+        .find_map(|line| line.strip_prefix("Anonymous:")?.split_whitespace().next()?.parse().ok())
         .unwrap();
     println!("shim with three containers: {private} KiB of its own");
     assert!(private <= 500, "{private} KiB private\n{shim}");

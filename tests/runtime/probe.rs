@@ -45,10 +45,7 @@ fn families() {
 fn foreign() {
     // SAFETY: numbers only; getpid with the x32 bit.
     let x32 = unsafe { libc::syscall(0x4000_0000 + libc::SYS_getpid) };
-    println!(
-        "x32 {x32} {}",
-        std::io::Error::last_os_error().raw_os_error().unwrap()
-    );
+    println!("x32 {x32} {}", std::io::Error::last_os_error().raw_os_error().unwrap());
     let mut result: u64 = 20;
     // SAFETY: getpid of the 32-bit table takes no argument and touches no memory.
     unsafe { std::arch::asm!("int 0x80", inout("rax") result) };
@@ -57,21 +54,9 @@ fn foreign() {
 
 fn calls() {
     let table: [(&str, libc::c_long, [libc::c_long; 3]); 15] = [
-        (
-            "unshare user",
-            libc::SYS_unshare,
-            [libc::CLONE_NEWUSER as _, 0, 0],
-        ),
-        (
-            "unshare net",
-            libc::SYS_unshare,
-            [libc::CLONE_NEWNET as _, 0, 0],
-        ),
-        (
-            "clone newuser",
-            libc::SYS_clone,
-            [(libc::CLONE_NEWUSER | libc::SIGCHLD) as _, 0, 0],
-        ),
+        ("unshare user", libc::SYS_unshare, [libc::CLONE_NEWUSER as _, 0, 0]),
+        ("unshare net", libc::SYS_unshare, [libc::CLONE_NEWNET as _, 0, 0]),
+        ("clone newuser", libc::SYS_clone, [(libc::CLONE_NEWUSER | libc::SIGCHLD) as _, 0, 0]),
         ("clone3", libc::SYS_clone3, [0, 0, 0]),
         ("setns", libc::SYS_setns, [0, 0, 0]),
         ("mount", libc::SYS_mount, [0, 0, 0]),
@@ -97,12 +82,8 @@ fn calls() {
         };
         println!("{name}: {word}");
     }
-    std::thread::spawn(|| println!("a thread runs"))
-        .join()
-        .unwrap();
-    let child = std::process::Command::new("/bin/echo")
-        .arg("a child runs")
-        .status();
+    std::thread::spawn(|| println!("a thread runs")).join().unwrap();
+    let child = std::process::Command::new("/bin/echo").arg("a child runs").status();
     assert!(child.unwrap().success());
 }
 

@@ -53,17 +53,10 @@ pub fn run(test: &Test) -> ExitCode {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
         .unwrap();
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
     let zygote = Zygote::spawn().unwrap();
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let cgroup = format!("joey-test-{}", std::process::id());
     let config = config(&place, &cgroup);
     let passed = tokio.block_on(async {
@@ -92,20 +85,13 @@ pub fn run(test: &Test) -> ExitCode {
     drop(tokio);
     rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
     fs::remove_dir(&place).unwrap();
-    if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A daemon of its own, for tests that kill it: one pod that counts, then pods without end.
 pub fn daemon(place: &Path, cgroup: &str) -> ExitCode {
     let zygote = Zygote::spawn().unwrap();
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(async {
         let runtime = Runtime::start(config(place, cgroup), zygote).await.unwrap();
         let scene = Scene {
@@ -130,6 +116,27 @@ pub fn daemon(place: &Path, cgroup: &str) -> ExitCode {
     })
 }
 
+/// A daemon that sees no cgroup2 mount: runs one container, prints how it ended.
+pub fn without_cgroups(place: &Path, cgroup: &str) -> ExitCode {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    rustix::mount::unmount("/sys/fs/cgroup", rustix::mount::UnmountFlags::DETACH).unwrap();
+    let zygote = Zygote::spawn().unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async {
+        let runtime = Runtime::start(config(place, cgroup), zygote).await.unwrap();
+        let scene = Scene {
+            runtime,
+            place: place.to_owned(),
+            layer: place.join("layer"),
+            cgroup: cgroup.to_owned(),
+            next: AtomicU32::new(1000),
+        };
+        let outcome = scene.outcome(&scene.script("grep ^0: /proc/self/cgroup; exit 4")).await;
+        print!("{} {}", outcome.exit.code, outcome.text);
+    });
+    ExitCode::SUCCESS
+}
+
 pub fn config(place: &Path, cgroup: &str) -> RuntimeConfig {
     RuntimeConfig {
         data_dir: place.join("data"),
@@ -151,11 +158,8 @@ pub fn lay_out(layer: &Path) {
     ] {
         let _ = symlink("busybox", layer.join("bin").join(name));
     }
-    fs::write(
-        layer.join("etc/passwd"),
-        "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
-    )
-    .unwrap();
+    fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
+        .unwrap();
 }
 
 impl Scene {
@@ -216,8 +220,7 @@ impl Scene {
         let mut argv = vec!["/probe", "probe"];
         argv.extend(arguments);
         let mut plan = self.container("main", &argv);
-        plan.mounts
-            .push(bind(&std::env::current_exe().unwrap(), "/probe", true));
+        plan.mounts.push(bind(&std::env::current_exe().unwrap(), "/probe", true));
         plan
     }
 
@@ -227,10 +230,7 @@ impl Scene {
         pod.start(plan).await.unwrap();
         let exit = exit(&pod, &plan.name).await;
         pod.remove().await.unwrap();
-        Outcome {
-            exit,
-            text: text(plan),
-        }
+        Outcome { exit, text: text(plan) }
     }
 
     /// Why a container cannot run.
@@ -275,10 +275,7 @@ pub fn security() -> SecurityPlan {
 
 pub fn bind(path: &Path, target: &str, read_only: bool) -> MountPlan {
     MountPlan {
-        source: MountSource::Bind {
-            path: path.to_owned(),
-            sub_path: None,
-        },
+        source: MountSource::Bind { path: path.to_owned(), sub_path: None },
         target: target.to_owned(),
         read_only,
         propagation: Propagation::Private,
@@ -301,10 +298,7 @@ pub async fn exit(pod: &Pod, container: &str) -> Exit {
     let state = state
         .wait_for(|state| {
             matches!(
-                state
-                    .containers
-                    .get(container)
-                    .map(|container| &container.phase),
+                state.containers.get(container).map(|container| &container.phase),
                 Some(ContainerPhase::Exited(_))
             )
         })
@@ -330,20 +324,15 @@ pub fn text(plan: &ContainerPlan) -> String {
 
 /// Records of a log and its rotated files, oldest first.
 pub fn records(path: &Path) -> Vec<String> {
-    let mut files: Vec<PathBuf> = fs::read_dir(path.parent().unwrap())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.rotate_left(1);
     files
         .iter()
         .flat_map(|file| {
             let bytes = fs::read(file).unwrap();
-            String::from_utf8_lossy(&bytes)
-                .lines()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+            String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect()
 }

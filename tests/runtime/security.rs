@@ -65,10 +65,7 @@ async fn setuid_files_are_inert_unless_escalation_is_allowed(scene: Scene) {
         plan.security.uid = 1000;
         plan.security.no_new_privs = no_new_privs;
         let text = scene.outcome(&plan).await.text;
-        assert!(
-            text.starts_with(&format!("Uid: 1000 {euid} {euid} {euid}\n")),
-            "{text}"
-        );
+        assert!(text.starts_with(&format!("Uid: 1000 {euid} {euid} {euid}\n")), "{text}");
     }
 }
 
@@ -115,31 +112,16 @@ async fn localhost_profile_is_applied(scene: Scene) {
     let mut plan = scene.script("mkdir /tmp/x; echo $?");
     plan.security.seccomp = SeccompPlan::Localhost(profile);
     let text = scene.outcome(&plan).await.text;
-    assert!(
-        text.contains("not supported") && text.contains("1\n"),
-        "{text}"
-    );
+    assert!(text.contains("not supported") && text.contains("1\n"), "{text}");
 }
 
 async fn kernel_files_are_masked_and_write_protected(scene: Scene) {
-    let files = [
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/timer_list",
-        "/proc/interrupts",
-        "/proc/kallsyms",
-    ];
-    let directories = [
-        "/sys/firmware",
-        "/proc/acpi",
-        "/proc/scsi",
-        "/sys/devices/virtual/powercap",
-    ];
-    let protected = [
-        "/proc/sysrq-trigger",
-        "/proc/sys/kernel/core_pattern",
-        "/sys/kernel/uevent_helper",
-    ];
+    let files =
+        ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts", "/proc/kallsyms"];
+    let directories =
+        ["/sys/firmware", "/proc/acpi", "/proc/scsi", "/sys/devices/virtual/powercap"];
+    let protected =
+        ["/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/sys/kernel/uevent_helper"];
     let mut script = String::new();
     let mut expected = String::new();
     let mut say = |command: String, answer: &str| {
@@ -163,23 +145,14 @@ async fn kernel_files_are_masked_and_write_protected(scene: Scene) {
         );
     }
     for file in protected.iter().filter(exists) {
-        say(
-            format!("echo x >{file}"),
-            &format!("sh: can't create {file}: Read-only file system"),
-        );
+        say(format!("echo x >{file}"), &format!("sh: can't create {file}: Read-only file system"));
     }
     say(
         "echo 1 >/sys/fs/cgroup/cgroup.procs".to_owned(),
         "sh: can't create /sys/fs/cgroup/cgroup.procs: Read-only file system",
     );
-    say(
-        "mount -o remount,rw /proc/sys".to_owned(),
-        "mount: permission denied (are you root?)",
-    );
-    say(
-        "mount -t proc proc /tmp".to_owned(),
-        "mount: permission denied (are you root?)",
-    );
+    say("mount -o remount,rw /proc/sys".to_owned(), "mount: permission denied (are you root?)");
+    say("mount -t proc proc /tmp".to_owned(), "mount: permission denied (are you root?)");
     assert_eq!(scene.outcome(&scene.script(&script)).await.text, expected);
 }
 
@@ -190,12 +163,7 @@ async fn devices_beyond_the_list_cannot_be_opened(scene: Scene) {
     let text = scene.outcome(&plan).await.text;
     let opened: Vec<&str> = text.lines().filter(|line| !line.contains("136:")).collect();
     // 5:0 has no terminal behind it (ENXIO), 5:1 is the console; 136 are terminal slaves.
-    assert_eq!(
-        opened,
-        [
-            "c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2"
-        ]
-    );
+    assert_eq!(opened, ["c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2"]);
 }
 
 async fn runtime_image_cannot_be_overwritten(scene: Scene) {
@@ -203,10 +171,8 @@ async fn runtime_image_cannot_be_overwritten(scene: Scene) {
     let before = fs::read(&program).unwrap();
     let pod = scene.pod().await;
     let mut plan = scene.probe(&["overwrite"]);
-    plan.security.capabilities = joey::runtime::caps::NAMES
-        .iter()
-        .map(|name| (*name).to_owned())
-        .collect();
+    plan.security.capabilities =
+        joey::runtime::caps::NAMES.iter().map(|name| (*name).to_owned()).collect();
     plan.security.seccomp = SeccompPlan::Unconfined;
     pod.start(&plan).await.unwrap();
     logged(&plan, "ready").await;
@@ -216,10 +182,7 @@ async fn runtime_image_cannot_be_overwritten(scene: Scene) {
     }
     for line in text(&plan).lines().filter(|line| *line != "ready") {
         // What it saw of ours is the sealed copy, and the host's file is not even in reach.
-        assert!(
-            line.starts_with("/memfd:joey ") && !line.contains("WRITABLE"),
-            "{line}"
-        );
+        assert!(line.starts_with("/memfd:joey ") && !line.contains("WRITABLE"), "{line}");
     }
     let mut plan = scene.container("exe", &["/proc/self/exe"]);
     plan.process.argv.push("true".to_owned());
@@ -234,10 +197,7 @@ async fn descriptors_of_the_runtime_do_not_leak(scene: Scene) {
     pod.start(&plan).await.unwrap();
     logged(&plan, "2\n").await;
     assert_eq!(text(&plan), "0\n1\n2\n");
-    let session = pod
-        .exec(&exec_plan(&["sh", "-c", "ls /proc/$$/fd; true"]))
-        .await
-        .unwrap();
+    let session = pod.exec(&exec_plan(&["sh", "-c", "ls /proc/$$/fd; true"])).await.unwrap();
     assert_eq!(finish(session).await, ("0\n1\n2\n".to_owned(), 0));
 }
 
@@ -307,10 +267,8 @@ async fn planted_roots_start_safe_or_fail_cleanly(scene: Scene) {
             let mut plan =
                 scene.script("echo x >/dev/null; echo x >/data/deep/written; echo started");
             plan.rootfs.lower = vec![layer.clone()];
-            plan.mounts = vec![
-                bind(&hosts, "/etc/hosts", false),
-                bind(&volume, "/data/deep", false),
-            ];
+            plan.mounts =
+                vec![bind(&hosts, "/etc/hosts", false), bind(&volume, "/data/deep", false)];
             let pod = scene.pod().await;
             match pod.start(&plan).await {
                 Ok(_) => {
@@ -329,10 +287,7 @@ async fn planted_roots_start_safe_or_fail_cleanly(scene: Scene) {
             );
         }
     }
-    assert!(
-        safe > 40 && refused > 20,
-        "{safe} started, {refused} were refused"
-    );
+    assert!(safe > 40 && refused > 20, "{safe} started, {refused} were refused");
 }
 
 fn tree(root: &std::path::Path) -> Vec<String> {
@@ -340,12 +295,7 @@ fn tree(root: &std::path::Path) -> Vec<String> {
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
         let metadata = path.symlink_metadata().unwrap();
-        all.push(format!(
-            "{} {:o} {}",
-            path.display(),
-            metadata.mode(),
-            metadata.len()
-        ));
+        all.push(format!("{} {:o} {}", path.display(), metadata.mode(), metadata.len()));
         if metadata.is_dir() {
             all.extend(tree(&path));
         }
@@ -357,15 +307,9 @@ fn tree(root: &std::path::Path) -> Vec<String> {
 async fn host_directories_are_closed_to_others(scene: Scene) {
     let pod = scene.pod().await;
     for path in ["run/pods", &format!("run/pods/{}", pod.uid().as_str())] {
-        assert_eq!(
-            fs::metadata(scene.place.join(path)).unwrap().mode() & 0o7777,
-            0o700,
-            "{path}"
-        );
+        assert_eq!(fs::metadata(scene.place.join(path)).unwrap().mode() & 0o7777, 0o700, "{path}");
     }
-    let socket = scene
-        .place
-        .join(format!("run/pods/{}/shim.sock", pod.uid().as_str()));
+    let socket = scene.place.join(format!("run/pods/{}/shim.sock", pod.uid().as_str()));
     assert_eq!(fs::metadata(socket).unwrap().mode() & 0o7777, 0o600);
     let unix = fs::read_to_string("/proc/net/unix").unwrap();
     assert!(!unix.contains('@'), "{unix}");
@@ -381,19 +325,10 @@ async fn privileged_containers_get_what_they_ask(scene: Scene) {
     plan.security.mask_proc = false;
     plan.security.seccomp = SeccompPlan::Unconfined;
     plan.security.no_new_privs = false;
-    plan.security.capabilities = joey::runtime::caps::NAMES
-        .iter()
-        .map(|name| (*name).to_owned())
-        .collect();
+    plan.security.capabilities =
+        joey::runtime::caps::NAMES.iter().map(|name| (*name).to_owned()).collect();
     let text = scene.outcome(&plan).await.text;
-    let devices = if std::path::Path::new("/dev/loop-control").exists() {
-        "devices\n"
-    } else {
-        ""
-    };
-    assert!(
-        text.contains(devices) && text.contains("mounts\n0\n"),
-        "{text}"
-    );
+    let devices = if std::path::Path::new("/dev/loop-control").exists() { "devices\n" } else { "" };
+    assert!(text.contains(devices) && text.contains("mounts\n0\n"), "{text}");
     assert!(text.contains("CapEff:\t000001ff"), "{text}");
 }

@@ -42,25 +42,13 @@ async fn rotation_loses_and_doubles_nothing(scene: Scene) {
     plan.output.keep_files = 1000;
     let text = scene.outcome(&plan).await.text;
     let expected: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
-    assert!(
-        text == expected,
-        "{} bytes instead of {}",
-        text.len(),
-        expected.len()
-    );
-    assert!(
-        fs::read_dir(plan.output.path.parent().unwrap())
-            .unwrap()
-            .count()
-            > 10
-    );
+    assert!(text == expected, "{} bytes instead of {}", text.len(), expected.len());
+    assert!(fs::read_dir(plan.output.path.parent().unwrap()).unwrap().count() > 10);
 }
 
 async fn sleeper(scene: &Scene) -> joey::runtime::Pod {
     let pod = scene.pod().await;
-    pod.start(&scene.container("main", &["sleep", "1000"]))
-        .await
-        .unwrap();
+    pod.start(&scene.container("main", &["sleep", "1000"])).await.unwrap();
     pod
 }
 
@@ -70,14 +58,8 @@ async fn exec_reports_output_and_code(scene: Scene) {
                   hostname; exit 5";
     let session = pod.exec(&exec_plan(&["sh", "-c", script])).await.unwrap();
     let (text, code) = finish(session).await;
-    assert_eq!(
-        (text, code),
-        (format!("out\n0::/\n1\n{}\nerr\n", pod.uid().as_str()), 5)
-    );
-    let session = pod
-        .exec(&exec_plan(&["sh", "-c", "kill -9 $$"]))
-        .await
-        .unwrap();
+    assert_eq!((text, code), (format!("out\n0::/\n1\n{}\nerr\n", pod.uid().as_str()), 5));
+    let session = pod.exec(&exec_plan(&["sh", "-c", "kill -9 $$"])).await.unwrap();
     assert_eq!(finish(session).await.1, 137);
     // Twenty at once.
     let plan = exec_plan(&["sh", "-c", "sleep 0.1; echo $$"]);
@@ -88,16 +70,8 @@ async fn exec_reports_output_and_code(scene: Scene) {
 async fn exec_refusals_are_worded_like_runc(scene: Scene) {
     let pod = sleeper(&scene).await;
     let table = [
-        (
-            "nosuch",
-            "/",
-            r#"exec: "nosuch": executable file not found in $PATH"#,
-        ),
-        (
-            "/no/such",
-            "/",
-            r#"exec: "/no/such": stat /no/such: no such file or directory"#,
-        ),
+        ("nosuch", "/", r#"exec: "nosuch": executable file not found in $PATH"#),
+        ("/no/such", "/", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
         (
             "ls",
             "/etc/passwd",
@@ -122,9 +96,7 @@ async fn exec_refusals_are_worded_like_runc(scene: Scene) {
 async fn exec_runs_under_the_same_rules(scene: Scene) {
     let pod = scene.pod().await;
     let mut container = scene.container("main", &["sleep", "1000"]);
-    container
-        .mounts
-        .push(bind(&std::env::current_exe().unwrap(), "/probe", true));
+    container.mounts.push(bind(&std::env::current_exe().unwrap(), "/probe", true));
     pod.start(&container).await.unwrap();
     let mut plan = exec_plan(&["/probe", "probe", "identity"]);
     plan.security.uid = 1000;
@@ -136,13 +108,8 @@ async fn exec_runs_under_the_same_rules(scene: Scene) {
          CapPrm: 0000000000000000\nCapEff: 0000000000000000\nCapBnd: 00000000000005fb\n\
          CapAmb: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\n"
     );
-    let text = finish(
-        pod.exec(&exec_plan(&["/probe", "probe", "families"]))
-            .await
-            .unwrap(),
-    )
-    .await
-    .0;
+    let text =
+        finish(pod.exec(&exec_plan(&["/probe", "probe", "families"])).await.unwrap()).await.0;
     assert_eq!(text, "1\n2\n10\n16\nnetlink 0\nalg with high bits -1\n");
 }
 
@@ -182,10 +149,7 @@ async fn exec_with_terminal_resizes(scene: Scene) {
     plan.stdin = true;
     let mut session = pod.exec(&plan).await.unwrap();
     assert!(session.stderr.is_none());
-    let (mut stdin, mut stdout) = (
-        session.stdin.take().unwrap(),
-        session.stdout.take().unwrap(),
-    );
+    let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
     read_until(&mut stdout, "/dev/pts/0\r\n").await;
     session.control.resize(132, 43);
     stdin.write_all(b"\n").await.unwrap();
@@ -227,30 +191,14 @@ async fn container_with_terminal_can_be_attached(scene: Scene) {
     logged(&plan, "console").await;
     let mut session = pod.attach("main", true).await.unwrap();
     session.control.resize(100, 30);
-    session
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(b"words\n")
-        .await
-        .unwrap();
+    session.stdin.as_mut().unwrap().write_all(b"words\n").await.unwrap();
     read_until(session.stdout.as_mut().unwrap(), "got words\r\n30 100\r\n").await;
     drop(session);
     let mut session = pod.attach("main", true).await.unwrap();
-    session
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(b"again\n\x04")
-        .await
-        .unwrap();
+    session.stdin.as_mut().unwrap().write_all(b"again\n\x04").await.unwrap();
     read_until(session.stdout.as_mut().unwrap(), "got again\r\n").await;
     assert_eq!(session.control.wait().await.unwrap(), 0);
-    assert!(
-        text(&plan).starts_with("/dev/pts/0\nconsole\n"),
-        "{:?}",
-        text(&plan)
-    );
+    assert!(text(&plan).starts_with("/dev/pts/0\nconsole\n"), "{:?}", text(&plan));
 }
 
 async fn a_client_that_does_not_read_is_dropped_and_the_container_goes_on(scene: Scene) {
@@ -261,12 +209,6 @@ async fn a_client_that_does_not_read_is_dropped_and_the_container_goes_on(scene:
     assert_eq!(exit(&pod, "main").await.code, 0);
     assert!(text(&plan).ends_with("done\n"));
     let mut seen = Vec::new();
-    stuck
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut seen)
-        .await
-        .unwrap();
+    stuck.stdout.take().unwrap().read_to_end(&mut seen).await.unwrap();
     assert!(seen.len() < 3_000_000, "{}", seen.len());
 }

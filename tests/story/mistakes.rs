@@ -12,7 +12,7 @@ fn wrong_manifests_are_refused_in_kubernetes_own_words() {
         ),
         (
             "apiVersion: v1\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n",
-            "Object 'Kind' is missing in",
+            "kind not set",
         ),
         (
             "apiVersion: v9\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n",

@@ -26,7 +26,7 @@ const MAX_SHIFTED: usize = 50_000_000;
 /// `Invalid` if an operation or `test` fails.
 pub fn apply(current: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     let Patch(operations) = serde_json::from_slice(patch)
-        .map_err(|error| PatchError::BadRequest(format!("error decoding JSON patch: {error}")))?;
+        .map_err(|error| PatchError::BadRequest(undecodable(patch, &error)))?;
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -44,6 +44,16 @@ pub fn apply(current: &Value, patch: &[u8]) -> Result<Value, PatchError> {
         })?;
     }
     Ok(next)
+}
+
+/// The commonest mistake, a patch of another dialect, is told in Go's words.
+fn undecodable(patch: &[u8], error: &serde_json::Error) -> String {
+    match patch.trim_ascii_start().first() {
+        Some(b'{') => {
+            "json: cannot unmarshal object into Go value of type jsonpatch.Patch".to_owned()
+        }
+        _ => format!("error decoding JSON patch: {error}"),
+    }
 }
 
 #[derive(Default)]

@@ -24,7 +24,7 @@ pub struct Typed {
 /// Reads the body as an object of `expected`.
 pub fn read(call: &Call, expected: GroupVersionKind) -> Result<Typed, Failure> {
     let decoded = decode(call)?;
-    typed(decoded, expected, call.query.field_validation()?)
+    typed(decoded, expected, call.query.field_validation()?, |why| cannot_be(expected, why))
 }
 
 /// Reads the body, whatever it is.
@@ -45,11 +45,12 @@ pub fn malformed(error: DecodeError) -> Failure {
     ))
 }
 
-/// Checks a decoded value against `expected`.
+/// Checks a decoded value against `expected`; `cannot` makes the refusal of what has other fields.
 pub fn typed(
     decoded: Decoded,
     expected: GroupVersionKind,
     validation: FieldValidation,
+    cannot: impl Fn(&str) -> Failure,
 ) -> Result<Typed, Failure> {
     let mut object = decoded.value;
     let api_version = api_version(expected);
@@ -78,12 +79,6 @@ pub fn typed(
             )));
         }
     }
-    let cannot = |why: &str| {
-        Failure::bad_request(format!(
-            "{kind} in version \"{}\" cannot be handled as a {kind}: {why}",
-            expected.version
-        ))
-    };
     let unknown = schema::check(&api_version, kind, &mut object).map_err(|why| cannot(&why))?;
     let findings: Vec<String> = unknown
         .iter()
@@ -98,6 +93,13 @@ pub fn typed(
         FieldValidation::Warn => findings,
     };
     Ok(Typed { object, warnings })
+}
+
+fn cannot_be(expected: GroupVersionKind, why: &str) -> Failure {
+    let GroupVersionKind { version, kind, .. } = expected;
+    Failure::bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
+    ))
 }
 
 /// `v1`, `apps/v1`.

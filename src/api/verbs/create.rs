@@ -29,8 +29,10 @@ pub async fn create(
 ) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
     let typed = body::read(call, own_kind(kind))?;
-    let created = insert(api, kind, namespace, typed.object, effect).await?;
-    Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings))
+    match insert(api, kind, namespace, typed.object, effect).await {
+        Ok(created) => Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings)),
+        Err(failure) => Err(failure.with_warnings(typed.warnings)),
+    }
 }
 
 /// The kind of the bodies of `kind` itself.

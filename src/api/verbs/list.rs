@@ -229,17 +229,21 @@ fn page(
             (limit, true) => limit - items.len(),
             (_, false) => SCAN,
         };
-        let listed = api
-            .inner
-            .store
-            .list(&scope, after.as_ref(), wanted, at)
-            .map_err(|error| expired(error, after.as_ref()))?;
+        let store = &api.inner.store;
+        let listed = match selection.is_everything() {
+            true => store.list(&scope, after.as_ref(), wanted, at),
+            // Nobody is told how many objects remain that a selector has not seen.
+            false => store.list_some(&scope, after.as_ref(), wanted, at),
+        };
+        let listed = listed.map_err(|error| expired(error, after.as_ref()))?;
         at = Some(listed.revision);
         let Listed { items: found, revision, remaining } = listed;
         let count = found.len();
         for (index, stored) in found.into_iter().enumerate() {
             after = Some(stored.key.clone());
-            if !selection.is_everything() && !selection.matches(&write::show(kind, &stored)?) {
+            if selection.excludes(&stored.key)
+                || !selection.is_everything() && !selection.matches(&write::show(kind, &stored)?)
+            {
                 continue;
             }
             let position = Position {

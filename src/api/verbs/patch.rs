@@ -3,17 +3,19 @@
 //! The dialects themselves are in [`crate::api::patch`]. Field ownership (managedFields) is not kept,
 //! so apply patches are refused with 415 and clients fall back or say so.
 
+use std::collections::BTreeMap;
+
 use http::header;
 use serde_json::Value;
 
 use crate::api::admit::{self, Part};
-use crate::api::catalog::Kind;
 use crate::api::decode::{self, Decoded};
 use crate::api::failure::Failure;
 use crate::api::patch::{self, PatchError};
 use crate::api::path::Object;
 use crate::api::query::FieldValidation;
 use crate::api::reply::{Answer, Content};
+use crate::api::validate::FieldError;
 use crate::api::verbs::{Call, body, create, key_of, update, write};
 use crate::api::{Api, negotiate};
 
@@ -25,9 +27,6 @@ enum Patch {
 }
 
 const ACCEPTED: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
-
-/// etcd's request limit is what bounds an object in the reference server.
-const OBJECT_LIMIT: usize = 3 * 1024 * 1024 / 2;
 
 pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
@@ -53,8 +52,11 @@ pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Resul
         update::compare_version(target, &next, current)?;
         admit::update(target.kind, part, current, next).map(write::Next::Put)
     })
-    .await?;
-    Ok(Answer::ok(Content::One(written.into_object())).with_warnings(warnings))
+    .await;
+    match written {
+        Ok(written) => Ok(Answer::ok(Content::One(written.into_object())).with_warnings(warnings)),
+        Err(failure) => Err(failure.with_warnings(warnings)),
+    }
 }
 
 fn read(call: &Call) -> Result<Patch, Failure> {
@@ -86,19 +88,46 @@ fn patched(
             patch::strategic::apply(current, document, &kind.api_version(), kind.kind)
         }
     }
-    .map_err(|error| refused(kind, &target.name, error))?;
-    if value.to_string().len() > OBJECT_LIMIT {
-        return Err(Failure::too_large(OBJECT_LIMIT));
-    }
+    .map_err(refused)?;
     let decoded = Decoded { value, duplicates: Vec::new() };
-    body::typed(decoded, create::own_kind(kind), validation)
+    // What does not read as the kind any more is the patch's fault.
+    body::typed(decoded, create::own_kind(kind), validation, |why| {
+        Failure::invalid("", "", "", &[FieldError::invalid("patch", &patch.document(), why)])
+    })
 }
 
-fn refused(kind: &Kind, name: &str, error: PatchError) -> Failure {
+impl Patch {
+    /// The document, as Kubernetes quotes it: only what the client itself has said.
+    fn document(&self) -> Value {
+        match self {
+            Patch::Json(text) => String::from_utf8_lossy(text).into(),
+            Patch::Merge(document) => document.to_string().into(),
+            Patch::Strategic(document) => go_map(document).into(),
+        }
+    }
+}
+
+/// As Go prints maps of anything: `map[data:map[z:3]]`, keys in order.
+fn go_map(value: &Value) -> String {
+    let list = |items: Vec<String>| items.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) => format!("[{}]", list(items.iter().map(go_map).collect())),
+        Value::Object(members) => {
+            let ordered: BTreeMap<&String, &Value> = members.iter().collect();
+            let members = ordered.iter().map(|(name, value)| format!("{name}:{}", go_map(value)));
+            format!("map[{}]", list(members.collect()))
+        }
+    }
+}
+
+fn refused(error: PatchError) -> Failure {
     match error {
         PatchError::BadRequest(why) => Failure::bad_request(why),
         PatchError::TooLarge(why) => Failure::too_large_because(why),
         PatchError::Unsupported(why) => Failure::unsupported_media_type(why),
-        PatchError::Invalid(why) => Failure::unprocessable(kind, name, &why),
+        PatchError::Invalid(why) => Failure::unprocessable(&why),
     }
 }

@@ -10,6 +10,7 @@ use crate::api::catalog::Kind;
 use crate::api::failure::Failure;
 use crate::api::fields;
 use crate::api::query::Query;
+use crate::model::key::ObjectKey;
 use crate::model::selector::{FieldSelector, LabelSelector};
 
 /// What an object must be like to be chosen.
@@ -52,6 +53,11 @@ impl Selection {
     /// The only name that can match, if a selector says so.
     pub fn only_name(&self) -> Option<&str> {
         self.fields.exact("metadata.name")
+    }
+
+    /// Whether nothing under `key` can match: told without reading the object.
+    pub fn excludes(&self, key: &ObjectKey) -> bool {
+        self.only_name().is_some_and(|name| *key.name != *name)
     }
 
     pub fn matches(&self, object: &Value) -> bool {

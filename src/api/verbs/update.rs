@@ -34,8 +34,13 @@ pub async fn update(
         compare_version(target, &new, current)?;
         admit::update(target.kind, part, current, new.clone()).map(write::Next::Put)
     })
-    .await?;
-    Ok(Answer::ok(Content::One(written.into_object())).with_warnings(typed.warnings))
+    .await;
+    match written {
+        Ok(written) => {
+            Ok(Answer::ok(Content::One(written.into_object())).with_warnings(typed.warnings))
+        }
+        Err(failure) => Err(failure.with_warnings(typed.warnings)),
+    }
 }
 
 /// Creates what a PUT names; `None` if somebody else just did.

@@ -23,8 +23,9 @@ use crate::api::reply::{self, Answer, Content, Wish};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, list, write};
 use crate::api::{event, object, table};
+use crate::model::key::ObjectKey;
 use crate::model::revision::Revision;
-use crate::store::{self, Scope, Unavailable, Watched};
+use crate::store::{self, Scope, Store, Stored, Unavailable, Watched};
 use crate::sys::clock;
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -43,14 +44,9 @@ pub fn watch(
     let scope = Scope { resource: kind.stored_as(), namespace: namespace.map(Into::into) };
     let wants_bookmarks = call.query.flag("allowWatchBookmarks");
     let mut pending = VecDeque::new();
-    let mut initial = VecDeque::new();
     let since = match start {
         Start::Since(revision) => revision,
-        Start::State { .. } => {
-            let listed = api.inner.store.list(&scope, None, 0, None).map_err(write::unavailable)?;
-            initial.extend(listed.items);
-            listed.revision
-        }
+        Start::State { .. } => api.inner.store.revision(),
     };
     let watch = match api.inner.store.watch(&scope, since) {
         Ok(watch) => Some(watch),
@@ -71,7 +67,16 @@ pub fn watch(
         selection,
         wish: call.wish,
         watch,
-        initial,
+        initial: match start {
+            Start::State { .. } => Some(Initial {
+                store: api.inner.store.clone(),
+                scope,
+                at: since,
+                after: None,
+                loaded: VecDeque::new(),
+            }),
+            Start::Since(_) => None,
+        },
         initial_end: match start {
             Start::State { marks_end: true } if wants_bookmarks => Some(since),
             Start::State { .. } | Start::Since(_) => None,
@@ -92,6 +97,37 @@ pub fn watch(
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(Answer::ok(Content::Raw(response)))
+}
+
+/// How many objects of the initial state are in memory at a time.
+const INITIAL_STRETCH: usize = 32;
+
+/// The state a watch begins with, read as its reader takes it: of many slow readers none holds all of it.
+struct Initial {
+    store: Store,
+    scope: Scope,
+    /// The state that is shown, whatever happens meanwhile.
+    at: Revision,
+    after: Option<ObjectKey>,
+    loaded: VecDeque<Stored>,
+}
+
+impl Initial {
+    /// The next object; `None` after the last.
+    ///
+    /// # Errors
+    /// 410 if the reader was so slow that the state is no longer known.
+    fn next(&mut self) -> Result<Option<Stored>, Failure> {
+        if self.loaded.is_empty() {
+            let listed = self
+                .store
+                .list_some(&self.scope, self.after.as_ref(), INITIAL_STRETCH, Some(self.at))
+                .map_err(write::unavailable)?;
+            self.after = listed.items.last().map(|stored| stored.key.clone());
+            self.loaded = listed.items.into();
+        }
+        Ok(self.loaded.pop_front())
+    }
 }
 
 /// Where a watch begins.
@@ -158,7 +194,7 @@ struct Watcher {
     wish: Wish,
     /// `None` once the stream is to end after what is pending.
     watch: Option<store::Watch>,
-    initial: VecDeque<store::Stored>,
+    initial: Option<Initial>,
     /// The state whose end is still to be marked.
     initial_end: Option<Revision>,
     pending: VecDeque<Bytes>,
@@ -176,8 +212,12 @@ impl Watcher {
             if let Some(line) = self.pending.pop_front() {
                 return Some(line);
             }
-            if let Some(stored) = self.initial.pop_front() {
-                self.add_initial(&stored);
+            if let Some(initial) = &mut self.initial {
+                match initial.next() {
+                    Ok(Some(stored)) => self.add_initial(&stored),
+                    Ok(None) => self.initial = None,
+                    Err(failure) => self.fail(&failure),
+                }
                 continue;
             }
             if let Some(revision) = self.initial_end.take() {
@@ -209,7 +249,10 @@ impl Watcher {
             && event::shows_as_stored(self.kind)
     }
 
-    fn add_initial(&mut self, stored: &store::Stored) {
+    fn add_initial(&mut self, stored: &Stored) {
+        if self.selection.excludes(&stored.key) {
+            return;
+        }
         if self.passes_through()
             && let Some(line) = spliced_line("ADDED", &stored.value, stored.revision)
         {
@@ -236,6 +279,9 @@ impl Watcher {
     }
 
     fn take_event(&mut self, event: &store::Event) {
+        if self.selection.excludes(&event.key) {
+            return;
+        }
         if self.passes_through() {
             let (word, value) = match (&event.previous, &event.value) {
                 (None, Some(value)) => ("ADDED", Some(value)),
@@ -287,7 +333,7 @@ impl Watcher {
 
     fn fail(&mut self, failure: &Failure) {
         self.pending.push_back(line("ERROR", &failure.to_value()));
-        self.initial.clear();
+        self.initial = None;
         self.initial_end = None;
         self.watch = None;
     }

@@ -17,6 +17,9 @@ use crate::store::{Change, CommitError, Op, Refused, Stored, Unavailable};
 /// Each loss means that another writer won, so this bounds only a storm on one object.
 const ATTEMPTS: usize = 100;
 
+/// How many bytes a stored object may have: etcd's default limit, which bounds it in the reference server.
+const OBJECT_LIMIT: usize = 3 * 1024 * 1024 / 2;
+
 /// What a decision wants of the current object.
 pub enum Next {
     Put(Admitted),
@@ -72,22 +75,21 @@ pub async fn create(
     let Some((first_key, _, first)) = objects.first().cloned() else {
         return Ok(None);
     };
+    let changes = objects
+        .into_iter()
+        .enumerate()
+        .map(|(index, (key, kind, admitted))| {
+            let when = match index {
+                0 => Precondition::Absent,
+                _ => Precondition::Any,
+            };
+            Ok(Change { key, when, op: put(kind, admitted.into_value())? })
+        })
+        .collect::<Result<_, Failure>>()?;
     if effect == Effect::DryRun {
         let taken = api.inner.store.get(&first_key).map_err(unavailable)?;
         return Ok(taken.is_none().then(|| first.into_value()));
     }
-    let changes = objects
-        .into_iter()
-        .enumerate()
-        .map(|(index, (key, kind, admitted))| Change {
-            key,
-            when: match index {
-                0 => Precondition::Absent,
-                _ => Precondition::Any,
-            },
-            op: Op::Put(object::to_stored(event::store_form(kind, admitted.into_value()))),
-        })
-        .collect();
     match api.inner.store.commit(changes).await {
         Ok(revision) => {
             let mut value = first.into_value();
@@ -123,10 +125,7 @@ pub async fn change(
                 }
                 match is_finished(kind, &next) {
                     true => (Op::Delete, Written::Removed(next)),
-                    false => (
-                        Op::Put(object::to_stored(event::store_form(kind, next.clone()))),
-                        Written::Stored(next),
-                    ),
+                    false => (put(kind, next.clone())?, Written::Stored(next)),
                 }
             }
         };
@@ -145,6 +144,14 @@ pub async fn change(
         }
     }
     Err(Failure::modified(kind, &key.name))
+}
+
+fn put(kind: &Kind, object: Value) -> Result<Op, Failure> {
+    let stored = object::to_stored(event::store_form(kind, object));
+    match stored.len() > OBJECT_LIMIT {
+        true => Err(Failure::too_large(OBJECT_LIMIT)),
+        false => Ok(Op::Put(stored)),
+    }
 }
 
 /// Whether nothing keeps a deleted object any longer: no finalizer, no grace left.

@@ -59,10 +59,7 @@ fn removals_travel_before_additions() {
         let key = vec![Field::Protocol(Protocol::Tcp), Field::Port(8080)];
         member("host_ports_port", key, Some(Field::Port(port)))
     };
-    let changes = ElementChanges {
-        remove: entry(80),
-        add: entry(81),
-    };
+    let changes = ElementChanges { remove: entry(80), add: entry(81) };
     check(
         &changes,
         expect![[r#"
@@ -94,17 +91,7 @@ fn a_long_list_is_cut_before_a_length_overflows() {
         value: None,
     });
     let add = Elements::from([("sources", members.collect())]);
-    let requests = batch(
-        "joey_abc123",
-        &ElementChanges {
-            add,
-            ..ElementChanges::default()
-        },
-    );
+    let requests = batch("joey_abc123", &ElementChanges { add, ..ElementChanges::default() });
     assert_eq!(requests.len(), 2 + 4);
-    assert!(
-        requests
-            .iter()
-            .all(|request| request.payload.len() < usize::from(u16::MAX))
-    );
+    assert!(requests.iter().all(|request| request.payload.len() < usize::from(u16::MAX)));
 }

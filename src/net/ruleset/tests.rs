@@ -9,10 +9,7 @@ fn plan(guarded: &[&str]) -> RulesetPlan {
         guarded_links: guarded.iter().map(|link| (*link).to_owned()).collect(),
     };
     let key = vec![Field::Protocol(Protocol::Tcp), Field::Port(8080)];
-    let element = Element {
-        key,
-        value: Some(Field::Port(80)),
-    };
+    let element = Element { key, value: Some(Field::Port(80)) };
     let elements = Elements::from([(HOST_PORTS[1], BTreeSet::from([element]))]);
     compile(&Names::new("abc123").unwrap(), &surroundings, elements)
 }
@@ -116,10 +113,7 @@ fn nothing_is_dropped_in_transit_unless_we_opened_the_way() {
 
 fn elements() -> impl Strategy<Value = Elements> {
     let sets = prop_oneof![Just(SOURCES), Just(HAIRPIN)];
-    let member = (0u16..6).prop_map(|port| Element {
-        key: vec![Field::Port(port)],
-        value: None,
-    });
+    let member = (0u16..6).prop_map(|port| Element { key: vec![Field::Port(port)], value: None });
     prop::collection::btree_map(sets, prop::collection::btree_set(member, 1..6), 0..3)
 }
 

@@ -28,10 +28,7 @@ pub struct Host {
 }
 
 pub fn sh(command: &str) -> String {
-    let output = Program::new("/bin/sh")
-        .args(["-ec", command])
-        .output()
-        .unwrap();
+    let output = Program::new("/bin/sh").args(["-ec", command]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command}: {said}");
     String::from_utf8(output.stdout).unwrap()
@@ -83,9 +80,7 @@ pub fn config(instance: &str, pods: &str) -> NetworkConfig {
 }
 
 pub async fn network() -> Network {
-    Network::start(config("abc123", "10.42.0.0/16"))
-        .await
-        .unwrap()
+    Network::start(config("abc123", "10.42.0.0/16")).await.unwrap()
 }
 
 pub fn v4(attached: &Attached) -> Ipv4Addr {
@@ -137,21 +132,12 @@ pub fn bound(pod: &Attached, port: u16) -> UdpSocket {
 pub fn heard(socket: &UdpSocket, send: impl FnOnce() -> io::Result<()>) -> Option<IpAddr> {
     socket.set_read_timeout(Some(NEVER)).unwrap();
     send().unwrap();
-    socket
-        .recv_from(&mut [0; 64])
-        .ok()
-        .map(|(_, from)| from.ip())
+    socket.recv_from(&mut [0; 64]).ok().map(|(_, from)| from.ip())
 }
 
 pub fn ping(to: Ipv4Addr) -> io::Result<()> {
-    let output = Program::new("ping")
-        .args(["-c1", "-W2", &to.to_string()])
-        .output()?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::TimedOut.into())
-    }
+    let output = Program::new("ping").args(["-c1", "-W2", &to.to_string()]).output()?;
+    if output.status.success() { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// Runs a command in the pod.
@@ -168,12 +154,7 @@ pub fn outside<T: Send>(host: &Host, work: impl FnOnce() -> io::Result<T> + Send
 }
 
 pub fn port(protocol: Protocol, host_port: u16, container_port: u16) -> HostPort {
-    HostPort {
-        protocol,
-        host_ip: None,
-        host_port,
-        container_port,
-    }
+    HostPort { protocol, host_ip: None, host_port, container_port }
 }
 
 /// Waits until `holds`, since the kernel sweeps namespaces up in its own time.
@@ -202,10 +183,8 @@ pub fn first_half_made(like: &Attached) {
     let pins = like.netns.parent().unwrap();
     let (namespace, ()) = netns::make(|| Ok(())).unwrap();
     netns::pin(namespace.as_fd(), &pins.join("stray")).unwrap();
-    sh(
-        "ip link add jyabc123-63 type veth peer name x; ip link set jyabc123-63 up
+    sh("ip link add jyabc123-63 type veth peer name x; ip link set jyabc123-63 up
         ip route add 10.42.0.99/32 dev jyabc123-63
         ip neigh add 10.42.0.99 lladdr 0a:58:0a:2a:00:63 nud permanent dev jyabc123-63
-        nft add element inet joey_abc123 sources { jyabc123-63 . 10.42.0.99 . 0a:58:0a:2a:00:63 }",
-    );
+        nft add element inet joey_abc123 sources { jyabc123-63 . 10.42.0.99 . 0a:58:0a:2a:00:63 }");
 }

@@ -91,7 +91,7 @@ impl Scene {
     /// Phase, conditions that are not plainly true, and one line a container.
     fn check(&self, now: Timestamp, expected: Expect) {
         let status = self.compile(now);
-        let mut text = format!("{}", status.phase.as_deref().unwrap());
+        let mut text = status.phase.clone().unwrap();
         if let Some(reason) = &status.reason {
             text.push_str(&format!(" {reason}: {}", status.message.as_deref().unwrap()));
         }

@@ -9,9 +9,10 @@ use futures::FutureExt;
 use super::Worker;
 use crate::events::Kind;
 use crate::model::time::Timestamp;
+use crate::node::compile::Refusal;
 use crate::node::lifecycle::{ImageState, MissingImage, MissingReason};
 use crate::node::resolve;
-use crate::runtime::image::{Image, ImageError};
+use crate::runtime::image::{Image, ImageError, Images};
 use crate::sys::clock;
 
 /// A pull that takes longer counts as failed.
@@ -32,6 +33,33 @@ enum Policy {
 }
 
 impl Worker {
+    /// Keeps the container's image, whatever happens to its names, until the pod is no more.
+    pub(super) async fn hold(&mut self, name: &str, image: &Image) -> Result<(), Refusal> {
+        if self.held_images.get(name) == Some(&image.id) {
+            return Ok(());
+        }
+        let (images, held) = (self.shared.images.clone(), image.clone());
+        let holder = holder(&self.uid, name);
+        let pinned = tokio::task::spawn_blocking(move || images.pin(&holder, &held)).await;
+        match pinned {
+            Ok(Ok(())) => {
+                self.held_images.insert(name.to_owned(), image.id.clone());
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Refusal::container(error.to_string())),
+            Err(error) => Err(Refusal::container(error.to_string())),
+        }
+    }
+
+    /// Under which names this pod may hold images.
+    pub(super) fn image_holders(&self) -> Vec<String> {
+        let spec = self.pod.spec.as_ref();
+        let containers = spec
+            .into_iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+        containers.map(|container| holder(&self.uid, &container.name)).collect()
+    }
+
     /// Makes the image ready, begins its pull, or notes why it is missing.
     pub(super) async fn image(&mut self, name: &str) {
         let Some((spec, _)) = self.spec_of(name) else {
@@ -206,4 +234,20 @@ impl Worker {
     pub(super) fn retry_soon() -> Timestamp {
         clock::now().plus(Duration::from_secs(10))
     }
+}
+
+/// One pin a container: `<uid>/<name>`.
+fn holder(uid: &str, container: &str) -> String {
+    format!("{uid}/{container}")
+}
+
+/// Lets go of every image that a pod holds which only its uid is known of.
+pub(in crate::node) fn release(images: &Images, uid: &str) -> Result<(), ImageError> {
+    let prefix = holder(uid, "");
+    for (holder, _) in images.pins()? {
+        if holder.starts_with(&prefix) {
+            images.unpin(&holder)?;
+        }
+    }
+    Ok(())
 }

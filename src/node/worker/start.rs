@@ -120,6 +120,7 @@ impl Worker {
     async fn plan(&mut self, name: &str, attempt: u32) -> Result<Compiled, Refusal> {
         let gone = |what: &str| Refusal::container(format!("{what} is gone"));
         let image = self.ready_images.get(name).cloned().ok_or_else(|| gone("the image"))?;
+        self.hold(name, &image).await?;
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let objects = resolve::objects(&self.shared.client, &namespace, &self.references).await;
         let objects = objects.map_err(|error| Refusal::config(error.to_string()))?;

@@ -343,9 +343,14 @@ impl Worker {
     /// Nothing runs any more: logs go, then the object.
     async fn finalize(&mut self, want: &Want) {
         // Set-up may have stopped half way, with files but without `volumes_ready`.
-        let paths = self.paths.clone();
+        let (paths, images) = (self.paths.clone(), self.shared.images.clone());
+        let holders = self.image_holders();
         let removed = tokio::task::spawn_blocking(move || {
-            volume::remove(&paths).and_then(|()| volume::remove_tree(&paths.data))
+            volume::remove(&paths).and_then(|()| volume::remove_tree(&paths.data))?;
+            for holder in holders {
+                images.unpin(&holder).map_err(std::io::Error::other)?;
+            }
+            Ok::<(), std::io::Error>(())
         });
         if !matches!(removed.await, Ok(Ok(()))) {
             tracing::warn!(pod = %self.uid, "removing the pod's directories failed");

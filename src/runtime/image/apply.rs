@@ -34,8 +34,6 @@ pub enum ApplyError {
     RawWhiteout(String),
     #[error("entry {0} lies below something that is not a directory")]
     Parent(String),
-    #[error("entry {0} replaces the root directory")]
-    Root(String),
     #[error("hard link {path} to {target}, which is not a file of this layer")]
     Hardlink { path: String, target: String },
     #[error("cannot {step} {path}")]
@@ -106,10 +104,7 @@ impl Layer<'_> {
             return self.dress(&root, entry);
         }
         let (parent_path, name) = split(&entry.path);
-        if parent_path
-            .split(|byte| *byte == b'/')
-            .any(|component| component.starts_with(b".wh."))
-        {
+        if parent_path.split(|byte| *byte == b'/').any(|component| component.starts_with(b".wh.")) {
             return Err(ApplyError::Whiteout(printable(&entry.path)));
         }
         let parent = self.take_parent(parent_path)?;
@@ -150,12 +145,12 @@ impl Layer<'_> {
                 let digest = self.fill(&file, path, content)?;
                 self.applied.content_bytes += entry.size;
                 self.dress(&file, entry)?;
-                return self.list('f', entry, &digest);
+                self.list('f', entry, &digest)
             }
             Kind::Symlink(target) => {
                 rustix::fs::symlinkat(target.as_slice(), parent, name).map_err(at("link", path))?;
                 self.dress_node(parent, name, entry)?;
-                self.list('l', entry, &Digest::of(target))
+                self.list('l', entry, Digest::of(target))
             }
             Kind::Char(0, 0) => Err(ApplyError::RawWhiteout(printable(path))),
             Kind::Char(major, minor) => {
@@ -304,10 +299,7 @@ impl Layer<'_> {
         name: &[u8],
         present: Option<Present>,
     ) -> Result<(), ApplyError> {
-        let refused = || ApplyError::Hardlink {
-            path: printable(path),
-            target: printable(target),
-        };
+        let refused = || ApplyError::Hardlink { path: printable(path), target: printable(target) };
         if path == target || target.starts_with(&[path, b"/"].concat()) {
             return Err(refused());
         }
@@ -341,8 +333,7 @@ impl Layer<'_> {
             Some(Present::Directory) => {
                 remove_tree(parent, name).map_err(at("replace", path))?;
                 let below = join(path, b"");
-                self.directory_times
-                    .retain(|known, _| known != path && !known.starts_with(&below));
+                self.directory_times.retain(|known, _| known != path && !known.starts_with(&below));
             }
             Some(Present::Whiteout | Present::Other) => {
                 rustix::fs::unlinkat(parent, name, AtFlags::empty())
@@ -377,12 +368,8 @@ impl Layer<'_> {
     /// setuid bits and security.capability.
     fn dress(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), ApplyError> {
         let path = &entry.path;
-        rustix::fs::fchown(
-            file,
-            Some(Uid::from_raw(entry.uid)),
-            Some(Gid::from_raw(entry.gid)),
-        )
-        .map_err(at("chown", path))?;
+        rustix::fs::fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+            .map_err(at("chown", path))?;
         rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode as RawMode))
             .map_err(at("chmod", path))?;
         for (name, value) in &entry.xattrs {
@@ -559,7 +546,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
 }
 
 /// `security.capability` and the user's own; never what overlayfs or a security module would obey.
-fn is_xattr_kept(name: &[u8]) -> bool {
+pub fn is_xattr_kept(name: &[u8]) -> bool {
     name == b"security.capability"
         || (name.len() > 5
             && name.starts_with(b"user.")
@@ -569,14 +556,8 @@ fn is_xattr_kept(name: &[u8]) -> bool {
 }
 
 fn times(seconds: i64, nanoseconds: u32) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::from(nanoseconds),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
+    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
@@ -607,9 +588,5 @@ pub fn escape(path: &[u8]) -> String {
 }
 
 fn at<'p>(step: &'static str, path: &'p [u8]) -> impl FnOnce(Errno) -> ApplyError + 'p {
-    move |source| ApplyError::File {
-        step,
-        path: printable(path),
-        source,
-    }
+    move |source| ApplyError::File { step, path: printable(path), source }
 }

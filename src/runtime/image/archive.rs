@@ -48,14 +48,10 @@ pub fn import(
         ));
     };
     if images.is_empty() {
-        return Err(refused(
-            "the archive holds no image for linux/amd64".to_owned(),
-        ));
+        return Err(refused("the archive holds no image for linux/amd64".to_owned()));
     }
     if images.len() > IMAGES_MAX {
-        return Err(refused(format!(
-            "the archive holds more than {IMAGES_MAX} images"
-        )));
+        return Err(refused(format!("the archive holds more than {IMAGES_MAX} images")));
     }
     let mut ids = Vec::new();
     for image in &images {
@@ -89,9 +85,7 @@ fn place(
     if let Some(expected) = &image.config_digest
         && *expected != id
     {
-        return Err(refused(format!(
-            "config digest mismatch: expected {expected}, got {id}"
-        )));
+        return Err(refused(format!("config digest mismatch: expected {expected}, got {id}")));
     }
     let config = config::parse(&image.config).map_err(|e| refused(e.to_string()))?;
     if config.diff_ids.len() != image.layers.len() {
@@ -114,17 +108,13 @@ fn place(
         let part = archive.part(file)?;
         let expected = Expected {
             digest: descriptor.as_ref().map(|layer| layer.digest.clone()),
-            size_bytes: descriptor
-                .as_ref()
-                .map_or(part.length, |layer| layer.size_bytes),
+            size_bytes: descriptor.as_ref().map_or(part.length, |layer| layer.size_bytes),
             diff_id: diff_id.clone(),
         };
         let mut reader = archive.reader(part);
         unpack::layer(disk, &mut reader, &expected, limits)?;
     }
-    let record = ImageRecord {
-        layers: config.diff_ids.iter().map(Digest::to_string).collect(),
-    };
+    let record = ImageRecord { layers: config.diff_ids.iter().map(Digest::to_string).collect() };
     let mut recorded: Vec<String> = Vec::new();
     for name in &names {
         recorded.push(name.canonical());
@@ -147,8 +137,7 @@ fn full_name(text: &str, base: Option<&Reference>) -> Result<Option<Reference>, 
     if text.contains([':', '/']) {
         return text.parse().map(Some).map_err(invalid);
     }
-    base.map(|base| base.with_tag(text).map_err(invalid))
-        .transpose()
+    base.map(|base| base.with_tag(text).map_err(invalid)).transpose()
 }
 
 fn oci_images(archive: &Archive) -> Result<Vec<Found>, ImageError> {
@@ -160,10 +149,7 @@ fn oci_images(archive: &Archive) -> Result<Vec<Found>, ImageError> {
     let layout: Layout = strict_json::parse_into(&archive.content("oci-layout", 4096)?)
         .map_err(|e| refused(format!("oci-layout is not valid: {e}")))?;
     if layout.version != "1.0.0" {
-        return Err(refused(format!(
-            "image layout version {:?} is not supported",
-            layout.version
-        )));
+        return Err(refused(format!("image layout version {:?} is not supported", layout.version)));
     }
     let index = archive.content("index.json", MANIFEST_MAX_BYTES)?;
     let Document::Index(entries) =
@@ -173,15 +159,12 @@ fn oci_images(archive: &Archive) -> Result<Vec<Found>, ImageError> {
     };
     let mut images: Vec<Found> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.may_run_here()) {
-        let names: Vec<String> = [
-            "io.containerd.image.name",
-            "org.opencontainers.image.ref.name",
-        ]
-        .iter()
-        .find_map(|key| entry.annotations.get(*key))
-        .cloned()
-        .into_iter()
-        .collect();
+        let names: Vec<String> = ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
+            .iter()
+            .find_map(|key| entry.annotations.get(*key))
+            .cloned()
+            .into_iter()
+            .collect();
         let (digest, document) = blob_document(archive, entry)?;
         // An index may hold indexes of platforms, and those nothing but manifests.
         let (manifest_digest, parsed) = match document {
@@ -272,13 +255,7 @@ struct Part {
 
 impl Archive {
     fn spool(disk: &Disk, source: &mut dyn Read) -> Result<Archive, ImageError> {
-        let file = rustix::fs::open(
-            disk.root(),
-            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        )
-        .map_err(|e| io("make a file for the archive")(e.into()))?;
-        let mut file = File::from(file);
+        let mut file = disk.unnamed_file()?;
         let mut bytes: u64 = 0;
         let mut checked: u64 = 0;
         unpack::decompress(source, &mut |chunk| {
@@ -292,15 +269,10 @@ impl Archive {
                     return Err(UnpackError::NoSpace);
                 }
             }
-            file.write_all(chunk)
-                .map_err(|e| io("write the archive")(e).into())
+            file.write_all(chunk).map_err(|e| io("write the archive")(e).into())
         })?;
-        file.seek(SeekFrom::Start(0))
-            .map_err(io("read the archive"))?;
-        let limits = EntryLimits {
-            entries: 100_000,
-            depth: 16,
-        };
+        file.seek(SeekFrom::Start(0)).map_err(io("read the archive"))?;
+        let limits = EntryLimits { entries: 100_000, depth: 16 };
         let mut parts = HashMap::new();
         let mut links = HashMap::new();
         let buffered = std::io::BufReader::with_capacity(64 << 10, &file);
@@ -308,17 +280,11 @@ impl Archive {
         let bad = |e: super::entries::EntryError| refused(format!("bad archive: {e}"));
         while let Some(entry) = entries.next_entry().map_err(bad)? {
             if parts.contains_key(&entry.path) || links.contains_key(&entry.path) {
-                return Err(refused(format!(
-                    "{} is in the archive twice",
-                    printable(&entry.path)
-                )));
+                return Err(refused(format!("{} is in the archive twice", printable(&entry.path))));
             }
             match entry.kind {
                 Kind::File => {
-                    let part = Part {
-                        offset: entries.position(),
-                        length: entry.size,
-                    };
+                    let part = Part { offset: entries.position(), length: entry.size };
                     parts.insert(entry.path, part);
                 }
                 Kind::Hardlink(target) => {
@@ -346,12 +312,7 @@ impl Archive {
     }
 
     fn part(&self, name: &str) -> Result<Part, ImageError> {
-        let missing = || {
-            refused(format!(
-                "{} is not in the archive",
-                printable(name.as_bytes())
-            ))
-        };
+        let missing = || refused(format!("{} is not in the archive", printable(name.as_bytes())));
         let mut path = super::entries::normalize(name.as_bytes(), 16).map_err(|_| missing())?;
         for _ in 0..LINKS_MAX {
             if let Some(part) = self.parts.get(&path) {
@@ -372,17 +333,12 @@ impl Archive {
             )));
         }
         let mut content = vec![0; part.length as usize];
-        self.file
-            .read_exact_at(&mut content, part.offset)
-            .map_err(io("read the archive"))?;
+        self.file.read_exact_at(&mut content, part.offset).map_err(io("read the archive"))?;
         Ok(content)
     }
 
     fn reader(&self, part: Part) -> PartReader<'_> {
-        PartReader {
-            file: &self.file,
-            part,
-        }
+        PartReader { file: &self.file, part }
     }
 }
 

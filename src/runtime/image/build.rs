@@ -1,394 +1,544 @@
-//! `joey image build`: an image from a Containerfile and files, the same image for the same input.
+//! Builds an image from a Containerfile and a context directory: the instructions that copy and
+//! describe, not those that run.
 //!
-//! It runs nothing: files are copied, settings are written down.
+//! The result depends on nothing but the base image and the context: times are fixed, paths sorted,
+//! owners root unless said otherwise. The new layer goes through the same confined unpacking as a
+//! foreign one.
+
+mod containerfile;
+mod ignore;
+mod tree;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Component, Path, PathBuf};
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::containerfile::{self, Copy, Instruction, Line, Refused};
-use super::disk::{ImageRecord, io as disk_io};
-use super::layer_tar::{LayerTar, Ownership};
-use super::reference::{Digest, Reference};
+use self::containerfile::{Command, Copy, Instruction};
+use self::ignore::Ignore;
+use self::tree::{Force, Tree};
+use super::disk::ImageRecord;
+use super::manifest::LAYERS_MAX;
+use super::reference::Digest;
 use super::unpack::{self, Expected};
-use super::{Image, ImageConfig, ImageError, Images, config};
+use super::{Image, ImageError, Images, blocking, config, parse_id, parse_name};
 
-/// Why there is no image.
+/// Largest Containerfile or ignore file.
+const TEXT_MAX_BYTES: u64 = 1 << 20;
+/// The time everything in a built image has.
+const CREATED: &str = "1970-01-01T00:00:00Z";
+
+/// Why an image was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("reading {path}")]
-    Read { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Containerfile(#[from] Refused),
-    #[error("writing a layer")]
-    Layer(#[source] io::Error),
+    #[error("cannot read {path}: {reason}")]
+    Context { path: PathBuf, reason: String },
+    #[error("{file}: line {line}: {reason}", file = file.display())]
+    Instruction { file: PathBuf, line: usize, reason: String },
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error("the build was interrupted")]
-    Interrupted,
 }
 
-/// Builds `name` from `directory`. Without `file`, the directory's Containerfile or Dockerfile is read.
+/// Builds `dir` (by `containerfile`, or its `Containerfile` or `Dockerfile`) and gives the image the
+/// name `name`.
 pub async fn build(
     images: &Images,
     name: &str,
-    directory: &Path,
-    file: Option<&Path>,
+    dir: &Path,
+    containerfile: Option<&Path>,
 ) -> Result<Image, BuildError> {
-    let name: Reference = super::parse_name(name)?;
-    let (images, directory) = (images.clone(), directory.to_owned());
-    let file = file.map(Path::to_owned);
-    let work = move || {
-        let text = read_containerfile(&directory, file)?;
-        let lines = containerfile::parse(&text)?;
-        Builder { images: &images, ignored: Ignored::read(&directory)?, directory: &directory }.run(&name, &lines)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| BuildError::Interrupted)?
-}
-
-fn read_containerfile(directory: &Path, file: Option<PathBuf>) -> Result<String, BuildError> {
-    let path = file.unwrap_or_else(|| {
-        let preferred = directory.join("Containerfile");
-        if preferred.exists() { preferred } else { directory.join("Dockerfile") }
-    });
-    fs::read_to_string(&path).map_err(|source| BuildError::Read { path, source })
-}
-
-/// Patterns of .containerignore or .dockerignore.
-struct Ignored(Vec<(bool, String)>);
-
-impl Ignored {
-    fn read(directory: &Path) -> Result<Ignored, BuildError> {
-        for name in [".containerignore", ".dockerignore"] {
-            let path = directory.join(name);
-            match fs::read_to_string(&path) {
-                Ok(text) => return Ok(Ignored::parse(&text)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(BuildError::Read { path, source }),
-            }
-        }
-        Ok(Ignored(Vec::new()))
+    let name = parse_name(name)?;
+    if name.digest().is_some() {
+        return Err(BuildError::Image(ImageError::InvalidName {
+            name: name.to_string(),
+            reason: "an image is not built under a digest".to_owned(),
+        }));
     }
+    let context = Context::read(dir, containerfile)?;
+    let images = images.clone();
+    let outcome = blocking(move || Ok(build_now(&images, &name.canonical(), &context))).await;
+    outcome?
+}
 
-    fn parse(text: &str) -> Ignored {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let pattern = |line: &str| match line.strip_prefix('!') {
-            Some(kept) => (false, kept.trim().to_owned()),
-            None => (true, line.to_owned()),
+/// What a build reads before it starts.
+struct Context {
+    directory: OwnedFd,
+    file: PathBuf,
+    lines: Vec<containerfile::Line>,
+    ignore: Ignore,
+}
+
+impl Context {
+    fn read(dir: &Path, containerfile: Option<&Path>) -> Result<Context, BuildError> {
+        let directory = File::open(dir).map_err(|e| unreadable(dir, &e))?;
+        let file = match containerfile {
+            Some(file) => file.to_owned(),
+            None => ["Containerfile", "Dockerfile"]
+                .iter()
+                .map(|name| dir.join(name))
+                .find(|path| path.is_file())
+                .ok_or_else(|| BuildError::Context {
+                    path: dir.to_owned(),
+                    reason: "it holds neither Containerfile nor Dockerfile".to_owned(),
+                })?,
         };
-        Ignored(lines.map(pattern).collect())
-    }
-
-    /// The last pattern that matches decides.
-    fn covers(&self, path: &Path) -> bool {
-        let path = path.to_string_lossy();
-        let last = self.0.iter().rev().find(|(_, pattern)| containerfile::matches(pattern, &path));
-        last.is_some_and(|(ignore, _)| *ignore)
-    }
-}
-
-struct Builder<'a> {
-    images: &'a Images,
-    directory: &'a Path,
-    ignored: Ignored,
-}
-
-/// The image as far as it has got.
-#[derive(Default)]
-struct State {
-    run: ImageConfig,
-    layers: Vec<Digest>,
-    history: Vec<Value>,
-    /// ARG and ENV, for expansion.
-    variables: BTreeMap<String, String>,
-}
-
-impl Builder<'_> {
-    fn run(&self, name: &Reference, lines: &[Line]) -> Result<Image, BuildError> {
-        let disk = &self.images.inner.disk;
-        let _shared = disk.lock_shared()?;
-        let mut state = State::default();
-        for line in lines {
-            let refused = |reason: String| Refused { line: line.number, reason };
-            let layers = state.layers.len();
-            self.step(&mut state, line, &refused)?;
-            if !matches!(line.instruction, Instruction::From(_)) {
-                let mut entry = json!({"created": EPOCH, "created_by": line.text});
-                if state.layers.len() == layers {
-                    entry["empty_layer"] = json!(true);
-                }
-                state.history.push(entry);
+        let text = read_text(&file)?.ok_or_else(|| BuildError::Context {
+            path: file.clone(),
+            reason: "no such file".to_owned(),
+        })?;
+        let lines = containerfile::parse(&text).map_err(|error| BuildError::Instruction {
+            file: file.clone(),
+            line: error.line,
+            reason: error.reason,
+        })?;
+        let mut own = file.clone().into_os_string();
+        own.push(".dockerignore");
+        let mut ignore = Ignore::default();
+        for path in [PathBuf::from(own), dir.join(".containerignore"), dir.join(".dockerignore")] {
+            if let Some(text) = read_text(&path)? {
+                ignore = Ignore::parse(&text);
+                break;
             }
         }
-        let text = rendered(&state).to_string().into_bytes();
-        // What is written must be what can be read.
-        config::parse(&text).map_err(|error| ImageError::Content { reason: error.to_string() })?;
-        let id = Digest::of(&text);
-        let record = ImageRecord { layers: state.layers.iter().map(Digest::to_string).collect() };
-        disk.put_image(&id, &text, &record, &[name.canonical()])?;
-        let found = self.images.find(&name.canonical())?;
-        Ok(found.ok_or_else(|| ImageError::Absent { name: name.canonical() })?)
+        Ok(Context { directory: directory.into(), file, lines, ignore })
     }
 
-    fn step(
-        &self,
-        state: &mut State,
-        line: &Line,
-        refused: &dyn Fn(String) -> Refused,
-    ) -> Result<(), BuildError> {
-        let variables = state.variables.clone();
-        let expand = |text: &str| containerfile::expand(text, &variables).map_err(refused);
+    fn at(&self, line: usize, reason: impl Into<String>) -> BuildError {
+        BuildError::Instruction { file: self.file.clone(), line, reason: reason.into() }
+    }
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, BuildError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(path, &error)),
+    };
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, TEXT_MAX_BYTES + 1), &mut text)
+        .map_err(|e| unreadable(path, &e))?;
+    if text.len() as u64 > TEXT_MAX_BYTES {
+        return Err(BuildError::Context {
+            path: path.to_owned(),
+            reason: format!("larger than {TEXT_MAX_BYTES} bytes"),
+        });
+    }
+    Ok(Some(text))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> BuildError {
+    BuildError::Context { path: path.to_owned(), reason: error.to_string() }
+}
+
+fn build_now(images: &Images, name: &str, context: &Context) -> Result<Image, BuildError> {
+    let built = {
+        // The base must not go while its layers are being used.
+        let _shared = images.inner.disk.lock_shared()?;
+        build_locked(images, name, context)
+    };
+    images.sweep_quietly();
+    let id = built?;
+    let image = images.load(&id, &images.inner.disk.all_names()?)?;
+    Ok(image.ok_or_else(|| super::absent(name))?)
+}
+
+fn build_locked(images: &Images, name: &str, context: &Context) -> Result<Digest, BuildError> {
+    let disk = &images.inner.disk;
+    let mut lines = context.lines.iter();
+    let mut arguments: BTreeMap<String, String> = BTreeMap::new();
+    // Before FROM only ARG may stand, and only FROM sees it.
+    let base = loop {
+        let Some(line) = lines.next() else {
+            return Err(context.at(1, "there is no FROM"));
+        };
         match &line.instruction {
-            Instruction::From(base) => {
-                let base = expand(base)?;
-                if !state.layers.is_empty() || state.run != ImageConfig::default() {
-                    return Err(refused("a second FROM: stages are not known".to_owned()).into());
-                }
-                if base != "scratch" {
-                    let image = self.images.find(&base)?.ok_or_else(|| {
-                        refused(format!("image {base} is not here; `joey image pull {base}` fetches it"))
-                    })?;
-                    let id = super::manifest::digest(&image.id)
-                        .map_err(|error| ImageError::Content { reason: error.to_string() })?;
-                    let text = self.images.inner.disk.config(&id)?;
-                    let config = config::parse(&text)
-                        .map_err(|error| ImageError::Content { reason: error.to_string() })?;
-                    state.layers = config.diff_ids;
-                    state.history = state.layers.iter().map(|_| json!({"created": EPOCH, "created_by": "FROM"})).collect();
-                    for pair in &image.config.env {
-                        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                        state.variables.insert(name.to_owned(), value.to_owned());
-                    }
-                    state.run = image.config;
-                }
-            }
-            Instruction::Copy(copy) => {
-                let mut copy = copy.clone();
-                copy.target = expand(&copy.target)?;
-                for source in &mut copy.sources {
-                    *source = expand(source)?;
-                }
-                let layer = self.layer(&copy, &state.run.working_dir, refused)?;
-                state.layers.push(layer);
-            }
-            Instruction::Env(pairs) => {
-                for (name, value) in pairs {
-                    let value = expand(value)?;
-                    state.run.env.retain(|pair| pair.split('=').next() != Some(name));
-                    state.run.env.push(format!("{name}={value}"));
-                    state.variables.insert(name.clone(), value);
-                }
-            }
             Instruction::Arg { name, default } => {
-                if let Some(default) = default {
-                    let value = expand(default)?;
-                    state.variables.entry(name.clone()).or_insert(value);
-                }
+                let default = default.as_deref().unwrap_or("");
+                let value = expand(default, &arguments, None)
+                    .map_err(|reason| context.at(line.number, reason))?;
+                arguments.insert(name.clone(), value);
             }
-            Instruction::Workdir(path) => {
-                let path = expand(path)?;
-                state.run.working_dir = absolute(&path, &state.run.working_dir);
+            Instruction::From(image) => {
+                let image = expand(image, &arguments, None)
+                    .map_err(|reason| context.at(line.number, reason))?;
+                break Base::find(images, &image, context, line.number)?;
             }
-            Instruction::User(user) => state.run.user = expand(user)?,
-            Instruction::Expose(ports) => {
-                for port in ports {
-                    let port = expand(port)?;
-                    let port = if port.contains('/') { port } else { format!("{port}/tcp") };
-                    if !state.run.exposed_ports.contains(&port) {
-                        state.run.exposed_ports.push(port);
-                    }
-                }
-            }
-            Instruction::Label(pairs) => {
-                for (name, value) in pairs {
-                    state.run.labels.insert(expand(name)?, expand(value)?);
-                }
-            }
-            Instruction::Volume(paths) => {
-                for path in paths {
-                    state.run.volumes.push(expand(path)?);
-                }
-            }
-            Instruction::StopSignal(signal) => state.run.stop_signal = Some(expand(signal)?),
-            Instruction::Entrypoint(words) => {
-                state.run.entrypoint = words.clone();
-                // As docker does: a CMD of the base was meant for the base's entrypoint.
-                state.run.cmd.clear();
-            }
-            Instruction::Cmd(words) => state.run.cmd = words.clone(),
-        }
-        Ok(())
-    }
-
-    /// Copies into a tar, and the tar into the store.
-    fn layer(
-        &self,
-        copy: &Copy,
-        working_dir: &str,
-        refused: &dyn Fn(String) -> Refused,
-    ) -> Result<Digest, BuildError> {
-        let mut sources = Vec::new();
-        for source in &copy.sources {
-            let found = self.find(source).map_err(refused)?;
-            if found.is_empty() {
-                return Err(refused(format!("{source} is not in {}", self.directory.display())).into());
-            }
-            sources.extend(found);
-        }
-        let target = absolute(&copy.target, working_dir);
-        let into_directory = copy.target.ends_with('/') || sources.len() > 1 || copy.target == ".";
-        if sources.len() > 1 && !copy.target.ends_with('/') && copy.target != "." {
-            return Err(refused("several sources need a target that ends with /".to_owned()).into());
-        }
-        let target = PathBuf::from(target.trim_start_matches('/'));
-        let scratch = rustix::fs::open(
-            self.images.inner.disk.root(),
-            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        )
-        .map_err(|error| disk_io("make a file for the layer")(error.into()))?;
-        let ownership = Ownership { owner: Some(copy.owner.unwrap_or((0, 0))), mode: copy.mode };
-        let mut tar = LayerTar::new(Hashing { out: io::BufWriter::new(File::from(scratch)), hash: Sha256::new(), bytes: 0 });
-        for relative in sources {
-            let path = self.directory.join(&relative);
-            let metadata = path.symlink_metadata().map_err(|source| BuildError::Read { path: path.clone(), source })?;
-            if metadata.is_dir() {
-                let keep = |below: &Path| !self.ignored.covers(&relative.join(below));
-                tar.tree(&path, &target, ownership, &keep).map_err(BuildError::Layer)?;
-            } else {
-                let name = relative.file_name().unwrap_or_default();
-                let place = if into_directory { target.join(name) } else { target.clone() };
-                tar.entry(&path, &place, ownership).map_err(BuildError::Layer)?;
-            }
-        }
-        let Hashing { out, hash, bytes } = tar.finish().map_err(BuildError::Layer)?;
-        let mut file = out.into_inner().map_err(|error| BuildError::Layer(error.into_error()))?;
-        file.seek(SeekFrom::Start(0)).map_err(BuildError::Layer)?;
-        let diff_id = Digest::from_hash(&hash.finalize());
-        let expected = Expected { digest: None, size_bytes: bytes, diff_id: diff_id.clone() };
-        let inner = &self.images.inner;
-        unpack::layer(&inner.disk, &mut file, &expected, &inner.limits).map_err(ImageError::from)?;
-        Ok(diff_id)
-    }
-
-    /// Paths of the context that a source means, relative to it.
-    fn find(&self, source: &str) -> Result<Vec<PathBuf>, String> {
-        let relative: PathBuf = Path::new(source)
-            .components()
-            .filter(|part| !matches!(part, Component::CurDir | Component::RootDir))
-            .collect();
-        if relative.components().any(|part| part == Component::ParentDir) {
-            return Err(format!("{source} lies outside of the context"));
-        }
-        let name = relative.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !name.contains(['*', '?']) {
-            // A link out of the context would copy what the user did not hand over.
-            let whole = self.directory.join(&relative);
-            let real = whole.parent().and_then(|parent| parent.canonicalize().ok());
-            let inside = self.directory.canonicalize().ok();
-            let within = match (&real, &inside) {
-                (Some(real), Some(inside)) => real.starts_with(inside) || relative.as_os_str().is_empty(),
-                _ => false,
-            };
-            let exists = within && whole.symlink_metadata().is_ok();
-            let kept = exists && (relative.as_os_str().is_empty() || !self.ignored.covers(&relative));
-            return Ok(kept.then_some(relative).into_iter().collect());
-        }
-        let parent = relative.parent().map(Path::to_owned).unwrap_or_default();
-        let entries = fs::read_dir(self.directory.join(&parent)).map_err(|error| format!("{source}: {error}"))?;
-        let mut found: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.file_name()))
-            .filter(|entry| containerfile::word_matches(&name, &entry.to_string_lossy()))
-            .map(|entry| parent.join(entry))
-            .filter(|path| !self.ignored.covers(path))
-            .collect();
-        found.sort();
-        Ok(found)
-    }
-}
-
-const EPOCH: &str = "1970-01-01T00:00:00Z";
-
-fn absolute(path: &str, working_dir: &str) -> String {
-    let joined = match path.starts_with('/') {
-        true => path.to_owned(),
-        false => format!("{}/{path}", working_dir.trim_end_matches('/')),
-    };
-    let parts: Vec<&str> = joined.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    format!("/{}", parts.join("/"))
-}
-
-/// The OCI config document.
-fn rendered(state: &State) -> Value {
-    let run = &state.run;
-    let mut config = json!({});
-    let set = |config: &mut Value, key: &str, value: Value, is_set: bool| {
-        if is_set {
-            config[key] = value;
+            _ => return Err(context.at(line.number, "only ARG may stand before FROM")),
         }
     };
-    let keys = |list: &[String]| list.iter().map(|item| (item.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
-    set(&mut config, "User", json!(run.user), !run.user.is_empty());
-    set(&mut config, "ExposedPorts", Value::Object(keys(&run.exposed_ports)), !run.exposed_ports.is_empty());
-    set(&mut config, "Env", json!(run.env), !run.env.is_empty());
-    set(&mut config, "Entrypoint", json!(run.entrypoint), !run.entrypoint.is_empty());
-    set(&mut config, "Cmd", json!(run.cmd), !run.cmd.is_empty());
-    set(&mut config, "Volumes", Value::Object(keys(&run.volumes)), !run.volumes.is_empty());
-    set(&mut config, "WorkingDir", json!(run.working_dir), !run.working_dir.is_empty());
-    set(&mut config, "Labels", json!(run.labels), !run.labels.is_empty());
-    set(&mut config, "StopSignal", json!(run.stop_signal), run.stop_signal.is_some());
-    json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "created": EPOCH,
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": state.layers.iter().map(Digest::to_string).collect::<Vec<_>>()},
-        "history": state.history,
-    })
+    let mut draft = Draft {
+        config: base.config,
+        arguments: BTreeMap::new(),
+        has_cmd: false,
+        tree: Tree::new(
+            context.directory.try_clone().map_err(super::disk::io("open the context"))?,
+            &context.ignore,
+            &base.roots,
+        ),
+    };
+    for line in lines {
+        draft
+            .apply(&line.instruction, &arguments)
+            .map_err(|reason| context.at(line.number, reason))?;
+    }
+    let mut diff_ids = base.diff_ids;
+    if !draft.tree.is_empty() {
+        if diff_ids.len() == LAYERS_MAX {
+            return Err(
+                context.at(1, format!("the image would have more than {LAYERS_MAX} layers"))
+            );
+        }
+        diff_ids.push(add_layer(images, &draft.tree, context)?);
+    }
+    let layers: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
+    draft.config.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": layers}));
+    let text = serde_json::to_vec(&Value::Object(draft.config))
+        .map_err(|e| ImageError::Io { step: "encode the config", reason: e.to_string() })?;
+    // What we would refuse from others we do not make ourselves.
+    config::parse(&text).map_err(|e| ImageError::Content { reason: e.to_string() })?;
+    let id = Digest::of(&text);
+    disk.put_image(&id, &text, &ImageRecord { layers }, &[name.to_owned()])?;
+    Ok(id)
 }
 
-/// Counts and hashes what passes.
-struct Hashing<W> {
-    out: W,
+/// Writes the tree as a tar into an unnamed file and unpacks it as a layer.
+fn add_layer(images: &Images, tree: &Tree<'_>, context: &Context) -> Result<Digest, BuildError> {
+    let disk = &images.inner.disk;
+    let file = disk.unnamed_file()?;
+    let mut output = Hashing {
+        file: std::io::BufWriter::with_capacity(128 << 10, file),
+        hash: Sha256::new(),
+        bytes: 0,
+    };
+    tree.write(&mut output).map_err(|reason| context.at(1, reason))?;
+    let diff_id = Digest::from_hash(&output.hash.finalize());
+    let mut file =
+        output.file.into_inner().map_err(|e| super::disk::io("write the layer")(e.into_error()))?;
+    file.seek(SeekFrom::Start(0)).map_err(super::disk::io("read the layer"))?;
+    let expected = Expected { digest: None, size_bytes: output.bytes, diff_id: diff_id.clone() };
+    unpack::layer(disk, &mut file, &expected, &images.inner.limits).map_err(ImageError::from)?;
+    Ok(diff_id)
+}
+
+/// Writes through to a file and knows the digest of what went by.
+struct Hashing {
+    file: std::io::BufWriter<File>,
     hash: Sha256,
     bytes: u64,
 }
 
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let wrote = self.file.write(bytes)?;
+        self.hash.update(&bytes[..wrote]);
+        self.bytes += wrote as u64;
+        Ok(wrote)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
+}
+
+/// What a build starts from.
+struct Base {
+    config: Map<String, Value>,
+    diff_ids: Vec<Digest>,
+    /// Layer directories, topmost first.
+    roots: Vec<PathBuf>,
+}
+
+impl Base {
+    fn find(
+        images: &Images,
+        name: &str,
+        context: &Context,
+        line: usize,
+    ) -> Result<Base, BuildError> {
+        if name == "scratch" {
+            let mut config = Map::new();
+            config.insert("created".to_owned(), json!(CREATED));
+            config.insert("architecture".to_owned(), json!("amd64"));
+            config.insert("os".to_owned(), json!("linux"));
+            config.insert("config".to_owned(), json!({}));
+            return Ok(Base { config, diff_ids: Vec::new(), roots: Vec::new() });
+        }
+        let image = images.find(name)?.ok_or_else(|| {
+            context.at(line, format!("image {name:?} is not present; pull or import it first"))
+        })?;
+        let id = parse_id(&image.id).ok_or_else(|| super::absent(name))?;
+        let text = images.inner.disk.config(&id)?;
+        let diff_ids = config::parse(&text)
+            .map_err(|e| ImageError::Content { reason: e.to_string() })?
+            .diff_ids;
+        let mut config: Map<String, Value> = serde_json::from_slice(&text)
+            .map_err(|e| ImageError::Content { reason: e.to_string() })?;
+        config.insert("created".to_owned(), json!(CREATED));
+        // It tells about the layers of the base only and would no longer add up.
+        config.remove("history");
+        if !config.get("config").is_some_and(Value::is_object) {
+            config.insert("config".to_owned(), json!({}));
+        }
+        Ok(Base { config, diff_ids, roots: image.layers })
+    }
+}
+
+/// The image so far.
+struct Draft<'a> {
+    config: Map<String, Value>,
+    arguments: BTreeMap<String, String>,
+    has_cmd: bool,
+    tree: Tree<'a>,
+}
+
+impl Draft<'_> {
+    fn apply(
+        &mut self,
+        instruction: &Instruction,
+        outer: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        match instruction {
+            Instruction::From(_) => return Err("a second FROM is not supported".to_owned()),
+            Instruction::Arg { name, default } => {
+                let value = match default {
+                    Some(default) => self.expand(default)?,
+                    None => outer.get(name).cloned().unwrap_or_default(),
+                };
+                self.arguments.insert(name.clone(), value);
+            }
+            Instruction::Copy(copy) => self.copy(copy)?,
+            Instruction::Env(pairs) => {
+                // All of one line see the values from before it.
+                let pairs: Vec<(String, String)> = pairs
+                    .iter()
+                    .map(|(key, value)| Ok((key.clone(), self.expand(value)?)))
+                    .collect::<Result<_, String>>()?;
+                for (key, value) in pairs {
+                    self.set_env(&key, &value);
+                }
+            }
+            Instruction::Label(pairs) => {
+                for (key, value) in pairs {
+                    let (key, value) = (self.expand(key)?, self.expand(value)?);
+                    self.map("Labels").insert(key, json!(value));
+                }
+            }
+            Instruction::Workdir(path) => {
+                let path = self.absolute(&self.expand(path)?);
+                self.tree.make_directory(&path)?;
+                self.set("WorkingDir", json!(path));
+            }
+            Instruction::User(user) => {
+                let user = self.expand(user)?;
+                self.set("User", json!(user));
+            }
+            Instruction::Expose(ports) => {
+                for port in ports {
+                    for port in exposed(&self.expand(port)?)? {
+                        self.map("ExposedPorts").insert(port, json!({}));
+                    }
+                }
+            }
+            Instruction::Volume(paths) => {
+                for path in paths {
+                    let path = self.expand(path)?;
+                    self.map("Volumes").insert(path, json!({}));
+                }
+            }
+            Instruction::StopSignal(signal) => {
+                let signal = self.expand(signal)?;
+                self.set("StopSignal", json!(signal));
+            }
+            Instruction::Entrypoint(command) => {
+                self.set("Entrypoint", argv(command));
+                // The base's arguments were meant for the base's entrypoint.
+                if !self.has_cmd {
+                    self.run().shift_remove("Cmd");
+                }
+            }
+            Instruction::Cmd(command) => {
+                self.has_cmd = true;
+                self.set("Cmd", argv(command));
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, copy: &Copy) -> Result<(), String> {
+        let mut sources = Vec::new();
+        for source in &copy.sources {
+            let source = self.expand(source)?;
+            if copy.is_add && is_archive(&source) {
+                return Err(format!(
+                    "ADD would unpack {source:?}, which is not supported: unpack it, or COPY it"
+                ));
+            }
+            sources.push(source);
+        }
+        let target = self.expand(&copy.target)?;
+        let mut absolute = self.absolute(&target);
+        if (target.ends_with('/') || target == ".") && !absolute.ends_with('/') {
+            absolute.push('/');
+        }
+        let mode = match &copy.chmod {
+            None => None,
+            Some(text) => {
+                let text = self.expand(text)?;
+                let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777);
+                Some(mode.ok_or_else(|| format!("--chmod={text} is not an octal mode"))?)
+            }
+        };
+        let owner = match &copy.chown {
+            None => None,
+            Some(text) => Some(self.owner(&self.expand(text)?)?),
+        };
+        self.tree.copy(&sources, &absolute, Force { owner, mode })
+    }
+
+    /// `user[:group]`, as numbers or as the image's own files name them.
+    fn owner(&self, text: &str) -> Result<(u32, u32), String> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
+        let field = |file: &str, name: &str| -> Result<u32, String> {
+            if let Ok(number) = name.parse() {
+                return Ok(number);
+            }
+            let lines = self.tree.read(file)?.unwrap_or_default();
+            lines
+                .lines()
+                .map(|line| line.split(':').collect::<Vec<_>>())
+                .find(|fields| fields.first() == Some(&name))
+                .and_then(|fields| fields.get(2)?.parse().ok())
+                .ok_or_else(|| format!("--chown={text}: {name:?} is not in the image's {file}"))
+        };
+        let uid = field("/etc/passwd", user)?;
+        let gid = match group {
+            Some(group) => field("/etc/group", group)?,
+            // Docker: without a group, the number of the user.
+            None => uid,
+        };
+        Ok((uid, gid))
+    }
+
+    fn absolute(&mut self, path: &str) -> String {
+        if path.starts_with('/') {
+            return clean(path);
+        }
+        let base = match self.run().get("WorkingDir") {
+            Some(Value::String(base)) if !base.is_empty() => base.clone(),
+            _ => "/".to_owned(),
+        };
+        clean(&format!("{base}/{path}"))
+    }
+
+    fn set_env(&mut self, key: &str, value: &str) {
+        let entry = json!(format!("{key}={value}"));
+        let prefix = format!("{key}=");
+        let list = self.run().entry("Env").or_insert_with(|| json!([]));
+        if !list.is_array() {
+            *list = json!([]);
+        }
+        let Some(list) = list.as_array_mut() else {
+            return;
+        };
+        match list.iter_mut().find(|known| known.as_str().is_some_and(|k| k.starts_with(&prefix))) {
+            Some(known) => *known = entry,
+            None => list.push(entry),
+        }
+    }
+
+    /// The environment wins over arguments, as Docker has it.
+    fn expand(&self, text: &str) -> Result<String, String> {
+        let env = self.config.get("config").and_then(|run| run.get("Env"));
+        expand(text, &self.arguments, env)
+    }
+
+    fn set(&mut self, key: &str, value: Value) {
+        self.run().insert(key.to_owned(), value);
+    }
+
+    fn run(&mut self) -> &mut Map<String, Value> {
+        let run = self.config.entry("config").or_insert_with(|| json!({}));
+        run.as_object_mut().expect("made an object where the draft began, and never replaced")
+    }
+
+    fn map(&mut self, key: &str) -> &mut Map<String, Value> {
+        let value = self.run().entry(key).or_insert_with(|| json!({}));
+        if !value.is_object() {
+            *value = json!({});
+        }
+        value.as_object_mut().expect("made an object just above")
+    }
+}
+
+fn expand(
+    text: &str,
+    arguments: &BTreeMap<String, String>,
+    env: Option<&Value>,
+) -> Result<String, String> {
+    containerfile::expand(text, &|name| {
+        let prefix = format!("{name}=");
+        env.and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .find_map(|entry| entry.strip_prefix(&prefix))
+            .map(str::to_owned)
+            .or_else(|| arguments.get(name).cloned())
+    })
+}
+
+fn argv(command: &Command) -> Value {
+    match command {
+        Command::Exec(words) => json!(words),
+        Command::Shell(line) => json!(["/bin/sh", "-c", line]),
+    }
+}
+
+/// `80`, `80/udp`, `8000-8010/tcp`.
+fn exposed(text: &str) -> Result<Vec<String>, String> {
+    let refused = || format!("{text:?} is not a port");
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(refused());
+    }
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let first: u16 = first.parse().map_err(|_| refused())?;
+    let last: u16 = last.parse().map_err(|_| refused())?;
+    if first == 0 || first > last {
+        return Err(refused());
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// What ADD would unpack, by its name.
+fn is_archive(source: &str) -> bool {
+    [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"]
+        .iter()
+        .any(|end| source.ends_with(end))
+}
+
+/// An absolute path without `.`, `..` and doubled slashes.
+fn clean(path: &str) -> String {
+    let mut components: Vec<&str> = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                components.pop();
+            }
+            other => components.push(other),
+        }
+    }
+    format!("/{}", components.join("/"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn later_ignore_patterns_bring_files_back() {
-        let ignored = Ignored::parse("# comment\n*.log\n!keep.log\n");
-        assert!(ignored.covers(Path::new("a.log")));
-        assert!(!ignored.covers(Path::new("keep.log")));
-        assert!(!ignored.covers(Path::new("a.txt")));
-    }
-
-    #[test]
-    fn targets_follow_the_working_directory() {
-        for (path, working_dir, expected) in
-            [("a", "", "/a"), ("./a/", "/w", "/w/a"), ("/x//y", "/w", "/x/y"), (".", "/w", "/w"), ("/", "", "/")]
-        {
-            assert_eq!(absolute(path, working_dir), expected);
-        }
-    }
-}
+mod tests;

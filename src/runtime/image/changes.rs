@@ -36,10 +36,7 @@ impl Changes {
             .name("image-changes".to_owned())
             .spawn(move || follow(&inotify, &ended, &sender))
             .map_err(io("start watching the image store"))?;
-        Ok(Changes {
-            receiver,
-            _end: end,
-        })
+        Ok(Changes { receiver, _end: end })
     }
 
     pub fn receiver(&self) -> watch::Receiver<u64> {

@@ -73,10 +73,8 @@ pub fn parse(text: &[u8]) -> Result<Config, ManifestError> {
             limit: CONFIG_MAX_BYTES,
         });
     }
-    let raw: Raw = strict_json::parse_into(text).map_err(|e| ManifestError::Json {
-        what: "config",
-        reason: e.to_string(),
-    })?;
+    let raw: Raw = strict_json::parse_into(text)
+        .map_err(|e| ManifestError::Json { what: "config", reason: e.to_string() })?;
     let os = raw.os.unwrap_or_default();
     let architecture = raw.architecture.unwrap_or_default();
     if !matches!(os.as_str(), "" | "linux") || !matches!(architecture.as_str(), "" | "amd64") {
@@ -90,15 +88,10 @@ pub fn parse(text: &[u8]) -> Result<Config, ManifestError> {
     if diff_ids.len() > LAYERS_MAX {
         return Err(ManifestError::Layers(diff_ids.len()));
     }
-    let diff_ids = diff_ids
-        .iter()
-        .map(|text| manifest::digest(text))
-        .collect::<Result<_, _>>()?;
+    let diff_ids = diff_ids.iter().map(|text| manifest::digest(text)).collect::<Result<_, _>>()?;
     Ok(Config {
         // A time nobody can parse is no time; it is shown, never used.
-        created: raw
-            .created
-            .filter(|text| text.parse::<crate::model::time::Timestamp>().is_ok()),
+        created: raw.created.filter(|text| text.parse::<crate::model::time::Timestamp>().is_ok()),
         diff_ids,
         run: check(raw.config.unwrap_or_default())?,
     })
@@ -117,11 +110,7 @@ fn check(raw: RawRun) -> Result<ImageConfig, ManifestError> {
         stop_signal: raw.stop_signal.filter(|signal| !signal.is_empty()),
     };
     let mut total = 0;
-    for (what, strings) in [
-        ("Entrypoint", &run.entrypoint),
-        ("Cmd", &run.cmd),
-        ("Env", &run.env),
-    ] {
+    for (what, strings) in [("Entrypoint", &run.entrypoint), ("Cmd", &run.cmd), ("Env", &run.env)] {
         for string in strings {
             text(what, string)?;
             total += string.len() + 1 + size_of::<usize>();
@@ -188,8 +177,5 @@ fn text(what: &'static str, string: &str) -> Result<(), ManifestError> {
 }
 
 fn refused(what: &'static str, reason: &str) -> ManifestError {
-    ManifestError::Config {
-        what,
-        reason: reason.chars().take(512).collect(),
-    }
+    ManifestError::Config { what, reason: reason.chars().take(512).collect() }
 }

@@ -65,6 +65,10 @@ pub fn role_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test process that plays the role must not run tests after it"
+)]
 pub(super) fn run_and_exit() -> ! {
     let code = if run() == ExitCode::SUCCESS { 0 } else { 1 };
     std::process::exit(code)
@@ -89,10 +93,7 @@ pub(super) fn run() -> ExitCode {
 }
 
 fn serve() -> Result<(), ConfineError> {
-    let stdin = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(ConfineError::Task)?;
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(ConfineError::Task)?;
     // A file, not a socket to std: plain read(2) and write(2) are all that is allowed below.
     let mut input = File::from(stdin);
     let mut output = input.try_clone().map_err(ConfineError::Task)?;
@@ -167,9 +168,7 @@ fn decompress(mut decoder: impl Read, output: &mut impl Write) -> Result<(), Con
         if got == 0 {
             return Ok(());
         }
-        output
-            .write_all(&buffer[..got])
-            .map_err(ConfineError::Answer)?;
+        output.write_all(&buffer[..got]).map_err(ConfineError::Answer)?;
     }
 }
 
@@ -181,10 +180,7 @@ struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     fn new(output: &'a mut File) -> Frames<'a> {
-        Frames {
-            output,
-            buffer: Vec::with_capacity(FRAME_MAX),
-        }
+        Frames { output, buffer: Vec::with_capacity(FRAME_MAX) }
     }
 
     fn send(&mut self, tag: u8, content: &[u8]) -> std::io::Result<()> {
@@ -341,11 +337,9 @@ fn confine_calls(keep: &[caps::Capability], files: Files) -> Result<(), ConfineE
     )
     .map_err(failed("seccomp"))?;
     let program: seccompiler::BpfProgram =
-        filter
-            .try_into()
-            .map_err(|error: seccompiler::BackendError| {
-                ConfineError::Confine("seccomp", Box::new(error))
-            })?;
+        filter.try_into().map_err(|error: seccompiler::BackendError| {
+            ConfineError::Confine("seccomp", Box::new(error))
+        })?;
     // Sets no_new_privs too.
     seccompiler::apply_filter(&program).map_err(failed("seccomp"))
 }

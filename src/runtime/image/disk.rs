@@ -81,12 +81,8 @@ pub struct Work {
 impl Disk {
     /// Makes the directories.
     pub fn open(root: &Path) -> Result<Disk, ImageError> {
-        let disk = Disk {
-            root: root.to_owned(),
-        };
-        for directory in [
-            "", "names", "images", "configs", "layers", "pins", "work", "empty",
-        ] {
+        let disk = Disk { root: root.to_owned() };
+        for directory in ["", "names", "images", "configs", "layers", "pins", "work", "empty"] {
             // 0700: layers hold setuid files that are nobody's business outside a container.
             fs::DirBuilder::new()
                 .recursive(true)
@@ -95,10 +91,6 @@ impl Disk {
                 .map_err(io("make the image store's directories"))?;
         }
         Ok(disk)
-    }
-
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// A directory without anything, for images without layers.
@@ -159,18 +151,12 @@ impl Disk {
         // Made under the lock of the records: a sweep holds it and cannot see a directory between
         // its creation and its lock.
         let _records = self.lock_records()?;
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(io("make a working directory"))?;
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(io("make a working directory"))?;
         let file = File::open(&path).map_err(io("open the working directory"))?;
         let file = OwnedFd::from(file);
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| io("lock the working directory")(e.into()))?;
-        Ok(Work {
-            path,
-            _lock: Lock { _file: file },
-        })
+        Ok(Work { path, _lock: Lock { _file: file } })
     }
 
     /// Whether the layer is here.
@@ -208,6 +194,7 @@ impl Disk {
         }
     }
 
+    /// The list of a layer's files, one a line.
     pub fn layer_index(&self, diff_id: &Digest) -> Result<Vec<u8>, ImageError> {
         fs::read(self.layer(diff_id).join("index")).map_err(io("read a layer's list of files"))
     }
@@ -237,10 +224,7 @@ impl Disk {
         self.replace(&self.root.join("configs").join(id.hex()), config)?;
         self.replace(&self.root.join("images").join(id.hex()), &encode(record)?)?;
         for name in names {
-            let record = NameRecord {
-                name: name.clone(),
-                image: id.to_string(),
-            };
+            let record = NameRecord { name: name.clone(), image: id.to_string() };
             self.replace(&self.name_path(name), &encode(&record)?)?;
         }
         Ok(())
@@ -250,14 +234,9 @@ impl Disk {
     pub fn put_name(&self, name: &str, id: &Digest) -> Result<(), ImageError> {
         let _records = self.lock_records()?;
         if self.image_record(id)?.is_none() {
-            return Err(ImageError::Absent {
-                name: id.to_string(),
-            });
+            return Err(ImageError::Absent { name: id.to_string() });
         }
-        let record = NameRecord {
-            name: name.to_owned(),
-            image: id.to_string(),
-        };
+        let record = NameRecord { name: name.to_owned(), image: id.to_string() };
         self.replace(&self.name_path(name), &encode(&record)?)
     }
 
@@ -291,14 +270,9 @@ impl Disk {
     pub fn put_pin(&self, holder: &str, id: &Digest) -> Result<(), ImageError> {
         let _records = self.lock_records()?;
         if self.image_record(id)?.is_none() {
-            return Err(ImageError::Absent {
-                name: id.to_string(),
-            });
+            return Err(ImageError::Absent { name: id.to_string() });
         }
-        let record = PinRecord {
-            holder: holder.to_owned(),
-            image: id.to_string(),
-        };
+        let record = PinRecord { holder: holder.to_owned(), image: id.to_string() };
         let fresh = self.fresh_record();
         fs::write(&fresh, encode(&record)?).map_err(io("write a pin"))?;
         fs::rename(&fresh, self.pin_path(holder)).map_err(io("put a pin into place"))
@@ -384,10 +358,18 @@ impl Disk {
         let stat = rustix::fs::statvfs(&self.root)
             .map_err(|e| io("read the file system's free space")(e.into()))?;
         let reserve = stat.f_blocks / 100 * RESERVE_PERCENT;
-        Ok(stat
-            .f_bavail
-            .saturating_sub(reserve)
-            .saturating_mul(stat.f_frsize))
+        Ok(stat.f_bavail.saturating_sub(reserve).saturating_mul(stat.f_frsize))
+    }
+
+    /// An unnamed file in the store; gone with its descriptor.
+    pub fn unnamed_file(&self) -> Result<File, ImageError> {
+        rustix::fs::open(
+            &self.root,
+            rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .map(File::from)
+        .map_err(|e| io("make an unnamed file")(e.into()))
     }
 
     fn name_path(&self, name: &str) -> PathBuf {
@@ -395,15 +377,11 @@ impl Disk {
     }
 
     fn pin_path(&self, holder: &str) -> PathBuf {
-        self.root
-            .join("pins")
-            .join(Digest::of(holder.as_bytes()).hex())
+        self.root.join("pins").join(Digest::of(holder.as_bytes()).hex())
     }
 
     fn fresh_record(&self) -> PathBuf {
-        self.root
-            .join("work")
-            .join(format!("{}.record", crate::sys::clock::uuid()))
+        self.root.join("work").join(format!("{}.record", crate::sys::clock::uuid()))
     }
 
     /// Puts `content` at `path` so that a crash leaves the old or the new, whole.
@@ -468,20 +446,16 @@ fn is_abandoned(path: &Path) -> bool {
     match File::open(path) {
         // Plain files are records that were never put into place; their makers hold the records'
         // lock, which the sweep holds now.
-        Ok(file) => rustix::fs::flock(
-            OwnedFd::from(file),
-            FlockOperation::NonBlockingLockExclusive,
-        )
-        .is_ok(),
+        Ok(file) => {
+            rustix::fs::flock(OwnedFd::from(file), FlockOperation::NonBlockingLockExclusive).is_ok()
+        }
         Err(_) => false,
     }
 }
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>, ImageError> {
-    let body = serde_json::to_vec(record).map_err(|e| ImageError::Io {
-        step: "encode a record",
-        reason: e.to_string(),
-    })?;
+    let body = serde_json::to_vec(record)
+        .map_err(|e| ImageError::Io { step: "encode a record", reason: e.to_string() })?;
     let mut content = Digest::of(&body).hex().as_bytes().to_vec();
     content.push(b'\n');
     content.extend_from_slice(&body);
@@ -540,14 +514,9 @@ fn remove_tree(path: &Path) -> Result<(), ImageError> {
 
 /// Wraps an I/O error with the step that failed.
 pub fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> ImageError {
-    move |error| ImageError::Io {
-        step,
-        reason: error.to_string(),
-    }
+    move |error| ImageError::Io { step, reason: error.to_string() }
 }
 
 fn corrupt(reason: &str) -> ImageError {
-    ImageError::Content {
-        reason: reason.to_owned(),
-    }
+    ImageError::Content { reason: reason.to_owned() }
 }

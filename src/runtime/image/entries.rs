@@ -4,7 +4,11 @@
 //! This one lets PAX override always, refuses what it does not know, and never guesses. It yields
 //! normalized relative paths and touches no file system.
 
+mod extended;
+
 use std::io::Read;
+
+use self::extended::{Extended, pax_records, to_id};
 
 /// One header block.
 pub const BLOCK: usize = 512;
@@ -27,10 +31,7 @@ pub struct EntryLimits {
 
 impl Default for EntryLimits {
     fn default() -> EntryLimits {
-        EntryLimits {
-            entries: 2_000_000,
-            depth: 256,
-        }
+        EntryLimits { entries: 2_000_000, depth: 256 }
     }
 }
 
@@ -123,30 +124,9 @@ pub struct Entries<R> {
     position: u64,
 }
 
-/// What extended headers said about the entry that follows them.
-#[derive(Default)]
-struct Extended {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    any: bool,
-    has_pax: bool,
-}
-
 impl<R: Read> Entries<R> {
     pub fn new(input: R, limits: EntryLimits) -> Entries<R> {
-        Entries {
-            input,
-            limits,
-            seen: 0,
-            content_left: 0,
-            padding: 0,
-            position: 0,
-        }
+        Entries { input, limits, seen: 0, content_left: 0, padding: 0, position: 0 }
     }
 
     /// Offset in the stream of the next byte to be read.
@@ -240,9 +220,7 @@ impl<R: Read> Entries<R> {
             Some(size) => size,
             None => header.number(124..136, "size")?,
         };
-        let raw_link = extended
-            .link
-            .unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
+        let raw_link = extended.link.unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
         let device = |header: &Header<'_>| -> Result<(u32, u32), EntryError> {
             let major = header.number(329..337, "devmajor")?;
             let minor = header.number(337..345, "devminor")?;
@@ -410,11 +388,7 @@ impl Header<'_> {
         let given = self.number(148..156, "checksum")?;
         let (mut unsigned, mut signed) = (0u64, 0i64);
         for (at, byte) in self.0.iter().enumerate() {
-            let byte = if (148..156).contains(&at) {
-                b' '
-            } else {
-                *byte
-            };
+            let byte = if (148..156).contains(&at) { b' ' } else { *byte };
             unsigned += u64::from(byte);
             signed += i64::from(byte as i8);
         }
@@ -427,11 +401,8 @@ impl Header<'_> {
     fn path(&self) -> Vec<u8> {
         let name = until_nul(&self.0[0..100]);
         // Only POSIX ustar has a prefix; GNU ("ustar  ") keeps times in its place.
-        let prefix = if &self.0[257..263] == b"ustar\0" {
-            until_nul(&self.0[345..500])
-        } else {
-            b""
-        };
+        let prefix =
+            if &self.0[257..263] == b"ustar\0" { until_nul(&self.0[345..500]) } else { b"" };
         if prefix.is_empty() {
             return name.to_vec();
         }
@@ -487,125 +458,6 @@ impl Header<'_> {
     }
 }
 
-impl Extended {
-    fn read_pax(&mut self, content: &[u8]) -> Result<(), EntryError> {
-        let mut seen = std::collections::BTreeSet::new();
-        let mut xattr_bytes = 0;
-        for (key, value) in pax_records(content)? {
-            if !seen.insert(key) {
-                return Err(EntryError::PaxTwice(printable(key)));
-            }
-            match key {
-                b"path" => {
-                    if self.path.replace(value.to_vec()).is_some() {
-                        return Err(EntryError::ExtendedTwice);
-                    }
-                }
-                b"linkpath" => {
-                    if self.link.replace(value.to_vec()).is_some() {
-                        return Err(EntryError::ExtendedTwice);
-                    }
-                }
-                b"size" => self.size = Some(decimal(value).ok_or(EntryError::Number("size"))?),
-                b"uid" => {
-                    let uid = decimal(value).and_then(to_id);
-                    self.uid = Some(uid.ok_or(EntryError::Number("uid"))?);
-                }
-                b"gid" => {
-                    let gid = decimal(value).and_then(to_id);
-                    self.gid = Some(gid.ok_or(EntryError::Number("gid"))?);
-                }
-                b"mtime" => {
-                    self.mtime = Some(pax_time(value).ok_or(EntryError::Number("mtime"))?);
-                }
-                // Names are not used (ids are), other times not kept, the rest is prose.
-                b"uname"
-                | b"gname"
-                | b"atime"
-                | b"ctime"
-                | b"comment"
-                | b"charset"
-                | b"LIBARCHIVE.creationtime" => {}
-                _ if key.starts_with(b"SCHILY.xattr.") => {
-                    let name = &key[b"SCHILY.xattr.".len()..];
-                    xattr_bytes += name.len() + value.len();
-                    if xattr_bytes > XATTRS_MAX {
-                        return Err(EntryError::XattrsTooLarge(xattr_bytes));
-                    }
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
-                }
-                // The same attributes a second time, in base64 (bsdtar writes both).
-                _ if key.starts_with(b"LIBARCHIVE.xattr.") => {}
-                // Windows layers and estargz carry their own notes; none of them changes a tree.
-                _ if key.starts_with(b"MSWINDOWS.") => {}
-                _ => return Err(EntryError::PaxUnsupported(printable(key))),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Splits `LENGTH KEY=VALUE\n` records.
-fn pax_records(mut content: &[u8]) -> Result<Vec<(&[u8], &[u8])>, EntryError> {
-    let mut records = Vec::new();
-    while !content.is_empty() {
-        let space = content
-            .iter()
-            .take(20)
-            .position(|byte| *byte == b' ')
-            .ok_or(EntryError::Pax)?;
-        let length = decimal(&content[..space])
-            .and_then(|length| usize::try_from(length).ok())
-            .filter(|length| *length > space + 1 && *length <= content.len())
-            .ok_or(EntryError::Pax)?;
-        let (record, rest) = content.split_at(length);
-        let body = record[space + 1..]
-            .strip_suffix(b"\n")
-            .ok_or(EntryError::Pax)?;
-        let equals = body
-            .iter()
-            .position(|byte| *byte == b'=')
-            .filter(|at| *at > 0)
-            .ok_or(EntryError::Pax)?;
-        records.push((&body[..equals], &body[equals + 1..]));
-        content = rest;
-    }
-    Ok(records)
-}
-
-fn pax_time(value: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (negative, text) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds = i64::try_from(decimal(seconds.as_bytes())?).ok()?;
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let nanoseconds: u32 = format!("{:0<9}", &fraction[..fraction.len().min(9)])
-        .parse()
-        .ok()?;
-    match (negative, nanoseconds) {
-        (false, _) => Some((seconds, nanoseconds)),
-        (true, 0) => Some((-seconds, 0)),
-        (true, _) => Some((-seconds - 1, 1_000_000_000 - nanoseconds)),
-    }
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// (uid_t) -1 means "unchanged" to chown(2) and is nobody's id.
-fn to_id(value: u64) -> Option<u32> {
-    u32::try_from(value).ok().filter(|id| *id != u32::MAX)
-}
-
 fn until_nul(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|byte| *byte == 0);
     &bytes[..end.unwrap_or(bytes.len())]
@@ -658,8 +510,5 @@ pub fn normalize(path: &[u8], depth_limit: usize) -> Result<Vec<u8>, EntryError>
 
 /// A path for humans: quoted, control characters escaped, at most 256 bytes of it.
 pub fn printable(path: &[u8]) -> String {
-    format!(
-        "{:?}",
-        String::from_utf8_lossy(&path[..path.len().min(256)])
-    )
+    format!("{:?}", String::from_utf8_lossy(&path[..path.len().min(256)]))
 }

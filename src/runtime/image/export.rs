@@ -1,145 +1,194 @@
-//! `joey image export`: a present image as an OCI archive that any tool can read.
+//! Writes a present image as an OCI layout in a tar, for `import` here and for every other tool.
 //!
-//! Layers are written anew from their unpacked files, uncompressed and in a fixed form; when that differs from
-//! the tar they came from, the exported image has its own id.
+//! Layers are packed from their unpacked files. Those built here come out byte for byte; a foreign
+//! layer may come out as an equal tree in another tar, and the image then has another id.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tar::{Builder, Header};
 
-use super::layer_tar::{LayerTar, Ownership};
+use super::disk::io;
+use super::manifest::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
 use super::reference::Digest;
-use super::{ImageError, Images};
+use super::tarball::{self, Meta, Tarball};
+use super::{ImageError, Images, absent, parse_id, parse_name};
 
-/// Why there is no archive.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error("writing {path}")]
-    Write { path: PathBuf, source: io::Error },
-    #[error("the image's config is damaged")]
-    Config(#[source] serde_json::Error),
+/// Writes the image `reference` to `file`, whole or not at all.
+pub fn export(images: &Images, reference: &str, file: &Path) -> Result<(), ImageError> {
+    let mut part = file.to_owned().into_os_string();
+    part.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(part);
+    let result = File::create(&part)
+        .map_err(io("create the archive"))
+        .and_then(|output| write(images, reference, output))
+        .and_then(|()| fs::rename(&part, file).map_err(io("put the archive into place")));
+    if result.is_err() {
+        // Nothing more can be done about a file that cannot be removed either.
+        let _ = fs::remove_file(&part);
+    }
+    result
 }
 
-/// Writes `reference` to `file`.
-pub fn export(images: &Images, reference: &str, file: &Path) -> Result<(), ExportError> {
-    let write = |source: io::Error| ExportError::Write { path: file.to_owned(), source };
-    let image = images.find(reference)?.ok_or_else(|| ImageError::Absent { name: reference.to_owned() })?;
-    let id = super::manifest::digest(&image.id)
-        .map_err(|error| ImageError::Content { reason: error.to_string() })?;
-    let mut config: Value =
-        serde_json::from_slice(&images.inner.disk.config(&id)?).map_err(ExportError::Config)?;
+/// A packed layer in an unnamed file.
+struct Packed {
+    file: File,
+    digest: Digest,
+    diff_id: Digest,
+    bytes: u64,
+}
 
-    let mut blobs: Vec<(Digest, u64, Blob)> = Vec::new();
+fn write(images: &Images, reference: &str, output: File) -> Result<(), ImageError> {
+    let disk = &images.inner.disk;
+    // The layers stay while they are read.
+    let _shared = disk.lock_shared()?;
+    let id = images.resolve(reference)?.ok_or_else(|| absent(reference))?;
+    let record = disk.image_record(&id)?.ok_or_else(|| absent(reference))?;
     let mut layers = Vec::new();
-    for root in image.layers.iter().rev() {
-        let mut scratch = File::from(
-            rustix::fs::open(
-                images.inner.disk.root(),
-                rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-            )
-            .map_err(|error| write(error.into()))?,
+    for text in &record.layers {
+        let diff_id = parse_id(text).ok_or_else(|| absent(reference))?;
+        layers.push(pack(images, &diff_id)?);
+    }
+    let mut config = disk.config(&id)?;
+    let diff_ids: Vec<String> = layers.iter().map(|l| l.diff_id.to_string()).collect();
+    if diff_ids != record.layers {
+        let mut value: Value = serde_json::from_slice(&config).map_err(encode)?;
+        value["rootfs"]["diff_ids"] = json!(diff_ids);
+        config = serde_json::to_vec(&value).map_err(encode)?;
+        tracing::warn!(
+            image = %id,
+            exported = %Digest::of(&config),
+            "a layer could not be packed byte for byte; the exported image has another id"
         );
-        let mut tar = LayerTar::new(io::BufWriter::new(&scratch)).with_hard_links();
-        tar.tree(root, Path::new(""), Ownership::default(), &|_| true).map_err(write)?;
-        tar.finish().and_then(|mut out| out.flush()).map_err(write)?;
-        let (digest, length) = digest_of(&mut scratch).map_err(write)?;
-        layers.push(json!({
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": digest.to_string(),
-            "size": length,
-        }));
-        blobs.push((digest, length, Blob::File(scratch)));
     }
-    config["rootfs"]["diff_ids"] = layers.iter().map(|layer| layer["digest"].clone()).collect();
-    let config = small(config.to_string().into_bytes());
-    let manifest = json!({
+    let config_digest = Digest::of(&config);
+    let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": OCI_MANIFEST,
         "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": config.0.to_string(),
-            "size": config.1,
+            "mediaType": OCI_CONFIG, "digest": config_digest.as_str(), "size": config.len(),
         },
-        "layers": layers,
-    });
-    let manifest = small(manifest.to_string().into_bytes());
-    let mut descriptor = json!({
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "digest": manifest.0.to_string(),
-        "size": manifest.1,
-    });
-    if let Some(name) = image.names.iter().find(|name| !name.contains('@')) {
-        descriptor["annotations"] = json!({
-            "io.containerd.image.name": name,
-            "org.opencontainers.image.ref.name": name,
-        });
+        "layers": layers.iter().map(|layer| json!({
+            "mediaType": OCI_LAYER_GZIP, "digest": layer.digest.as_str(), "size": layer.bytes,
+        })).collect::<Vec<_>>(),
+    }))
+    .map_err(encode)?;
+    let mut annotations = serde_json::Map::new();
+    if let Ok(name) = parse_name(reference)
+        && parse_id(reference).is_none()
+        && name.digest().is_none()
+        && disk.name(&name.canonical())?.is_some()
+    {
+        let tag = name.tag().unwrap_or("latest");
+        annotations.insert("io.containerd.image.name".into(), json!(name.to_string()));
+        annotations.insert("org.opencontainers.image.ref.name".into(), json!(tag));
     }
-    let index = json!({
+    let manifest_digest = Digest::of(&manifest);
+    let index = serde_json::to_vec(&json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [descriptor],
-    });
-    blobs.push(config);
-    blobs.push(manifest);
-    blobs.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
-    blobs.dedup_by(|a, b| a.0 == b.0);
+        "manifests": [{
+            "mediaType": OCI_MANIFEST,
+            "digest": manifest_digest.as_str(),
+            "size": manifest.len(),
+            "annotations": annotations,
+            "platform": {"architecture": "amd64", "os": "linux"},
+        }],
+    }))
+    .map_err(encode)?;
 
-    let out = File::create(file).map_err(write)?;
-    let mut archive = Builder::new(io::BufWriter::new(out));
-    let mut add = |name: &str, length: u64, content: &mut dyn Read| {
-        let mut header = Header::new_gnu();
-        header.set_size(length);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, name, content)
-    };
+    let failed = io("write the archive");
+    assemble(output, &mut layers, &config, &manifest, &index).map_err(failed)
+}
+
+fn assemble(
+    output: File,
+    layers: &mut [Packed],
+    config: &[u8],
+    manifest: &[u8],
+    index: &[u8],
+) -> std::io::Result<()> {
+    let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: 0 };
+    let mut tarball = Tarball::new(BufWriter::with_capacity(128 << 10, output));
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
-    add("oci-layout", layout.len() as u64, &mut &layout[..]).map_err(write)?;
-    let index = index.to_string();
-    add("index.json", index.len() as u64, &mut index.as_bytes()).map_err(write)?;
-    for (digest, length, blob) in &mut blobs {
-        let name = format!("blobs/sha256/{}", digest.hex());
-        match blob {
-            Blob::Bytes(bytes) => add(&name, *length, &mut &bytes[..]),
-            Blob::File(file) => add(&name, *length, file),
-        }
-        .map_err(write)?;
+    for (name, content) in [("oci-layout", &layout[..]), ("index.json", index)] {
+        tarball.file(name.as_bytes(), &meta, content.len() as u64, content)?;
     }
-    let out = archive.into_inner().map_err(write)?;
-    let out = out.into_inner().map_err(|error| write(error.into_error()))?;
-    out.sync_all().map_err(write)
+    let mut written = std::collections::BTreeSet::new();
+    for content in [manifest, config] {
+        let digest = Digest::of(content);
+        tarball.file(&blob(&digest), &meta, content.len() as u64, content)?;
+        written.insert(digest);
+    }
+    for layer in layers {
+        if written.insert(layer.digest.clone()) {
+            layer.file.seek(SeekFrom::Start(0))?;
+            let content = BufReader::with_capacity(128 << 10, &layer.file);
+            tarball.file(&blob(&layer.digest), &meta, layer.bytes, content)?;
+        }
+    }
+    let output = tarball.finish()?.into_inner()?;
+    output.sync_all()
 }
 
-enum Blob {
-    Bytes(Vec<u8>),
-    File(File),
+fn blob(digest: &Digest) -> Vec<u8> {
+    format!("blobs/sha256/{}", digest.hex()).into_bytes()
 }
 
-fn small(bytes: Vec<u8>) -> (Digest, u64, Blob) {
-    (Digest::of(&bytes), bytes.len() as u64, Blob::Bytes(bytes))
-}
-
-/// Hashes a file from its start and leaves it there.
-fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
-    file.seek(SeekFrom::Start(0))?;
+fn pack(images: &Images, diff_id: &Digest) -> Result<Packed, ImageError> {
+    let disk = &images.inner.disk;
+    let root = File::open(disk.layer_root(diff_id)).map_err(io("open a layer"))?;
+    let mut file = disk.unnamed_file()?;
+    let failed = io("pack a layer");
+    let plain = (|| {
+        let output = BufWriter::with_capacity(128 << 10, &file);
+        let gzip = flate2::write::GzEncoder::new(output, flate2::Compression::new(6));
+        let plain =
+            tarball::write_layer(root.as_fd(), Hashing { output: gzip, hash: Sha256::new() })?;
+        plain.output.finish()?.flush()?;
+        Ok(plain.hash)
+    })()
+    .map_err(failed)?;
+    file.seek(SeekFrom::Start(0)).map_err(io("pack a layer"))?;
     let mut hash = Sha256::new();
+    let mut bytes = 0;
     let mut buffer = vec![0; 128 << 10];
-    let mut length = 0;
     loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            got => {
-                hash.update(&buffer[..got]);
-                length += got as u64;
-            }
+        let got = file.read(&mut buffer).map_err(io("pack a layer"))?;
+        if got == 0 {
+            break;
         }
+        hash.update(&buffer[..got]);
+        bytes += got as u64;
     }
-    file.seek(SeekFrom::Start(0))?;
-    Ok((Digest::from_hash(&hash.finalize()), length))
+    Ok(Packed {
+        file,
+        digest: Digest::from_hash(&hash.finalize()),
+        diff_id: Digest::from_hash(&plain.finalize()),
+        bytes,
+    })
+}
+
+/// Knows the digest of what goes through it.
+struct Hashing<W> {
+    output: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let wrote = self.output.write(bytes)?;
+        self.hash.update(&bytes[..wrote]);
+        Ok(wrote)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
+}
+
+fn encode(error: serde_json::Error) -> ImageError {
+    ImageError::Io { step: "encode the image", reason: error.to_string() }
 }

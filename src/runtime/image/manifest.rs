@@ -41,11 +41,7 @@ pub enum ManifestError {
     #[error("{what} is not valid: {reason}")]
     Json { what: &'static str, reason: String },
     #[error("{what} of {size} bytes exceeds the limit of {limit}")]
-    TooLarge {
-        what: &'static str,
-        size: u64,
-        limit: u64,
-    },
+    TooLarge { what: &'static str, size: u64, limit: u64 },
     #[error("the document is both an image index and an image manifest")]
     Ambiguous,
     #[error("the document is neither an image index nor an image manifest")]
@@ -53,10 +49,7 @@ pub enum ManifestError {
     #[error("the document says media type {inside:?} but came as {outside:?}")]
     MediaType { inside: String, outside: String },
     #[error("{what} media type {media_type:?} is not supported")]
-    Unsupported {
-        what: &'static str,
-        media_type: String,
-    },
+    Unsupported { what: &'static str, media_type: String },
     #[error("manifest schema version {0} is not supported")]
     Schema(u64),
     #[error("bad digest {digest:?}: {reason}")]
@@ -137,10 +130,8 @@ pub fn parse(text: &[u8], announced: Option<&str>) -> Result<Document, ManifestE
             limit: MANIFEST_MAX_BYTES,
         });
     }
-    let raw: RawDocument = strict_json::parse_into(text).map_err(|e| ManifestError::Json {
-        what: "manifest",
-        reason: e.to_string(),
-    })?;
+    let raw: RawDocument = strict_json::parse_into(text)
+        .map_err(|e| ManifestError::Json { what: "manifest", reason: e.to_string() })?;
     if let Some(version) = raw.schema_version
         && version != 2
     {
@@ -180,11 +171,7 @@ pub fn parse(text: &[u8], announced: Option<&str>) -> Result<Document, ManifestE
         if entries.len() > INDEX_MAX {
             return Err(ManifestError::Entries(entries.len()));
         }
-        return entries
-            .into_iter()
-            .map(descriptor)
-            .collect::<Result<_, _>>()
-            .map(Document::Index);
+        return entries.into_iter().map(descriptor).collect::<Result<_, _>>().map(Document::Index);
     }
     let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
         return Err(ManifestError::Neither);
@@ -194,10 +181,7 @@ pub fn parse(text: &[u8], announced: Option<&str>) -> Result<Document, ManifestE
     }
     let config = descriptor(config)?;
     if ![OCI_CONFIG, DOCKER_CONFIG].contains(&config.media_type.as_str()) {
-        return Err(ManifestError::Unsupported {
-            what: "config",
-            media_type: config.media_type,
-        });
+        return Err(ManifestError::Unsupported { what: "config", media_type: config.media_type });
     }
     if config.size_bytes > CONFIG_MAX_BYTES {
         return Err(ManifestError::TooLarge {
@@ -241,17 +225,10 @@ pub fn digest(text: &str) -> Result<Digest, ManifestError> {
 }
 
 impl Descriptor {
-    /// True for an index, false for a manifest or anything else.
-    pub fn is_index(&self) -> bool {
-        [OCI_INDEX, DOCKER_LIST].contains(&self.media_type.as_str())
-    }
-
     /// Whether this entry of an index can be an image for this machine. An entry without a platform
     /// may be one; its config decides.
     pub fn may_run_here(&self) -> bool {
-        self.platform
-            .as_ref()
-            .is_none_or(|p| p.os == "linux" && p.architecture == "amd64")
+        self.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == "amd64")
     }
 }
 

@@ -76,11 +76,7 @@ impl Reference {
 
     /// The same repository by `digest`.
     pub fn with_digest(&self, digest: &Digest) -> Reference {
-        Reference {
-            tag: None,
-            digest: Some(digest.clone()),
-            ..self.clone()
-        }
+        Reference { tag: None, digest: Some(digest.clone()), ..self.clone() }
     }
 
     /// The same repository by `tag`.
@@ -88,11 +84,7 @@ impl Reference {
         if !is_tag(tag) {
             return Err(ReferenceError::Format);
         }
-        Ok(Reference {
-            tag: Some(tag.to_owned()),
-            digest: None,
-            ..self.clone()
-        })
+        Ok(Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
     /// Reads `text` and reports whether it named a tag or digest itself; without one the tag is `latest`.
@@ -107,10 +99,7 @@ impl Reference {
         // A colon after the last slash starts the tag; an earlier one belongs to a port.
         let name_end = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (name, tag) = match rest[name_end..].find(':') {
-            Some(colon) => (
-                &rest[..name_end + colon],
-                Some(&rest[name_end + colon + 1..]),
-            ),
+            Some(colon) => (&rest[..name_end + colon], Some(&rest[name_end + colon + 1..])),
             None => (rest, None),
         };
         let (domain, path) = split_domain(name);
@@ -128,12 +117,7 @@ impl Reference {
             (None, Some(_)) => None,
             (None, None) => Some("latest".to_owned()),
         };
-        Ok(Reference {
-            domain,
-            path,
-            tag,
-            digest,
-        })
+        Ok(Reference { domain, path, tag, digest })
     }
 }
 
@@ -150,11 +134,7 @@ fn split_domain(name: &str) -> (String, String) {
         }
         _ => ("docker.io", name),
     };
-    let domain = if domain == "index.docker.io" {
-        "docker.io"
-    } else {
-        domain
-    };
+    let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
     if domain == "docker.io" && !path.contains('/') {
         return (domain.to_owned(), format!("library/{path}"));
     }
@@ -185,9 +165,7 @@ fn is_domain(domain: &str) -> bool {
     };
     let is_label = |label: &str| {
         !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -232,10 +210,7 @@ fn is_tag(tag: &str) -> bool {
 
 /// True for exactly `length` lower-case hexadecimal digits.
 pub fn is_hex_of(text: &str, length: usize) -> bool {
-    text.len() == length
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 impl FromStr for Reference {
@@ -318,36 +293,21 @@ mod tests {
     fn references_mean_what_docker_means() {
         let digest = format!("sha256:{HEX}");
         for (text, meaning) in [
-            (
-                "kangaroo-backend:1.14.2",
-                "docker.io/library/kangaroo-backend:1.14.2".to_owned(),
-            ),
+            ("kangaroo-backend:1.14.2", "docker.io/library/kangaroo-backend:1.14.2".to_owned()),
             ("busybox", "docker.io/library/busybox:latest".to_owned()),
             ("team/app", "docker.io/team/app:latest".to_owned()),
             ("a/b/c:x", "docker.io/a/b/c:x".to_owned()),
-            (
-                "index.docker.io/library/x:1",
-                "docker.io/library/x:1".to_owned(),
-            ),
+            ("index.docker.io/library/x:1", "docker.io/library/x:1".to_owned()),
             ("docker.io/x", "docker.io/library/x:latest".to_owned()),
             ("localhost/x", "localhost/x:latest".to_owned()),
             ("localhost:5000/x:1", "localhost:5000/x:1".to_owned()),
-            (
-                "reg.example.com:5000/a/b:V1.0_x-y",
-                "reg.example.com:5000/a/b:V1.0_x-y".to_owned(),
-            ),
+            ("reg.example.com:5000/a/b:V1.0_x-y", "reg.example.com:5000/a/b:V1.0_x-y".to_owned()),
             ("127.0.0.1:5000/x", "127.0.0.1:5000/x:latest".to_owned()),
             ("[::1]:5000/x", "[::1]:5000/x:latest".to_owned()),
             ("Reg/x", "Reg/x:latest".to_owned()),
             ("a__b/c--d.e_f", "docker.io/a__b/c--d.e_f:latest".to_owned()),
-            (
-                &format!("x@{digest}"),
-                format!("docker.io/library/x@{digest}"),
-            ),
-            (
-                &format!("x:1@{digest}"),
-                format!("docker.io/library/x:1@{digest}"),
-            ),
+            (&format!("x@{digest}"), format!("docker.io/library/x@{digest}")),
+            (&format!("x:1@{digest}"), format!("docker.io/library/x:1@{digest}")),
         ] {
             let reference: Reference = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(reference.to_string(), meaning, "{text}");
@@ -378,14 +338,8 @@ mod tests {
             ("reg.example.com:port/x", "invalid reference format"),
             ("reg.example.com:99999/x", "invalid reference format"),
             ("ünï", "invalid reference format"),
-            (
-                "FOO",
-                "invalid reference format: repository name (library/FOO) must be lowercase",
-            ),
-            (
-                "reg.io/Foo",
-                "invalid reference format: repository name (Foo) must be lowercase",
-            ),
+            ("FOO", "invalid reference format: repository name (library/FOO) must be lowercase"),
+            ("reg.io/Foo", "invalid reference format: repository name (Foo) must be lowercase"),
             (
                 HEX,
                 &format!(
@@ -394,15 +348,9 @@ mod tests {
             ),
             ("x@md5:00", "unsupported digest algorithm"),
             ("x@sha256:../../x", "invalid checksum digest format"),
-            (
-                &format!("x@sha256:{}", HEX.to_uppercase()),
-                "invalid checksum digest format",
-            ),
+            (&format!("x@sha256:{}", HEX.to_uppercase()), "invalid checksum digest format"),
             ("x@sha256", "invalid checksum digest format"),
-            (
-                &format!("x:{}", "a".repeat(129)),
-                "invalid reference format",
-            ),
+            (&format!("x:{}", "a".repeat(129)), "invalid reference format"),
             (
                 &long,
                 "invalid reference format: repository name must not be more than 255 characters",

@@ -84,27 +84,17 @@ impl Tar {
 
     pub fn member(self, member: &Member<'_>, content: &[u8]) -> Tar {
         let padding = content.len().next_multiple_of(512) - content.len();
-        self.raw(&member.header())
-            .raw(content)
-            .raw(&vec![0; padding])
+        self.raw(&member.header()).raw(content).raw(&vec![0; padding])
     }
 
     pub fn file(self, name: &str, content: &[u8]) -> Tar {
-        let member = Member {
-            name: name.as_bytes(),
-            size: content.len() as u64,
-            ..Member::default()
-        };
+        let member =
+            Member { name: name.as_bytes(), size: content.len() as u64, ..Member::default() };
         self.member(&member, content)
     }
 
     pub fn directory(self, name: &str) -> Tar {
-        let member = Member {
-            name: name.as_bytes(),
-            kind: b'5',
-            mode: 0o755,
-            ..Member::default()
-        };
+        let member = Member { name: name.as_bytes(), kind: b'5', mode: 0o755, ..Member::default() };
         self.member(&member, b"")
     }
 
@@ -128,12 +118,7 @@ impl Tar {
     }
 
     pub fn device(self, name: &str, kind: u8, device: (u32, u32)) -> Tar {
-        let member = Member {
-            name: name.as_bytes(),
-            kind,
-            device,
-            ..Member::default()
-        };
+        let member = Member { name: name.as_bytes(), kind, device, ..Member::default() };
         self.member(&member, b"")
     }
 
@@ -190,10 +175,7 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
 
 /// A config for `layers` (uncompressed tars) with `run` as its config object.
 pub fn config(layers: &[Vec<u8>], run: &serde_json::Value) -> Vec<u8> {
-    let diff_ids: Vec<String> = layers
-        .iter()
-        .map(|layer| Digest::of(layer).to_string())
-        .collect();
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     serde_json::to_vec(&serde_json::json!({
         "architecture": "amd64",
         "os": "linux",
@@ -207,9 +189,7 @@ pub fn config(layers: &[Vec<u8>], run: &serde_json::Value) -> Vec<u8> {
 /// A docker-archive with one image.
 pub fn docker_archive(name: &str, layers: &[Vec<u8>], run: &serde_json::Value) -> Vec<u8> {
     let config = config(layers, run);
-    let files: Vec<String> = (0..layers.len())
-        .map(|at| format!("{at}/layer.tar"))
-        .collect();
+    let files: Vec<String> = (0..layers.len()).map(|at| format!("{at}/layer.tar")).collect();
     let manifest = serde_json::to_vec(&serde_json::json!([
         {"Config": "config.json", "RepoTags": [name], "Layers": files}
     ]))

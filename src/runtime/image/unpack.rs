@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -77,13 +78,10 @@ impl From<UnpackError> for ImageError {
     fn from(error: UnpackError) -> ImageError {
         match error {
             UnpackError::Store(StoreFailure { step, reason }) => ImageError::Io { step, reason },
-            UnpackError::Process(_) | UnpackError::NoSpace => ImageError::Io {
-                step: "unpack a layer",
-                reason: error.to_string(),
-            },
-            other => ImageError::Content {
-                reason: other.to_string(),
-            },
+            UnpackError::Process(_) | UnpackError::NoSpace => {
+                ImageError::Io { step: "unpack a layer", reason: error.to_string() }
+            }
+            other => ImageError::Content { reason: other.to_string() },
         }
     }
 }
@@ -121,6 +119,9 @@ pub fn layer(
     let work = disk.work()?;
     let root = work.path().join("root");
     std::fs::create_dir(&root).map_err(store("make the layer's directory"))?;
+    // Whatever the umask: the topmost layer's root is the container's.
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755))
+        .map_err(store("make the layer's directory"))?;
     let index = File::create_new(work.path().join("index"))
         .map_err(store("make the layer's list of files"))?;
     let (applied, index) = stream(disk, source, expected, limits, &root, index)?;
@@ -151,32 +152,17 @@ fn stream(
 ) -> Result<(Applied, Digest), UnpackError> {
     let mut head = Head::read(source)?;
     let by_ratio = expected.size_bytes.saturating_mul(limits.ratio);
-    let largest = limits
-        .uncompressed_bytes
-        .min(by_ratio.saturating_add(limits.slack_bytes));
-    let (mut applier, feed) = Process::start(&Task::Apply {
-        root: root.to_owned(),
-        limits: limits.entries,
-    })?;
+    let largest = limits.uncompressed_bytes.min(by_ratio.saturating_add(limits.slack_bytes));
+    let (mut applier, feed) =
+        Process::start(&Task::Apply { root: root.to_owned(), limits: limits.entries })?;
     let answers = feed.try_clone().map_err(store("duplicate a socket"))?;
-    let mut plain = Plain {
-        disk,
-        feed,
-        hash: Sha256::new(),
-        bytes: 0,
-        largest,
-        checked: 0,
-    };
+    let mut plain = Plain { disk, feed, hash: Sha256::new(), bytes: 0, largest, checked: 0 };
     let mut decompressor = head.task().map(|task| Process::start(&task)).transpose()?;
 
     // Each stage reports its own failure; the one nearest to the source explains the others.
     let (source_end, plain_end, answer) = std::thread::scope(|scope| {
         let collector = scope.spawn(move || collect(answers, index));
-        let mut blob = Blob {
-            hash: Sha256::new(),
-            bytes: 0,
-            expected,
-        };
+        let mut blob = Blob { hash: Sha256::new(), bytes: 0, expected };
         let (source_end, plain_end) = match &mut decompressor {
             None => {
                 let end = pump(&mut head, source, |bytes| {
@@ -244,10 +230,7 @@ fn stream(
         return Err(UnpackError::Process("it stopped reading".to_owned()));
     };
     if diff_id != expected.diff_id {
-        return Err(UnpackError::DiffId {
-            expected: expected.diff_id.clone(),
-            got: diff_id,
-        });
+        return Err(UnpackError::DiffId { expected: expected.diff_id.clone(), got: diff_id });
     }
     answer
 }
@@ -290,9 +273,7 @@ pub fn decompress(
     match source_end {
         Err(UnpackError::Process(_)) => {
             ended?;
-            Err(UnpackError::Refused(
-                "data after the end of the compressed archive".to_owned(),
-            ))
+            Err(UnpackError::Refused("data after the end of the compressed archive".to_owned()))
         }
         Err(error) => Err(error),
         Ok(()) => ended,
@@ -312,10 +293,7 @@ struct Head {
 impl Head {
     fn read(source: &mut dyn Read) -> Result<Head, UnpackError> {
         let mut bytes = Vec::new();
-        source
-            .take(4)
-            .read_to_end(&mut bytes)
-            .map_err(|e| UnpackError::Source(e.to_string()))?;
+        source.take(4).read_to_end(&mut bytes).map_err(|e| UnpackError::Source(e.to_string()))?;
         Ok(Head { bytes })
     }
 
@@ -375,19 +353,13 @@ impl Blob<'_> {
         };
         let got = Digest::from_hash(&self.hash.finalize());
         if got != *expected {
-            return Err(UnpackError::Digest {
-                expected: expected.clone(),
-                got,
-            });
+            return Err(UnpackError::Digest { expected: expected.clone(), got });
         }
         Ok(())
     }
 
     fn size_error(&self) -> UnpackError {
-        UnpackError::Size {
-            expected: self.expected.size_bytes,
-            got: self.bytes,
-        }
+        UnpackError::Size { expected: self.expected.size_bytes, got: self.bytes }
     }
 }
 
@@ -462,14 +434,10 @@ fn collect(mut answers: UnixStream, index: File) -> Result<(Applied, Digest), Un
         match header[0] {
             b'i' => {
                 hash.update(&content);
-                index
-                    .write_all(&content)
-                    .map_err(store("write the layer's list of files"))?;
+                index.write_all(&content).map_err(store("write the layer's list of files"))?;
             }
             b'd' => {
-                index
-                    .flush()
-                    .map_err(store("write the layer's list of files"))?;
+                index.flush().map_err(store("write the layer's list of files"))?;
                 let applied = serde_json::from_slice(&content).map_err(|_| malformed())?;
                 return Ok((applied, Digest::from_hash(&hash.finalize())));
             }
@@ -496,9 +464,7 @@ impl Process {
             .stderr(Stdio::piped());
         #[cfg(test)]
         tests::play_role(&mut command);
-        let child = command
-            .spawn()
-            .map_err(store("start the unpacking process"))?;
+        let child = command.spawn().map_err(store("start the unpacking process"))?;
         let process = Process { child };
         confine::write_task(&mut ours, task).map_err(gone)?;
         Ok((process, ours))
@@ -511,17 +477,12 @@ impl Process {
             // A failure to read it shows in the status.
             let _ = stderr.take(4096).read_to_end(&mut text);
         }
-        let status = self
-            .child
-            .wait()
-            .map_err(store("wait for the unpacking process"))?;
+        let status = self.child.wait().map_err(store("wait for the unpacking process"))?;
         if status.success() {
             return Ok(());
         }
         if status.code() == Some(1) && !text.is_empty() {
-            return Err(UnpackError::Refused(
-                String::from_utf8_lossy(&text).into_owned(),
-            ));
+            return Err(UnpackError::Refused(String::from_utf8_lossy(&text).into_owned()));
         }
         Err(UnpackError::Process(status.to_string()))
     }
@@ -545,12 +506,7 @@ fn join<T>(
 }
 
 fn store(step: &'static str) -> impl FnOnce(std::io::Error) -> UnpackError {
-    move |error| {
-        UnpackError::Store(StoreFailure {
-            step,
-            reason: error.to_string(),
-        })
-    }
+    move |error| UnpackError::Store(StoreFailure { step, reason: error.to_string() })
 }
 
 #[cfg(test)]

@@ -72,6 +72,39 @@ pub fn read_file(
     Ok(None)
 }
 
+/// What stands at one path of the merged layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    Nothing,
+    Directory { mode: u32, uid: u32, gid: u32 },
+    Link(Vec<u8>),
+    Other,
+}
+
+/// Looks at `path`, relative and taken literally: links in it are not followed.
+pub fn look_up(layers: &[PathBuf], path: &[u8]) -> Result<Seen, ImageError> {
+    let failed = |error: Errno| io("look at a file of the image")(error.into());
+    let mut here = Vec::new();
+    for layer in layers {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        here.push(rustix::fs::open(layer, flags, Mode::empty()).map_err(failed)?);
+    }
+    let mut rest = components(path);
+    while let Some(name) = rest.pop_front() {
+        match look(&here, &name).map_err(failed)? {
+            Found::Directory(merged) => here = merged,
+            Found::Link(target) if rest.is_empty() => return Ok(Seen::Link(target)),
+            Found::File(_) if rest.is_empty() => return Ok(Seen::Other),
+            Found::Link(_) | Found::File(_) | Found::Nothing => return Ok(Seen::Nothing),
+        }
+    }
+    let Some(topmost) = here.first() else {
+        return Ok(Seen::Nothing);
+    };
+    let stat = rustix::fs::fstat(topmost).map_err(failed)?;
+    Ok(Seen::Directory { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid })
+}
+
 enum Found {
     Nothing,
     Directory(Vec<OwnedFd>),

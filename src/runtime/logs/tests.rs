@@ -17,12 +17,7 @@ fn scene(rotate_bytes: u64, keep_files: u32) -> Scene {
     let name = format!("joey-log-{}", crate::sys::clock::uuid());
     let directory = std::env::temp_dir().join(name);
     let path = directory.join("0.log");
-    let log = Log::open(OutputPlan {
-        path,
-        rotate_bytes,
-        keep_files,
-    })
-    .unwrap();
+    let log = Log::open(OutputPlan { path, rotate_bytes, keep_files }).unwrap();
     Scene { directory, log }
 }
 
@@ -32,16 +27,11 @@ fn at(second: i64) -> Timestamp {
 
 /// All text of all files, oldest first.
 fn everything(scene: &Scene) -> String {
-    let mut paths: Vec<_> = fs::read_dir(&scene.directory)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> =
+        fs::read_dir(&scene.directory).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     paths.rotate_left(1); // the current file has the shortest name and sorts first
-    paths
-        .iter()
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect()
+    paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
 #[test]
@@ -77,10 +67,7 @@ fn long_lines_are_cut_at_sixteen_kibibytes() {
         .lines()
         .map(|record| {
             let mut fields = record.splitn(4, ' ').skip(2);
-            (
-                fields.next().unwrap().to_owned(),
-                fields.next().unwrap().len(),
-            )
+            (fields.next().unwrap().to_owned(), fields.next().unwrap().len())
         })
         .collect();
     let record = |tag: &str, length| (tag.to_owned(), length);
@@ -126,12 +113,9 @@ fn a_line_without_end_does_not_escape_the_limit() {
     let mut s = scene(64 << 10, 2);
     let mut line = Line::default();
     for _ in 0..100 {
-        s.log
-            .append(Stream::Stdout, &mut line, &[b'x'; 16 << 10], at(0));
+        s.log.append(Stream::Stdout, &mut line, &[b'x'; 16 << 10], at(0));
     }
-    let total: u64 = fs::read_dir(&s.directory)
-        .unwrap()
-        .map(|e| e.unwrap().metadata().unwrap().len())
-        .sum();
+    let total: u64 =
+        fs::read_dir(&s.directory).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
     assert!(total <= 320 << 10, "{total}");
 }

@@ -50,23 +50,11 @@ pub struct Devices {
 pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<Devices, Failure> {
     let at = "mount /dev";
     let target = ordinary_directory(root, "dev")?;
-    let dev = mount::fresh(
-        "tmpfs",
-        &[("mode", "755"), ("size", "64k")],
-        NOSUID | NOEXEC,
-    )
-    .at(at)?;
+    let dev = mount::fresh("tmpfs", &[("mode", "755"), ("size", "64k")], NOSUID | NOEXEC).at(at)?;
     mount::attach(&dev, target.as_fd()).at(at)?;
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
-        mknodat(
-            &dev,
-            name,
-            FileType::CharacterDevice,
-            mode,
-            makedev(major, minor),
-        )
-        .at(at)?;
+        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor)).at(at)?;
         // Past the umask.
         chmodat(&dev, name, mode, rustix::fs::AtFlags::empty()).at(at)?;
     }
@@ -78,12 +66,7 @@ pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<D
     }
     let terminals = mount::fresh(
         "devpts",
-        &[
-            ("newinstance", ""),
-            ("ptmxmode", "0666"),
-            ("mode", "0620"),
-            ("gid", "5"),
-        ],
+        &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
         NOSUID | NOEXEC,
     )
     .at("mount /dev/pts")?;
@@ -99,11 +82,7 @@ pub fn attach(root: BorrowedFd<'_>, surroundings: &Surroundings<'_>) -> Result<D
 
 /// A /dev/shm of 64 MiB, as Kubernetes gives a pod.
 pub fn shared_memory() -> io::Result<OwnedFd> {
-    mount::fresh(
-        "tmpfs",
-        &[("mode", "1777"), ("size", "64m")],
-        NOSUID | NODEV | NOEXEC,
-    )
+    mount::fresh("tmpfs", &[("mode", "1777"), ("size", "64m")], NOSUID | NODEV | NOEXEC)
 }
 
 fn below(dev: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
@@ -118,11 +97,7 @@ fn below(dev: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
 fn copy_host_nodes(dev: BorrowedFd<'_>) -> io::Result<()> {
     const OWN: [&str; 6] = ["pts", "shm", "mqueue", "fd", "console", "ptmx"];
     const DEEPEST: usize = 4;
-    let mut left = vec![(
-        std::path::PathBuf::from("/dev"),
-        dev.try_clone_to_owned()?,
-        0,
-    )];
+    let mut left = vec![(std::path::PathBuf::from("/dev"), dev.try_clone_to_owned()?, 0)];
     while let Some((from, to, depth)) = left.pop() {
         for entry in std::fs::read_dir(&from)? {
             use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -182,11 +157,8 @@ pub fn program() -> Vec<Instruction> {
         offset,
         immediate,
     };
-    let pairs: Vec<(u32, u32)> = NODES
-        .iter()
-        .map(|(_, major, minor)| (*major, *minor))
-        .chain([CONSOLE, PTMX])
-        .collect();
+    let pairs: Vec<(u32, u32)> =
+        NODES.iter().map(|(_, major, minor)| (*major, *minor)).chain([CONSOLE, PTMX]).collect();
     let mut all = vec![
         step(LOAD_WORD, 2, 1, 0, 0), // r2 = type
         step(MOVE_REGISTER, 5, 2, 0, 0),

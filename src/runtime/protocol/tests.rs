@@ -19,17 +19,9 @@ fn transcript_of_the_first_release_is_still_understood_and_spoken() {
 #[test]
 fn frames_survive_any_cut() {
     let mut bytes = Vec::new();
-    let call = Call::Kill {
-        container: "web".to_owned(),
-    };
+    let call = Call::Kill { container: "web".to_owned() };
     encode(&Request { id: 7, call }, &mut bytes);
-    encode(
-        &Request {
-            id: 8,
-            call: Call::Shutdown,
-        },
-        &mut bytes,
-    );
+    encode(&Request { id: 8, call: Call::Shutdown }, &mut bytes);
     for cut in 0..bytes.len() {
         let mut inbox = Inbox::default();
         let mut ids = Vec::new();
@@ -45,10 +37,7 @@ fn frames_survive_any_cut() {
 
 #[test]
 fn frames_over_the_limit_are_refused_before_they_arrive() {
-    let inbox = Inbox {
-        bytes: u32::MAX.to_le_bytes().to_vec(),
-        ..Inbox::default()
-    };
+    let inbox = Inbox { bytes: u32::MAX.to_le_bytes().to_vec(), ..Inbox::default() };
     assert!(matches!(inbox.complete(), Err(FrameError::TooLong(_))));
 }
 

@@ -90,10 +90,7 @@ const WITH: &[(CapabilitySet, &[&str])] = &[
 /// Every name that can become allowed.
 #[cfg(test)]
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ALWAYS
-        .iter()
-        .copied()
-        .chain(WITH.iter().flat_map(|(_, names)| names.iter().copied()))
+    ALWAYS.iter().copied().chain(WITH.iter().flat_map(|(_, names)| names.iter().copied()))
 }
 
 /// Allowed calls with their conditions.
@@ -108,12 +105,7 @@ pub fn rules(capabilities: CapabilitySet) -> Rules {
         .filter_map(|name| Some((syscalls::number(name)?, Vec::new())))
         .collect();
     rules.insert(libc::SYS_socket, sockets(capabilities));
-    let unix = when(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        libc::AF_UNIX as u64,
-    );
+    let unix = when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::AF_UNIX as u64);
     rules.insert(libc::SYS_socketpair, vec![rule([unix])]);
     // clone with any CLONE_NEW… flag makes a namespace; CLONE_NEWTIME is no flag of clone(2).
     rules.entry(libc::SYS_clone).or_insert_with(|| {
@@ -124,12 +116,7 @@ pub fn rules(capabilities: CapabilitySet) -> Rules {
             | libc::CLONE_NEWUSER
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWNET;
-        vec![rule([when(
-            0,
-            SeccompCmpArgLen::Qword,
-            SeccompCmpOp::MaskedEq(new as u64),
-            0,
-        )])]
+        vec![rule([when(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(new as u64), 0)])]
     });
     // Linux, Linux32, and both with UNAME26, and the query: no READ_IMPLIES_EXEC, no
     // ADDR_NO_RANDOMIZE.
@@ -155,12 +142,7 @@ fn sockets(capabilities: CapabilitySet) -> Vec<SeccompRule> {
         rule([family(libc::AF_INET6)]),
         rule([
             family(libc::AF_NETLINK),
-            when(
-                2,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Eq,
-                libc::NETLINK_ROUTE as u64,
-            ),
+            when(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::NETLINK_ROUTE as u64),
         ]),
     ];
     if capabilities.contains(CapabilitySet::NET_RAW) {

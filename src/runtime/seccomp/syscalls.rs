@@ -4,19 +4,12 @@
 
 /// The number of a system call of the native ABI.
 pub fn number(name: &str) -> Option<i64> {
-    SYSCALLS
-        .binary_search_by_key(&name, |(known, _)| known)
-        .ok()
-        .map(|index| SYSCALLS[index].1)
+    SYSCALLS.binary_search_by_key(&name, |(known, _)| known).ok().map(|index| SYSCALLS[index].1)
 }
 
 /// The highest number known here: what lies above is newer than this table.
 pub fn newest() -> i64 {
-    SYSCALLS
-        .iter()
-        .map(|(_, number)| *number)
-        .max()
-        .unwrap_or_default()
+    SYSCALLS.iter().map(|(_, number)| *number).max().unwrap_or_default()
 }
 
 #[rustfmt::skip]

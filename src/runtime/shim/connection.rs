@@ -113,11 +113,7 @@ impl Connection {
         }
         let mut bytes = Vec::new();
         encode(message, &mut bytes);
-        self.outbox.push_back(Frame {
-            bytes,
-            sent: 0,
-            descriptors,
-        });
+        self.outbox.push_back(Frame { bytes, sent: 0, descriptors });
     }
 
     /// Sends as much as the other side takes.

@@ -181,11 +181,7 @@ impl Container {
         if let Some(source) = source
             && set_nonblocking(&source).is_ok()
         {
-            self.outputs.push(Output {
-                stream,
-                source: Some(source),
-                line: Line::default(),
-            });
+            self.outputs.push(Output { stream, source: Some(source), line: Line::default() });
         }
     }
 
@@ -196,12 +192,9 @@ impl Container {
         }
         let mut descriptors = Vec::new();
         let way_in = match (stdin, self.stdin_plan) {
-            (true, StdinPlan::Open) => self
-                .stdin
-                .as_ref()
-                .map(OwnedFd::try_clone)
-                .transpose()
-                .at("attach stdin")?,
+            (true, StdinPlan::Open) => {
+                self.stdin.as_ref().map(OwnedFd::try_clone).transpose().at("attach stdin")?
+            }
             // The client's end is the only one from here on: when it closes, the process reads the
             // end.
             (true, StdinPlan::Once) => self.stdin.take(),
@@ -209,21 +202,14 @@ impl Container {
         };
         let has_stdin = way_in.is_some();
         descriptors.extend(way_in);
-        let mut client = Client {
-            stdout: None,
-            stderr: None,
-        };
+        let mut client = Client { stdout: None, stderr: None };
         let has_stderr = self.terminal.is_none();
         client.stdout = Some(client_pipe(&mut descriptors).at("attach stdout")?);
         if has_stderr {
             client.stderr = Some(client_pipe(&mut descriptors).at("attach stderr")?);
         }
-        let terminal = self
-            .terminal
-            .as_ref()
-            .map(OwnedFd::try_clone)
-            .transpose()
-            .at("attach terminal")?;
+        let terminal =
+            self.terminal.as_ref().map(OwnedFd::try_clone).transpose().at("attach terminal")?;
         let has_terminal = terminal.is_some();
         descriptors.extend(terminal);
         self.clients.push(client);
@@ -242,11 +228,7 @@ impl Container {
                 add(Watch::Report, report.as_fd(), PollFlags::IN);
                 add(Watch::Process, self.pidfd.as_fd(), PollFlags::IN);
             }
-            Stage::Running
-            | Stage::Failed {
-                is_collected: false,
-                ..
-            } => {
+            Stage::Running | Stage::Failed { is_collected: false, .. } => {
                 add(Watch::Process, self.pidfd.as_fd(), PollFlags::IN);
             }
             Stage::Failed { .. } | Stage::Draining { .. } | Stage::Over => {}
@@ -288,10 +270,7 @@ impl Container {
             Watch::Output(index) => self.read_output(index),
             Watch::Client(index) => {
                 if let Some(client) = self.clients.get_mut(index) {
-                    *client = Client {
-                        stdout: None,
-                        stderr: None,
-                    };
+                    *client = Client { stdout: None, stderr: None };
                 }
             }
             Watch::Deadline => {
@@ -303,24 +282,13 @@ impl Container {
 
     /// Reads one report of the starting process; false when there is none now.
     fn hear(&mut self) -> bool {
-        let Stage::Starting {
-            asker,
-            report,
-            is_ready,
-            failure,
-        } = &mut self.stage
-        else {
+        let Stage::Starting { asker, report, is_ready, failure } = &mut self.stage else {
             return false;
         };
         let asker = *asker;
         let mut buffer = [0; 4096];
         let mut descriptors: Vec<OwnedFd> = Vec::new();
-        match socket::receive(
-            report.as_fd(),
-            &mut buffer,
-            &mut descriptors,
-            RecvFlags::DONTWAIT,
-        ) {
+        match socket::receive(report.as_fd(), &mut buffer, &mut descriptors, RecvFlags::DONTWAIT) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Ok(0) | Err(_) => {
                 let failure = failure.take().or_else(|| {
@@ -329,11 +297,7 @@ impl Container {
                 });
                 match failure {
                     Some(failure) => {
-                        self.stage = Stage::Failed {
-                            asker,
-                            failure,
-                            is_collected: false,
-                        };
+                        self.stage = Stage::Failed { asker, failure, is_collected: false };
                     }
                     None => self.note_start(asker),
                 }
@@ -361,10 +325,7 @@ impl Container {
     /// It has passed `execve`.
     fn note_start(&mut self, asker: Asker) {
         self.started_at = clock::now();
-        let running = state::Running {
-            pid: self.pid,
-            started_at: self.started_at,
-        };
+        let running = state::Running { pid: self.pid, started_at: self.started_at };
         self.record(state::STATE, &running);
         self.announce = Some(asker);
         self.stage = Stage::Running;
@@ -403,11 +364,7 @@ impl Container {
             // Collected with its report still open elsewhere: nobody is left who could exec.
             Stage::Starting { asker, .. } => {
                 let failure = failed("init", "the process was killed before it could start");
-                self.stage = Stage::Failed {
-                    asker: *asker,
-                    failure,
-                    is_collected: true,
-                };
+                self.stage = Stage::Failed { asker: *asker, failure, is_collected: true };
             }
             Stage::Draining { .. } | Stage::Over => {}
         }
@@ -425,13 +382,11 @@ impl Container {
             // A terminal whose last slave was closed answers EIO.
             Ok(0) | Err(Errno::IO) => {
                 output.source = None;
-                self.log
-                    .finish(output.stream, &mut output.line, clock::now());
+                self.log.finish(output.stream, &mut output.line, clock::now());
             }
             Ok(length) => {
                 let bytes = &buffer[..length];
-                self.log
-                    .append(output.stream, &mut output.line, bytes, clock::now());
+                self.log.append(output.stream, &mut output.line, bytes, clock::now());
                 for client in &mut self.clients {
                     client.offer(output.stream, bytes);
                 }
@@ -446,34 +401,19 @@ impl Container {
     }
 
     pub fn take_progress(&mut self) -> Progress {
-        self.clients
-            .retain(|client| client.stdout.is_some() || client.stderr.is_some());
+        self.clients.retain(|client| client.stdout.is_some() || client.stderr.is_some());
         if let Some(asker) = self.announce.take() {
-            let phase = ContainerPhase::Running {
-                pid: self.pid,
-                started_at: self.started_at,
-            };
-            return Progress::Started(
-                asker,
-                ContainerState {
-                    attempt: self.attempt,
-                    phase,
-                },
-            );
+            let phase = ContainerPhase::Running { pid: self.pid, started_at: self.started_at };
+            return Progress::Started(asker, ContainerState { attempt: self.attempt, phase });
         }
         match &self.stage {
-            Stage::Failed {
-                is_collected: true, ..
-            } => match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Failed { asker, failure, .. } => Progress::Failed(asker, failure),
-                _ => Progress::None,
-            },
-            Stage::Draining {
-                ended,
-                finished_at,
-                oom_killed,
-                until,
-            } => {
+            Stage::Failed { is_collected: true, .. } => {
+                match std::mem::replace(&mut self.stage, Stage::Over) {
+                    Stage::Failed { asker, failure, .. } => Progress::Failed(asker, failure),
+                    _ => Progress::None,
+                }
+            }
+            Stage::Draining { ended, finished_at, oom_killed, until } => {
                 let is_drained = self.outputs.iter().all(|output| output.source.is_none());
                 if (!is_drained || self.log.is_blocked()) && Instant::now() < *until {
                     return Progress::None;
@@ -486,17 +426,13 @@ impl Container {
                     finished_at: *finished_at,
                 };
                 for output in &mut self.outputs {
-                    self.log
-                        .finish(output.stream, &mut output.line, exit.finished_at);
+                    self.log.finish(output.stream, &mut output.line, exit.finished_at);
                 }
                 // On disk before anyone is told.
                 self.record(state::EXIT, &exit);
                 self.stage = Stage::Over;
                 let phase = ContainerPhase::Exited(exit);
-                Progress::Ended(ContainerState {
-                    attempt: self.attempt,
-                    phase,
-                })
+                Progress::Ended(ContainerState { attempt: self.attempt, phase })
             }
             Stage::Failed { .. } | Stage::Starting { .. } | Stage::Running | Stage::Over => {
                 Progress::None
@@ -521,10 +457,7 @@ impl Client {
         if let Some(writer) = pipe
             && rustix::io::write(&*writer, bytes) != Ok(bytes.len())
         {
-            *self = Client {
-                stdout: None,
-                stderr: None,
-            };
+            *self = Client { stdout: None, stderr: None };
         }
     }
 }

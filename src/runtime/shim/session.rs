@@ -106,12 +106,7 @@ impl Session {
         };
         let mut buffer = [0; 4096];
         let mut descriptors: Vec<OwnedFd> = Vec::new();
-        match socket::receive(
-            report.as_fd(),
-            &mut buffer,
-            &mut descriptors,
-            RecvFlags::DONTWAIT,
-        ) {
+        match socket::receive(report.as_fd(), &mut buffer, &mut descriptors, RecvFlags::DONTWAIT) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
             Ok(0) | Err(_) => self.report = None,
             Ok(length) => match buffer[0] {
@@ -162,12 +157,7 @@ impl Session {
                 stderr: streams.stderr.is_some(),
                 terminal: self.tty,
             };
-            let descriptors = [
-                streams.stdin,
-                streams.stdout,
-                streams.stderr,
-                self.terminal.take(),
-            ];
+            let descriptors = [streams.stdin, streams.stdout, streams.stderr, self.terminal.take()];
             return Progress::Started(
                 self.asker,
                 answer,

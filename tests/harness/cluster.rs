@@ -1,6 +1,8 @@
 //! A Joey of its own for one test: fresh network and mount namespaces on the test's thread, its own
 //! directories, the real daemon, the real kubectl, and a look at what is left behind.
 
+#![allow(dead_code, reason = "several test programs include this file, and each uses its part")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -201,6 +203,10 @@ impl Cluster {
             ];
             cluster.kubectl(&args).stdout == "True"
         });
+    }
+
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon runs").id()
     }
 
     /// kill -9, and waits until the process is gone. Its pods are not told.

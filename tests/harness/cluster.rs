@@ -1,6 +1,8 @@
 //! A Joey of its own for one test: fresh network and mount namespaces on the test's thread, its own
 //! directories, the real daemon, the real kubectl, and a look at what is left behind.
 
+#![allow(dead_code, reason = "several test programs include this file, and each uses its part")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -50,6 +52,8 @@ pub struct Cluster {
     pub dir: PathBuf,
     kubectl: PathBuf,
     daemon: Option<Child>,
+    /// Further settings of the daemon and its clients, as environment.
+    settings: Vec<(&'static str, String)>,
     before: BTreeMap<&'static str, String>,
     finished: bool,
 }
@@ -92,12 +96,22 @@ impl Cluster {
     pub fn start_with(name: &str, kubectl: PathBuf) -> Cluster {
         require_root();
         fresh_namespaces();
+        Cluster::here(name, kubectl, Vec::new())
+    }
+
+    /// Starts a further one in the namespaces of this thread, told apart by `settings` (`JOEY_…`).
+    pub fn start_beside(name: &str, settings: &[(&'static str, &str)]) -> Cluster {
+        let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Cluster::here(name, kubectls().remove(0), settings)
+    }
+
+    fn here(name: &str, kubectl: PathBuf, settings: Vec<(&'static str, String)>) -> Cluster {
         let dir = PathBuf::from(format!("/tmp/joey-test-{}-{name}", std::process::id()));
         // A run that was killed may have left a directory with the same process id.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("home")).expect("a test directory can be made");
         let before = leaks(&dir);
-        let mut cluster = Cluster { dir, kubectl, daemon: None, before, finished: false };
+        let mut cluster = Cluster { dir, kubectl, daemon: None, settings, before, finished: false };
         for archive in
             ["kangaroo-backend-1.14.2", "kangaroo-backend-1.15", "kangaroo-backend-1.16", "toolbox"]
         {
@@ -128,6 +142,9 @@ impl Cluster {
             .env("HOME", self.dir.join("home"))
             .env("JOEY_DATA_DIR", self.data_dir())
             .env("JOEY_RUN_DIR", self.run_dir());
+        for (name, value) in &self.settings {
+            command.env(name, value);
+        }
         command
     }
 
@@ -137,13 +154,28 @@ impl Cluster {
     }
 
     pub fn start_daemon(&mut self) {
+        self.spawn_daemon(&[]);
+        self.wait_for_daemon();
+    }
+
+    /// Starts the daemon, under `wrapper` if that is not empty, and does not wait for it.
+    pub fn spawn_daemon(&mut self, wrapper: &[&str]) {
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.dir.join("daemon.log"))
             .expect("the daemon's log can be opened");
-        let child = self
-            .joey_command()
+        let joey = self.joey_command();
+        let mut command = match wrapper.split_first() {
+            None => joey,
+            Some((program, args)) => {
+                let mut command = Command::new(program);
+                command.args(args).arg(joey.get_program()).env_clear();
+                command.envs(joey.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                command
+            }
+        };
+        let child = command
             .args(["serve", "--log-level", "debug"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor can be doubled"))
@@ -151,6 +183,10 @@ impl Cluster {
             .spawn()
             .expect("the daemon can be started");
         self.daemon = Some(child);
+    }
+
+    /// Waits until the API answers and the node is Ready.
+    pub fn wait_for_daemon(&mut self) {
         self.wait_for("the API is ready", |cluster| {
             if let Some(status) = cluster.daemon.as_mut().and_then(|d| d.try_wait().ok().flatten())
             {
@@ -169,11 +205,25 @@ impl Cluster {
         });
     }
 
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon runs").id()
+    }
+
     /// kill -9, and waits until the process is gone. Its pods are not told.
     pub fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon runs");
         daemon.kill().expect("the daemon can be killed");
         daemon.wait().expect("the daemon can be waited for");
+    }
+
+    /// Whether the daemon still runs; once it does not, another one may be started.
+    pub fn daemon_is_alive(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else { return false };
+        let has_ended = daemon.try_wait().expect("the daemon can be waited for").is_some();
+        if has_ended {
+            self.daemon = None;
+        }
+        !has_ended
     }
 
     /// SIGTERM, and its exit code.
@@ -351,8 +401,18 @@ pub fn leaks(dir: &Path) -> BTreeMap<&'static str, String> {
         ("addresses", run("ip", &["-o", "addr"])),
         ("routes", run("ip", &["route", "show", "table", "all"])),
         ("rules", run("ip", &["rule"])),
-        ("nftables", run("nft", &["list", "ruleset"])),
+        ("nftables", without_counts(&run("nft", &["list", "ruleset"]))),
         ("processes", processes),
         ("directories", sorted(run("find", &[&format!("{mine}/data"), &format!("{mine}/run")]))),
     ])
+}
+
+/// A ruleset without what its counters have counted.
+fn without_counts(rules: &str) -> String {
+    let mut counts = false;
+    let words = rules.split_inclusive([' ', '\n']).filter(|word| {
+        let is_count = std::mem::replace(&mut counts, matches!(*word, "packets " | "bytes "));
+        !is_count
+    });
+    words.collect()
 }

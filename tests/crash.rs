@@ -1,0 +1,26 @@
+//! The daemon dies, the shim dies, at any moment: pods run on, what was begun is finished or undone, and
+//! nothing is left behind.
+
+#[path = "harness/cluster.rs"]
+mod cluster;
+
+#[path = "crash/scene.rs"]
+mod scene;
+
+#[path = "crash/mixed.rs"]
+mod mixed;
+
+#[path = "crash/unwatched.rs"]
+mod unwatched;
+
+#[path = "crash/anywhere.rs"]
+mod anywhere;
+
+#[path = "crash/shim.rs"]
+mod shim;
+
+#[path = "crash/cycles.rs"]
+mod cycles;
+
+#[path = "crash/neighbours.rs"]
+mod neighbours;

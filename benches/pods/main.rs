@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use cluster::{Cluster, Sightings};
-use measure::{Row, now, since};
+use measure::{Row, Work, now, since};
 use peers::{KubePlay, Peer};
 
 const IMAGE: &str = "bench:1";
@@ -327,19 +327,20 @@ async fn idle(
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (daemon, shims) =
             (vec![cluster.daemon()], [cluster.zygotes(), cluster.shims()].concat());
-        let before = (measure::work(&daemon), measure::work(&shims));
+        let before = (Work::of(&daemon), Work::of(&shims));
         let start = now();
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         let time = since(start) as f64;
-        let after = (measure::work(&daemon), measure::work(&shims));
-        let share = |a: measure::Work, b: measure::Work| (b.cpu - a.cpu) as f64 * 100.0 / time;
-        let wakes = |a: measure::Work, b: measure::Work| (b.wakes - a.wakes) as f64 * 1e9 / time;
+        let after = (Work::of(&daemon), Work::of(&shims));
+        let (daemon_work, shim_work) = (after.0.since(&before.0), after.1.since(&before.1));
+        let share = |(cpu, _): (u64, u64)| cpu as f64 * 100.0 / time;
+        let wakes = |(_, wakes): (u64, u64)| wakes as f64 * 1e9 / time;
         println!(
             "  {count:>5} {:>16.3} {:>16.1} {:>16.3} {:>16.1} {:>11}",
-            share(before.0, after.0),
-            wakes(before.0, after.0),
-            share(before.1, after.1),
-            wakes(before.1, after.1),
+            share(daemon_work),
+            wakes(daemon_work),
+            share(shim_work),
+            wakes(shim_work),
             format!("{:.1} MiB", measure::memory(&daemon).rss as f64 / 1024.0)
         );
         if count > 0 {

@@ -1,5 +1,6 @@
 //! Numbers: the clock that the payload reads too, samples, tables, and what /proc says about processes.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 /// CLOCK_MONOTONIC in nanoseconds.
@@ -96,27 +97,35 @@ pub fn memory(pids: &[u32]) -> Memory {
     sum
 }
 
-/// CPU time in nanoseconds and voluntary switches (wake-ups) of all threads.
-#[derive(Clone, Copy, Default)]
-pub struct Work {
-    pub cpu: u64,
-    pub wakes: u64,
-}
+/// CPU time in nanoseconds and voluntary switches (wake-ups), by thread.
+pub struct Work(BTreeMap<u32, (u64, u64)>);
 
-pub fn work(pids: &[u32]) -> Work {
-    let mut sum = Work::default();
-    for pid in pids {
-        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for task in tasks.flatten().map(|task| task.path()) {
-            let number = |text: Option<&str>| text.and_then(|t| t.trim().parse::<u64>().ok());
-            let schedstat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-            sum.cpu += number(schedstat.split(' ').next()).unwrap_or(0);
-            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-            let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
-            sum.wakes += number(line).unwrap_or(0);
+impl Work {
+    pub fn of(pids: &[u32]) -> Work {
+        let mut threads = BTreeMap::new();
+        for pid in pids {
+            let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks.flatten() {
+                let number = |text: Option<&str>| text.and_then(|t| t.trim().parse::<u64>().ok());
+                let Some(id) = number(task.file_name().to_str()) else { continue };
+                let path = task.path();
+                let schedstat = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+                let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+                let wakes = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+                let cpu = number(schedstat.split(' ').next());
+                threads.insert(id as u32, (cpu.unwrap_or(0), number(wakes).unwrap_or(0)));
+            }
         }
+        Work(threads)
     }
-    sum
+
+    /// What has been done since `before`. A thread that has ended meanwhile is not counted.
+    pub fn since(&self, before: &Work) -> (u64, u64) {
+        self.0.iter().fold((0, 0), |(cpu, wakes), (id, now)| {
+            let then = before.0.get(id).copied().unwrap_or((0, 0));
+            (cpu + now.0.saturating_sub(then.0), wakes + now.1.saturating_sub(then.1))
+        })
+    }
 }
 
 pub fn children(pid: u32) -> Vec<u32> {

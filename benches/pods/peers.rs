@@ -154,6 +154,10 @@ fn checked(command: &mut Command) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason");
-    Err(format!("does not run here: {}", last.trim()))
+    // podman ends with what failed because of it; the runtime's own words stand before.
+    let telling = said.lines().rfind(|line| line.contains("OCI"));
+    let reason = telling.or(said.lines().rfind(|line| !line.trim().is_empty()));
+    let reason =
+        reason.map_or("no reason", |line| line.rsplit_once(": crun: ").map_or(line, |l| l.1));
+    Err(format!("does not run here: {}", reason.trim()))
 }

@@ -8,65 +8,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1 as core;
 
 use super::{ContainerFacts, Refusal};
+use crate::runtime::caps;
 use crate::runtime::plan::{SeccompPlan, SecurityPlan};
-
-/// CRI-O's default set.
-const DEFAULT_CAPABILITIES: [&str; 9] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_KILL",
-];
-
-/// capability(7), Linux 6.1.
-const ALL_CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// The security half of a container plan.
 pub(super) fn plan(
@@ -214,17 +157,17 @@ fn capabilities(
     privileged: bool,
 ) -> Result<Vec<String>, Refusal> {
     if privileged {
-        return Ok(ALL_CAPABILITIES.map(String::from).into());
+        return Ok(caps::NAMES.map(String::from).into());
     }
     let none = Vec::new();
     let add = asked.and_then(|c| c.add.as_ref()).unwrap_or(&none);
     let drop = asked.and_then(|c| c.drop.as_ref()).unwrap_or(&none);
-    let mut held: Vec<&str> = DEFAULT_CAPABILITIES.to_vec();
+    let mut held: Vec<&str> = caps::DEFAULT.to_vec();
     if drop.iter().any(|name| is_all(name)) {
         held.clear();
     }
     if add.iter().any(|name| is_all(name)) {
-        held = ALL_CAPABILITIES.to_vec();
+        held = caps::NAMES.to_vec();
     }
     for name in drop.iter().filter(|name| !is_all(name)) {
         let known = capability(name)?;
@@ -245,7 +188,7 @@ fn is_all(name: &str) -> bool {
 fn capability(name: &str) -> Result<&'static str, Refusal> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    ALL_CAPABILITIES
+    caps::NAMES
         .into_iter()
         .find(|known| known.strip_prefix("CAP_") == Some(bare))
         .ok_or_else(|| Refusal::container(format!("unknown capability {name:?}")))

@@ -24,8 +24,11 @@ impl From<NftablesError> for Complaint {
     fn from(error: NftablesError) -> Complaint {
         Complaint(match &error {
             NftablesError::NftFailed { stderr, .. } => {
-                let lines: Vec<_> = stderr.split_whitespace().collect();
-                lines.join(" ")
+                let words: Vec<_> = stderr.split_whitespace().collect();
+                match words.is_empty() {
+                    true => "nft ended without a word; it was killed".to_owned(),
+                    false => words.join(" "),
+                }
             }
             NftablesError::NftExecution { .. }
             | NftablesError::NftOutputEncoding { .. }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use futures::{AsyncReadExt, SinkExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{AttachParams, AttachedProcess, DeleteParams, PostParams, TerminalSize};
+use kube::api::{AttachParams, AttachedProcess, DeleteParams, LogParams, PostParams, TerminalSize};
 use kube::runtime::{WatchStreamExt, watcher};
 use nix::sys::termios::{self, SetArg, Termios};
 use serde_json::json;
@@ -196,16 +196,19 @@ async fn attached(
     tty: bool,
 ) -> anyhow::Result<ExitCode> {
     await_started(pods, name).await?;
-    let params = AttachParams::default().stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
-    match pods.attach(name, &params).await {
-        Ok(process) => {
-            join(process, tty).await?;
-        }
+    if args.stdin || tty {
+        let params = AttachParams::default().stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
+        let joined = match pods.attach(name, &params).await {
+            Ok(process) => join(process, tty).await.map(drop),
+            Err(error) => Err(error.into()),
+        };
         // It may be over before anybody could attach; its output is in the log.
-        Err(_) => {
-            let log = pods.logs(name, &Default::default()).await?;
-            std::io::stdout().lock().write_all(log.as_bytes())?;
+        if joined.is_err() {
+            print_log(pods, name).await?;
         }
+    } else {
+        // Without input the log is the better way: it has the output from the first byte.
+        print_log(pods, name).await?;
     }
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events =
@@ -218,6 +221,22 @@ async fn attached(
         }
     }
     bail!("the pod went away before its container ended")
+}
+
+/// Prints the container's output from its start to its end.
+async fn print_log(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
+    let params = LogParams { follow: true, ..LogParams::default() };
+    let mut log = pods.log_stream(name, &params).await?;
+    let mut chunk = vec![0; 32 << 10];
+    loop {
+        let length = log.read(&mut chunk).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        out.write_all(&chunk[..length])?;
+        out.flush()?;
+    }
 }
 
 async fn await_started(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {

@@ -187,7 +187,7 @@ fn nftables() -> Verdict {
 
 fn forwarding(settings: &Settings) -> Verdict {
     let global = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
-    let recorded = fs::read_to_string(settings.data_dir().join("net/sysctls.json"));
+    let recorded = fs::read_to_string(settings.data_dir().join("network/forwarding.json"));
     match (global.trim(), recorded) {
         (_, Ok(text)) if text.trim() != "{}" && text.trim() != "[]" => Verdict::Good(format!(
             "set by this Joey and put back by `joey reset`: {}",
@@ -195,7 +195,7 @@ fn forwarding(settings: &Settings) -> Verdict {
         )),
         ("1", _) => Verdict::Good("already on for the whole host".to_owned()),
         _ => Verdict::Good(
-            "off; Joey turns it on for its bridges and the uplink, drops foreign transit, and puts it back on reset"
+            "off; Joey turns it on for its own links and the uplink, drops foreign transit, and puts it back on reset"
                 .to_owned(),
         ),
     }

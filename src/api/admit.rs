@@ -63,7 +63,8 @@ impl Part {
         match purpose {
             Purpose::Status => Some(Part::Status),
             Purpose::Finalize => Some(Part::Finalizers),
-            Purpose::Binding
+            Purpose::Scale
+            | Purpose::Binding
             | Purpose::Token
             | Purpose::Log
             | Purpose::Exec
@@ -105,6 +106,10 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
     metadata.insert("creationTimestamp".to_owned(), facts.now.to_seconds_text().into());
     if kind.generation == Generation::Counted {
         metadata.insert("generation".to_owned(), 1.into());
+    }
+    // A status is told by who observes it. A node tells its first one with itself.
+    if kind.subresource("status").is_some() && kind.resource() != "nodes" {
+        new["status"] = json!({});
     }
     match kind.resource().as_str() {
         "pods" => pod::prepare(&mut new, &facts.name, facts)?,

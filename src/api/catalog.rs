@@ -2,6 +2,10 @@
 //!
 //! It never holds behaviour; what a row says is obeyed by the router, discovery, and the verbs.
 
+mod rows;
+
+use rows::KINDS;
+
 use crate::model::key::ResourceId;
 
 /// What can be done with a resource.
@@ -86,11 +90,27 @@ pub struct GroupVersionKind {
     pub kind: &'static str,
 }
 
+impl GroupVersionKind {
+    /// `v1`, `autoscaling/v1`.
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+}
+
+fn api_version(group: &str, version: &str) -> String {
+    match group {
+        "" => version.to_owned(),
+        group => format!("{group}/{version}"),
+    }
+}
+
 /// What a path below an object is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Status,
     Finalize,
+    /// The number of replicas, as `autoscaling/v1` Scale.
+    Scale,
     Binding,
     Token,
     Log,
@@ -129,23 +149,14 @@ pub struct Kind {
     pub put_absent: PutAbsent,
     pub generation: Generation,
     pub keeping: Keeping,
-    /// The resource under which objects are stored; another kind's for a second presentation.
-    storage: Storage,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Storage {
-    group: &'static str,
-    plural: &'static str,
+    /// The group under which objects are stored: another one for a second presentation.
+    storage_group: Option<&'static str>,
 }
 
 impl Kind {
     /// `v1`, `coordination.k8s.io/v1`.
     pub fn api_version(&self) -> String {
-        match self.group {
-            "" => self.version.to_owned(),
-            group => format!("{group}/{}", self.version),
-        }
+        api_version(self.group, self.version)
     }
 
     /// `pods`, `leases.coordination.k8s.io`: how messages, defaults and validation name it.
@@ -155,7 +166,7 @@ impl Kind {
 
     /// Where the store keeps it.
     pub fn stored_as(&self) -> ResourceId {
-        ResourceId::new(self.storage.group, self.storage.plural)
+        ResourceId::new(self.storage_group.unwrap_or(self.group), self.plural)
     }
 
     pub fn is_namespaced(&self) -> bool {
@@ -225,226 +236,6 @@ pub fn kinds(group: &str, version: &str) -> Vec<&'static Kind> {
     rows.sort_by_key(|row| row.plural);
     rows
 }
-
-const ALL: &[Verb] = &[
-    Verb::Create,
-    Verb::Delete,
-    Verb::DeleteCollection,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-];
-/// Namespaces are emptied by a controller, never many at once.
-const NO_COLLECTION: &[Verb] =
-    &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
-const CREATE: &[Verb] = &[Verb::Create];
-const GET: &[Verb] = &[Verb::Get];
-const UPDATE: &[Verb] = &[Verb::Update];
-/// WebSocket comes as GET, SPDY as POST.
-const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
-const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
-
-const fn core(kind: &'static str) -> GroupVersionKind {
-    GroupVersionKind { group: "", version: "v1", kind }
-}
-
-const fn status(kind: &'static str) -> Subresource {
-    Subresource { name: "status", purpose: Purpose::Status, kind: core(kind), verbs: READ_WRITE }
-}
-
-/// A namespaced core kind without subresources; rows override what differs.
-const PLAIN: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    short_names: &[],
-    categories: &[],
-    scope: Scope::Namespaced,
-    verbs: ALL,
-    subresources: &[],
-    delete_answer: DeleteAnswer::Status,
-    put_absent: PutAbsent::NotFound,
-    generation: Generation::Absent,
-    keeping: Keeping::Stored,
-    storage: Storage { group: "", plural: "" },
-};
-
-const fn stored(group: &'static str, plural: &'static str) -> Storage {
-    Storage { group, plural }
-}
-
-const KINDS: &[Kind] = &[
-    Kind {
-        kind: "ConfigMap",
-        plural: "configmaps",
-        singular: "configmap",
-        short_names: &["cm"],
-        storage: stored("", "configmaps"),
-        ..PLAIN
-    },
-    Kind {
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short_names: &["ev"],
-        put_absent: PutAbsent::Creates,
-        storage: stored("", "events"),
-        ..PLAIN
-    },
-    Kind {
-        kind: "Namespace",
-        plural: "namespaces",
-        singular: "namespace",
-        short_names: &["ns"],
-        scope: Scope::Cluster,
-        verbs: NO_COLLECTION,
-        subresources: &[
-            Subresource {
-                name: "finalize",
-                purpose: Purpose::Finalize,
-                kind: core("Namespace"),
-                verbs: UPDATE,
-            },
-            status("Namespace"),
-        ],
-        storage: stored("", "namespaces"),
-        ..PLAIN
-    },
-    Kind {
-        kind: "Node",
-        plural: "nodes",
-        singular: "node",
-        short_names: &["no"],
-        scope: Scope::Cluster,
-        subresources: &[status("Node")],
-        storage: stored("", "nodes"),
-        ..PLAIN
-    },
-    Kind {
-        kind: "Pod",
-        plural: "pods",
-        singular: "pod",
-        short_names: &["po"],
-        categories: &["all"],
-        subresources: &[
-            Subresource {
-                name: "attach",
-                purpose: Purpose::Attach,
-                kind: core("PodAttachOptions"),
-                verbs: CONNECT,
-            },
-            Subresource {
-                name: "binding",
-                purpose: Purpose::Binding,
-                kind: core("Binding"),
-                verbs: CREATE,
-            },
-            Subresource {
-                name: "ephemeralcontainers",
-                purpose: Purpose::EphemeralContainers,
-                kind: core("Pod"),
-                verbs: &[],
-            },
-            Subresource {
-                name: "exec",
-                purpose: Purpose::Exec,
-                kind: core("PodExecOptions"),
-                verbs: CONNECT,
-            },
-            Subresource { name: "log", purpose: Purpose::Log, kind: core("Pod"), verbs: GET },
-            Subresource {
-                name: "portforward",
-                purpose: Purpose::PortForward,
-                kind: core("PodPortForwardOptions"),
-                verbs: CONNECT,
-            },
-            status("Pod"),
-        ],
-        delete_answer: DeleteAnswer::Object,
-        generation: Generation::Counted,
-        storage: stored("", "pods"),
-        ..PLAIN
-    },
-    Kind {
-        kind: "Secret",
-        plural: "secrets",
-        singular: "secret",
-        storage: stored("", "secrets"),
-        ..PLAIN
-    },
-    Kind {
-        kind: "ServiceAccount",
-        plural: "serviceaccounts",
-        singular: "serviceaccount",
-        short_names: &["sa"],
-        subresources: &[Subresource {
-            name: "token",
-            purpose: Purpose::Token,
-            kind: GroupVersionKind {
-                group: "authentication.k8s.io",
-                version: "v1",
-                kind: "TokenRequest",
-            },
-            verbs: CREATE,
-        }],
-        delete_answer: DeleteAnswer::Object,
-        storage: stored("", "serviceaccounts"),
-        ..PLAIN
-    },
-    Kind {
-        group: "events.k8s.io",
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short_names: &["ev"],
-        put_absent: PutAbsent::Creates,
-        storage: stored("", "events"),
-        ..PLAIN
-    },
-    Kind {
-        group: "authentication.k8s.io",
-        kind: "SelfSubjectReview",
-        plural: "selfsubjectreviews",
-        singular: "selfsubjectreview",
-        scope: Scope::Cluster,
-        verbs: CREATE,
-        keeping: Keeping::Review(Review::WhoAmI),
-        ..PLAIN
-    },
-    Kind {
-        group: "authorization.k8s.io",
-        kind: "SelfSubjectAccessReview",
-        plural: "selfsubjectaccessreviews",
-        singular: "selfsubjectaccessreview",
-        scope: Scope::Cluster,
-        verbs: CREATE,
-        keeping: Keeping::Review(Review::Access),
-        ..PLAIN
-    },
-    Kind {
-        group: "authorization.k8s.io",
-        kind: "SelfSubjectRulesReview",
-        plural: "selfsubjectrulesreviews",
-        singular: "selfsubjectrulesreview",
-        scope: Scope::Cluster,
-        verbs: CREATE,
-        keeping: Keeping::Review(Review::Rules),
-        ..PLAIN
-    },
-    Kind {
-        group: "coordination.k8s.io",
-        kind: "Lease",
-        plural: "leases",
-        singular: "lease",
-        put_absent: PutAbsent::Creates,
-        storage: stored("coordination.k8s.io", "leases"),
-        ..PLAIN
-    },
-];
 
 #[cfg(test)]
 mod tests {

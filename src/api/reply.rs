@@ -25,6 +25,8 @@ pub enum Content {
     Many { items: Vec<Value>, metadata: Value },
     /// As `Many`, not read yet: a long list is never held as parsed objects unless it must be.
     Stored { items: Vec<Stored>, metadata: Value },
+    /// A workload's Scale.
+    Scale(Value),
     /// Something that is not of the kind (a Status, a TokenRequest): never a table.
     Other(Value),
     /// A finished answer (streams).
@@ -89,16 +91,8 @@ pub fn render(kind: &Kind, wish: Wish, answer: Answer) -> Result<Response<Body>,
             return Ok(response);
         }
         Content::Other(value) => value,
-        Content::One(value) => match wish.representation.shape {
-            Shape::Object => value,
-            Shape::PartialMetadata => partial_metadata(value),
-            Shape::Table => {
-                let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
-                let rows = std::slice::from_ref(&value);
-                let resource = kind.resource();
-                table::render(&resource, rows, wish.include_object, metadata, clock::now())
-            }
-        },
+        Content::One(value) => one(&kind.resource(), value, wish),
+        Content::Scale(value) => one("scales.autoscaling", value, wish),
         Content::Many { items, metadata } => match wish.representation.shape {
             Shape::Object => {
                 list(&format!("{}List", kind.kind), &kind.api_version(), metadata, items)
@@ -118,6 +112,19 @@ pub fn render(kind: &Kind, wish: Wish, answer: Answer) -> Result<Response<Body>,
     *response.status_mut() = answer.code;
     add_warnings(&mut response, &answer.warnings);
     Ok(response)
+}
+
+/// A single object of `resource` in the shape of `wish`.
+fn one(resource: &str, value: Value, wish: Wish) -> Value {
+    match wish.representation.shape {
+        Shape::Object => value,
+        Shape::PartialMetadata => partial_metadata(value),
+        Shape::Table => {
+            let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
+            let rows = std::slice::from_ref(&value);
+            table::render(resource, rows, wish.include_object, metadata, clock::now())
+        }
+    }
 }
 
 /// The list as text, put together from what is stored; `None` if something must be read first.

@@ -59,6 +59,7 @@ impl Kind {
             Purpose::PortForward => Some(Kind::PortForward),
             Purpose::Status
             | Purpose::Finalize
+            | Purpose::Scale
             | Purpose::Binding
             | Purpose::Token
             | Purpose::EphemeralContainers => None,

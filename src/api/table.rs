@@ -93,6 +93,7 @@ fn printer(resource: &str) -> &'static Printer {
         "leases.coordination.k8s.io" => &config::LEASES,
         "deployments.apps" => &workload::DEPLOYMENTS,
         "replicasets.apps" | "replicationcontrollers" => &workload::REPLICA_SETS,
+        "scales.autoscaling" => &workload::SCALES,
         "statefulsets.apps" => &workload::STATEFUL_SETS,
         "daemonsets.apps" => &workload::DAEMON_SETS,
         "jobs.batch" => &workload::JOBS,

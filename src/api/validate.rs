@@ -13,7 +13,11 @@ mod namespace;
 mod node;
 pub mod place;
 pub mod pod;
+mod rule;
+pub mod scale;
+mod selector;
 mod unimplemented;
+mod workload;
 
 use serde_json::Value;
 
@@ -29,6 +33,8 @@ pub fn create(resource: &str, object: &Value) -> Vec<FieldError> {
         "nodes" => node::create(object),
         "events" | "events.events.k8s.io" => event::create(resource, object),
         "leases.coordination.k8s.io" => lease::create(object),
+        "deployments.apps" => workload::create_deployment(object),
+        "replicasets.apps" => workload::create_replica_set(object),
         // ServiceAccounts have no other rules.
         _ => metadata::create(object, metadata::rules(resource)),
     };
@@ -45,6 +51,8 @@ pub fn update(resource: &str, old: &Value, new: &Value) -> Vec<FieldError> {
         "nodes" => node::update(old, new),
         "events" | "events.events.k8s.io" => event::update(resource, old, new),
         "leases.coordination.k8s.io" => lease::update(old, new),
+        "deployments.apps" => workload::update_deployment(old, new),
+        "replicasets.apps" => workload::update_replica_set(old, new),
         // Namespaces and ServiceAccounts have no other rules; nor is the finalize endpoint judged otherwise.
         "namespaces" => namespace::update(old, new),
         _ => metadata::update(old, new),
@@ -59,6 +67,7 @@ pub fn update_status(resource: &str, old: &Value, new: &Value) -> Vec<FieldError
         "pods" => pod::update_status(old, new),
         "namespaces" => namespace::update_status(old, new),
         "nodes" => node::update_status(old, new),
+        "deployments.apps" | "replicasets.apps" => workload::update_status(old, new),
         _ => metadata::update(old, new),
     })
 }

@@ -10,6 +10,7 @@ pub mod get;
 pub mod list;
 pub mod patch;
 pub mod review;
+pub mod scale;
 pub mod selection;
 pub mod token_request;
 pub mod update;

@@ -109,7 +109,16 @@ fn mask(text: &str) -> String {
             None => line,
         }
     };
-    text.lines().filter(|text| !text.is_empty()).map(|text| line(text) + "\n").collect()
+    // The names of diff's files, and the times in them.
+    let is_fleeting = |line: &str| {
+        ["diff -u", "--- /", "+++ /", "creationTimestamp: "]
+            .iter()
+            .any(|start| line.trim_start().starts_with(start))
+    };
+    text.lines()
+        .filter(|text| !text.is_empty() && !is_fleeting(text))
+        .map(|text| line(text) + "\n")
+        .collect()
 }
 
 const POD: &str = "apiVersion: v1

@@ -11,4 +11,5 @@ mod reviews;
 mod streams;
 mod transcripts;
 mod watching;
+mod workloads;
 mod writing;

@@ -112,7 +112,7 @@ async fn what_is_not_there_and_what_is_not_allowed() {
             "\n"
         )
     );
-    let page = cluster.get("/apis/apps/v1/deployments").await;
+    let page = cluster.get("/apis/apps/v2/deployments").await;
     assert_eq!((page.code.as_u16(), page.text.as_str()), (404, "404 page not found\n"));
     for (method, path) in [
         ("POST", "/api/v1/pods"),

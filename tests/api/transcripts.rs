@@ -5,7 +5,7 @@ use expect_test::{Expect, expect};
 use crate::kubectl::Terminal;
 
 /// Runs `script` with every kubectl; they must agree.
-async fn check(script: &str, expected: Expect) {
+pub async fn check(script: &str, expected: Expect) {
     let mut first = None;
     for terminal in Terminal::every().await {
         let transcript = terminal.session(script).await;
@@ -144,8 +144,10 @@ metadata: {name: x, namespace: default}
             error: resource mapping not found for name: "x" namespace: "" from "STDIN": no matches for kind "Podd" in version "v1"
             ensure CRDs are installed first
             $ create -f -
-            error: resource mapping not found for name: "x" namespace: "" from "STDIN": no matches for kind "Deployment" in version "apps/v1"
-            ensure CRDs are installed first
+            The Deployment "x" is invalid:
+            * spec.selector: Required value
+            * spec.template.metadata.labels: Invalid value: {}: `selector` does not match template `labels`
+            * spec.template.spec.containers: Required value
             $ create -f -
             The Pod "My_Pod" is invalid: metadata.name: Invalid value: "My_Pod": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
             $ create -f -
@@ -433,6 +435,8 @@ $ api-resources --no-headers=true -o name
             pods
             secrets
             serviceaccounts
+            deployments.apps
+            replicasets.apps
             selfsubjectreviews.authentication.k8s.io
             selfsubjectaccessreviews.authorization.k8s.io
             selfsubjectrulesreviews.authorization.k8s.io

@@ -38,7 +38,7 @@ pub(super) fn pod(object: &mut Value) {
 
 /// The pod template at `template` of a workload's spec.
 pub(super) fn template(workload_spec: &mut Map<String, Value>) {
-    if let Some(template) = map_in(workload_spec, "template")
+    if let Some(template) = ensure_map(workload_spec, "template")
         && let Some(spec) = ensure_map(template, "spec")
     {
         pod_spec(spec);

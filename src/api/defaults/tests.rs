@@ -319,23 +319,32 @@ fn workloads_services_and_jobs() {
         "statefulsets.apps",
         json!({}),
         expect![[r#"
-        {
-          "spec": {
-            "replicas": 1,
-            "podManagementPolicy": "OrderedReady",
-            "updateStrategy": {
-              "type": "RollingUpdate",
-              "rollingUpdate": {
-                "partition": 0
+            {
+              "spec": {
+                "replicas": 1,
+                "podManagementPolicy": "OrderedReady",
+                "updateStrategy": {
+                  "type": "RollingUpdate",
+                  "rollingUpdate": {
+                    "partition": 0
+                  }
+                },
+                "revisionHistoryLimit": 10,
+                "persistentVolumeClaimRetentionPolicy": {
+                  "whenDeleted": "Retain",
+                  "whenScaled": "Retain"
+                },
+                "template": {
+                  "spec": {
+                    "restartPolicy": "Always",
+                    "terminationGracePeriodSeconds": 30,
+                    "dnsPolicy": "ClusterFirst",
+                    "securityContext": {},
+                    "schedulerName": "default-scheduler"
+                  }
+                }
               }
-            },
-            "revisionHistoryLimit": 10,
-            "persistentVolumeClaimRetentionPolicy": {
-              "whenDeleted": "Retain",
-              "whenScaled": "Retain"
-            }
-          }
-        }"#]],
+            }"#]],
     );
     check(
         "daemonsets.apps",
@@ -346,7 +355,16 @@ fn workloads_services_and_jobs() {
                 "updateStrategy": {
                   "type": "OnDelete"
                 },
-                "revisionHistoryLimit": 10
+                "revisionHistoryLimit": 10,
+                "template": {
+                  "spec": {
+                    "restartPolicy": "Always",
+                    "terminationGracePeriodSeconds": 30,
+                    "dnsPolicy": "ClusterFirst",
+                    "securityContext": {},
+                    "schedulerName": "default-scheduler"
+                  }
+                }
               }
             }"#]],
     );

@@ -70,6 +70,23 @@ pub(super) const REPLICA_SETS: Printer = Printer {
     },
 };
 
+pub(super) const SCALES: Printer = Printer {
+    columns: &[
+        NAME,
+        integer("Desired", "How many pods are wanted."),
+        integer("Available", "How many pods there are."),
+        AGE,
+    ],
+    cells: |scale, now| {
+        vec![
+            name(scale),
+            number(scale, &["spec", "replicas"]).into(),
+            number(scale, &["status", "replicas"]).into(),
+            age(scale, now),
+        ]
+    },
+};
+
 pub(super) const STATEFUL_SETS: Printer = Printer {
     columns: &[
         NAME,

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::field::FieldError;
 use super::place::Place;
+use super::rule::{choice, not_negative, within};
 use super::{metadata, name};
 
 pub(super) use status::update_status;
@@ -121,28 +122,6 @@ fn filled(spec: &Place<'_>, fields: &[&str], rule: metadata::NameRule, errors: &
         if place.is_filled() {
             errors.extend(place.complain(rule(place.text())));
         }
-    }
-}
-
-/// One of `supported`, and not left out.
-fn choice(place: &Place<'_>, supported: &[&str], errors: &mut Errors) {
-    if place.text().is_empty() {
-        errors.push(place.required());
-    } else if !supported.contains(&place.text()) {
-        errors.push(place.not_supported(supported));
-    }
-}
-
-/// A number between the bounds, if given.
-fn within(place: &Place<'_>, least: i64, most: i64, errors: &mut Errors) {
-    if place.number().is_some_and(|n| n < least || n > most) {
-        errors.push(place.invalid(&format!("must be between {least} and {most}, inclusive")));
-    }
-}
-
-fn not_negative(place: &Place<'_>, errors: &mut Errors) {
-    if place.number().is_some_and(|n| n < 0) {
-        errors.push(place.invalid("must be greater than or equal to 0"));
     }
 }
 

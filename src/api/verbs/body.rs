@@ -53,7 +53,7 @@ pub fn typed(
     cannot: impl Fn(&str) -> Failure,
 ) -> Result<Typed, Failure> {
     let mut object = decoded.value;
-    let api_version = api_version(expected);
+    let api_version = expected.api_version();
     let kind = expected.kind;
     if !object.is_object() {
         return Err(Failure::bad_request(
@@ -100,12 +100,4 @@ fn cannot_be(expected: GroupVersionKind, why: &str) -> Failure {
     Failure::bad_request(format!(
         "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
     ))
-}
-
-/// `v1`, `apps/v1`.
-pub fn api_version(kind: GroupVersionKind) -> String {
-    match kind.group {
-        "" => kind.version.to_owned(),
-        group => format!("{group}/{}", kind.version),
-    }
 }

@@ -9,6 +9,7 @@ use http::header;
 use serde_json::Value;
 
 use crate::api::admit::{self, Part};
+use crate::api::catalog::GroupVersionKind;
 use crate::api::decode::{self, Decoded};
 use crate::api::failure::Failure;
 use crate::api::patch::{self, PatchError};
@@ -20,7 +21,7 @@ use crate::api::verbs::{Call, body, create, key_of, update, write};
 use crate::api::{Api, negotiate};
 
 /// A patch that has been read.
-enum Patch {
+pub enum Patch {
     Json(bytes::Bytes),
     Merge(Value),
     Strategic(Value),
@@ -31,22 +32,10 @@ const ACCEPTED: &str = "the body of the request was in an unknown format - accep
 pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
     let validation = call.query.field_validation()?;
-    if call.query.flag("force") {
-        return Err(Failure::invalid_causes(
-            "meta.k8s.io",
-            "PatchOptions",
-            "",
-            vec![crate::api::failure::Cause {
-                reason: "FieldValueForbidden".to_owned(),
-                message: "Forbidden: may not be specified for non-apply patch".to_owned(),
-                field: "force".to_owned(),
-            }],
-        ));
-    }
     let patch = read(call)?;
     let mut warnings = Vec::new();
     let written = write::change(api, target.kind, &key_of(target), effect, |current| {
-        let next = patched(target, &patch, current, validation)?;
+        let next = patched(create::own_kind(target.kind), &patch, current, validation)?;
         warnings = next.warnings;
         let next = update::named_as(target, next.object)?;
         update::compare_version(target, &next, current)?;
@@ -59,7 +48,20 @@ pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Resul
     }
 }
 
-fn read(call: &Call) -> Result<Patch, Failure> {
+/// The patch of a request.
+pub fn read(call: &Call) -> Result<Patch, Failure> {
+    if call.query.flag("force") {
+        return Err(Failure::invalid_causes(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            vec![crate::api::failure::Cause {
+                reason: "FieldValueForbidden".to_owned(),
+                message: "Forbidden: may not be specified for non-apply patch".to_owned(),
+                field: "force".to_owned(),
+            }],
+        ));
+    }
     let content_type = call.header(header::CONTENT_TYPE).unwrap_or_default();
     let document = || {
         decode::json(&call.body)
@@ -74,13 +76,13 @@ fn read(call: &Call) -> Result<Patch, Failure> {
     }
 }
 
-fn patched(
-    target: &Object,
+/// What `patch` makes of `current`, an object of `kind`.
+pub fn patched(
+    kind: GroupVersionKind,
     patch: &Patch,
     current: &Value,
     validation: FieldValidation,
 ) -> Result<body::Typed, Failure> {
-    let kind = target.kind;
     let value = match patch {
         Patch::Json(text) => patch::json::apply(current, text),
         Patch::Merge(document) => patch::merge::apply(current, document),
@@ -91,7 +93,7 @@ fn patched(
     .map_err(refused)?;
     let decoded = Decoded { value, duplicates: Vec::new() };
     // What does not read as the kind any more is the patch's fault.
-    body::typed(decoded, create::own_kind(kind), validation, |why| {
+    body::typed(decoded, kind, validation, |why| {
         Failure::invalid("", "", "", &[FieldError::invalid("patch", &patch.document(), why)])
     })
 }

@@ -1,0 +1,248 @@
+//! The rows: what is served, with which names, verbs and paths below.
+//!
+//! It never looks anything up.
+
+use super::{
+    DeleteAnswer, Generation, GroupVersionKind, Keeping, Kind, Purpose, PutAbsent, Review, Scope,
+    Subresource, Verb,
+};
+
+const ALL: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+/// Namespaces are emptied by a controller, never many at once.
+const NO_COLLECTION: &[Verb] =
+    &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+const CREATE: &[Verb] = &[Verb::Create];
+const GET: &[Verb] = &[Verb::Get];
+const UPDATE: &[Verb] = &[Verb::Update];
+/// WebSocket comes as GET, SPDY as POST.
+const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
+const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+const fn core(kind: &'static str) -> GroupVersionKind {
+    GroupVersionKind { group: "", version: "v1", kind }
+}
+
+const fn status(kind: &'static str) -> Subresource {
+    status_of(core(kind))
+}
+
+const fn status_of(kind: GroupVersionKind) -> Subresource {
+    Subresource { name: "status", purpose: Purpose::Status, kind, verbs: READ_WRITE }
+}
+
+const fn apps(kind: &'static str) -> GroupVersionKind {
+    GroupVersionKind { group: "apps", version: "v1", kind }
+}
+
+const SCALE: Subresource = Subresource {
+    name: "scale",
+    purpose: Purpose::Scale,
+    kind: GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" },
+    verbs: READ_WRITE,
+};
+
+/// A namespaced core kind without subresources; rows override what differs.
+const PLAIN: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    scope: Scope::Namespaced,
+    verbs: ALL,
+    subresources: &[],
+    delete_answer: DeleteAnswer::Status,
+    put_absent: PutAbsent::NotFound,
+    generation: Generation::Absent,
+    keeping: Keeping::Stored,
+    storage_group: None,
+};
+
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        kind: "ConfigMap",
+        plural: "configmaps",
+        singular: "configmap",
+        short_names: &["cm"],
+        ..PLAIN
+    },
+    Kind {
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short_names: &["ev"],
+        put_absent: PutAbsent::Creates,
+        ..PLAIN
+    },
+    Kind {
+        kind: "Namespace",
+        plural: "namespaces",
+        singular: "namespace",
+        short_names: &["ns"],
+        scope: Scope::Cluster,
+        verbs: NO_COLLECTION,
+        subresources: &[
+            Subresource {
+                name: "finalize",
+                purpose: Purpose::Finalize,
+                kind: core("Namespace"),
+                verbs: UPDATE,
+            },
+            status("Namespace"),
+        ],
+        ..PLAIN
+    },
+    Kind {
+        kind: "Node",
+        plural: "nodes",
+        singular: "node",
+        short_names: &["no"],
+        scope: Scope::Cluster,
+        subresources: &[status("Node")],
+        ..PLAIN
+    },
+    Kind {
+        kind: "Pod",
+        plural: "pods",
+        singular: "pod",
+        short_names: &["po"],
+        categories: &["all"],
+        subresources: &[
+            Subresource {
+                name: "attach",
+                purpose: Purpose::Attach,
+                kind: core("PodAttachOptions"),
+                verbs: CONNECT,
+            },
+            Subresource {
+                name: "binding",
+                purpose: Purpose::Binding,
+                kind: core("Binding"),
+                verbs: CREATE,
+            },
+            Subresource {
+                name: "ephemeralcontainers",
+                purpose: Purpose::EphemeralContainers,
+                kind: core("Pod"),
+                verbs: &[],
+            },
+            Subresource {
+                name: "exec",
+                purpose: Purpose::Exec,
+                kind: core("PodExecOptions"),
+                verbs: CONNECT,
+            },
+            Subresource { name: "log", purpose: Purpose::Log, kind: core("Pod"), verbs: GET },
+            Subresource {
+                name: "portforward",
+                purpose: Purpose::PortForward,
+                kind: core("PodPortForwardOptions"),
+                verbs: CONNECT,
+            },
+            status("Pod"),
+        ],
+        delete_answer: DeleteAnswer::Object,
+        generation: Generation::Counted,
+        ..PLAIN
+    },
+    Kind { kind: "Secret", plural: "secrets", singular: "secret", ..PLAIN },
+    Kind {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short_names: &["sa"],
+        subresources: &[Subresource {
+            name: "token",
+            purpose: Purpose::Token,
+            kind: GroupVersionKind {
+                group: "authentication.k8s.io",
+                version: "v1",
+                kind: "TokenRequest",
+            },
+            verbs: CREATE,
+        }],
+        delete_answer: DeleteAnswer::Object,
+        ..PLAIN
+    },
+    Kind {
+        group: "events.k8s.io",
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short_names: &["ev"],
+        put_absent: PutAbsent::Creates,
+        storage_group: Some(""),
+        ..PLAIN
+    },
+    Kind {
+        group: "apps",
+        kind: "Deployment",
+        plural: "deployments",
+        singular: "deployment",
+        short_names: &["deploy"],
+        categories: &["all"],
+        subresources: &[SCALE, status_of(apps("Deployment"))],
+        generation: Generation::Counted,
+        ..PLAIN
+    },
+    Kind {
+        group: "apps",
+        kind: "ReplicaSet",
+        plural: "replicasets",
+        singular: "replicaset",
+        short_names: &["rs"],
+        categories: &["all"],
+        subresources: &[SCALE, status_of(apps("ReplicaSet"))],
+        generation: Generation::Counted,
+        ..PLAIN
+    },
+    Kind {
+        group: "authentication.k8s.io",
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        singular: "selfsubjectreview",
+        scope: Scope::Cluster,
+        verbs: CREATE,
+        keeping: Keeping::Review(Review::WhoAmI),
+        ..PLAIN
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+        scope: Scope::Cluster,
+        verbs: CREATE,
+        keeping: Keeping::Review(Review::Access),
+        ..PLAIN
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+        scope: Scope::Cluster,
+        verbs: CREATE,
+        keeping: Keeping::Review(Review::Rules),
+        ..PLAIN
+    },
+    Kind {
+        group: "coordination.k8s.io",
+        kind: "Lease",
+        plural: "leases",
+        singular: "lease",
+        put_absent: PutAbsent::Creates,
+        ..PLAIN
+    },
+];

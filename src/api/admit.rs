@@ -159,12 +159,20 @@ pub fn update(kind: &Kind, part: Part, old: &Value, mut new: Value) -> Result<Ad
 
 /// Admits the mark of a begun deletion: the object stays until its finalizers are gone and, for a
 /// pod, its node has let go of it.
-pub fn mark_deleted(kind: &Kind, old: &Value, at: Timestamp, grace_seconds: i64) -> Admitted {
+pub fn mark_deleted(
+    kind: &Kind,
+    old: &Value,
+    at: Timestamp,
+    grace_seconds: i64,
+    finalizers: &[&str],
+) -> Admitted {
     let mut new = old.clone();
+    let is_first = !object::is_terminating(old);
     let metadata = object::metadata_mut(&mut new);
+    metadata.insert("finalizers".to_owned(), finalizers.into());
     metadata.insert("deletionTimestamp".to_owned(), at.to_seconds_text().into());
     metadata.insert("deletionGracePeriodSeconds".to_owned(), grace_seconds.into());
-    if kind.generation == Generation::Counted {
+    if is_first && kind.generation == Generation::Counted {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }

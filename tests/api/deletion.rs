@@ -120,9 +120,50 @@ async fn options_are_read_or_refused() {
         let reply = cluster.delete(&path, options.clone()).await;
         assert_eq!(reply.code, code, "{options}");
     }
-    let foreground = json!({"propagationPolicy": "Foreground"});
-    let reply = cluster.delete(&path, foreground).await;
-    assert!(reply.headers.contains_key("warning"));
+}
+
+#[tokio::test]
+async fn who_says_what_becomes_of_dependents_leaves_the_collector_a_finalizer() {
+    let cluster = cluster().await;
+    for (options, finalizers) in [
+        (
+            json!({"propagationPolicy": "Foreground"}),
+            json!(["example.com/mine", "foregroundDeletion"]),
+        ),
+        (json!({"propagationPolicy": "Orphan"}), json!(["example.com/mine", "orphan"])),
+        (json!({"orphanDependents": true}), json!(["example.com/mine", "orphan"])),
+        (json!({"orphanDependents": false}), json!(["example.com/mine"])),
+        (json!({"propagationPolicy": "Background"}), json!(["example.com/mine"])),
+        (json!(null), json!(["example.com/mine"])),
+    ] {
+        let body = json!({"metadata": {"name": "c", "finalizers": ["example.com/mine"]}});
+        assert_eq!(cluster.post(CONFIG_MAPS, body).await.code, 201);
+        let path = format!("{CONFIG_MAPS}/c");
+        assert_eq!(cluster.delete(&path, options.clone()).await.code, 200);
+        let left = cluster.get(&path).await.json();
+        assert_eq!(left["metadata"]["finalizers"], finalizers, "{options}");
+        assert!(left["metadata"]["deletionTimestamp"].is_string());
+        cluster.merge(&path, json!({"metadata": {"finalizers": null}})).await;
+        assert_eq!(cluster.get(&path).await.code, 404);
+    }
+}
+
+#[tokio::test]
+async fn the_last_word_about_dependents_holds() {
+    let cluster = cluster().await;
+    cluster.config_map("c").await;
+    let path = format!("{CONFIG_MAPS}/c");
+    let answer = cluster.delete(&path, json!({"propagationPolicy": "Foreground"})).await.json();
+    let stored = cluster.get(&path).await.json();
+    assert_eq!(answer, stored, "what stays is answered as it is now");
+    assert_eq!(stored["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    cluster.delete(&path, json!(null)).await;
+    assert_eq!(cluster.get(&path).await.json(), stored, "silence changes nothing");
+    cluster.delete(&path, json!({"propagationPolicy": "Orphan"})).await;
+    let stored = cluster.get(&path).await.json();
+    assert_eq!(stored["metadata"]["finalizers"], json!(["orphan"]));
+    cluster.delete(&path, json!({"propagationPolicy": "Background"})).await;
+    assert_eq!(cluster.get(&path).await.code, 404);
 }
 
 #[tokio::test]

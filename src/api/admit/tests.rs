@@ -104,7 +104,7 @@ fn a_priority_comes_from_a_class_only() {
 #[test]
 fn a_deletion_mark_says_when_and_counts() {
     let pod = admit(json!({"containers": [container(json!({}))]})).expect("admitted");
-    let marked = mark_deleted(catalog::pods(), &pod, now(), 30).into_value();
+    let marked = mark_deleted(catalog::pods(), &pod, now(), 30, &[]).into_value();
     assert_eq!(marked["metadata"]["deletionTimestamp"], now().to_seconds_text());
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
     assert_eq!(marked["metadata"]["generation"], 2);

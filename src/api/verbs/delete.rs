@@ -1,7 +1,7 @@
 //! DELETE of one object and of a collection: preconditions, grace, finalizers.
 //!
-//! Dependents are not looked after here: there is no garbage collector yet, so Background and Orphan
-//! only remove the object itself, and Foreground says so in a warning.
+//! Dependents are not looked after here: Foreground and Orphan leave the object a finalizer that the
+//! garbage collector takes away when it has done its part.
 
 use std::time::Duration;
 
@@ -30,9 +30,23 @@ struct Options {
     grace_seconds: Option<i64>,
     uid: Option<String>,
     resource_version: Option<String>,
+    propagation: Option<Propagation>,
     is_dry_run: bool,
     warnings: Vec<String>,
 }
+
+/// What becomes of an object's dependents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// The object goes when its dependents that block it are gone.
+const FOREGROUND: &str = "foregroundDeletion";
+/// The object goes when its dependents have forgotten it.
+const ORPHAN: &str = "orphan";
 
 pub async fn delete(api: &Api, call: &Call, target: &Object) -> Result<Answer, Failure> {
     let options = options(call)?;
@@ -99,45 +113,62 @@ async fn remove(api: &Api, target: &Object, options: &Options) -> Result<write::
                 "this namespace may not be deleted",
             ));
         }
-        Ok(decide(kind, current, options.grace_seconds, now))
+        Ok(decide(kind, current, options, now))
     })
     .await
 }
 
 /// What becomes of `current` when it is to be deleted now.
-fn decide(kind: &Kind, current: &Value, grace_seconds: Option<i64>, now: Timestamp) -> write::Next {
+fn decide(kind: &Kind, current: &Value, options: &Options, now: Timestamp) -> write::Next {
     let grace = match kind.resource().as_str() {
-        "pods" => pod_grace(current, grace_seconds),
+        "pods" => pod_grace(current, options.grace_seconds),
         _ => 0,
     };
+    let finalizers = finalizers(kind, current, options.propagation);
     let is_kept = grace > 0
-        || !object::finalizers(current).is_empty()
+        || !finalizers.is_empty()
         || kind.resource() == "namespaces"
             && current["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    if !is_kept {
+        return write::Next::Remove;
+    }
+    let mark =
+        |at, grace| write::Next::Put(admit::mark_deleted(kind, current, at, grace, &finalizers));
     if !object::is_terminating(current) {
-        return match is_kept {
-            false => write::Next::Remove,
-            true => {
-                let at = now.plus(Duration::from_secs(grace.unsigned_abs()));
-                write::Next::Put(admit::mark_deleted(kind, current, at, grace))
-            }
-        };
+        return mark(now.plus(Duration::from_secs(grace.unsigned_abs())), grace);
     }
     let pending = current["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    // Grace can only shrink; what has been promised to others (finalizers) stays promised.
-    match (grace < pending, is_kept) {
-        (_, false) => write::Next::Remove,
-        (true, true) => {
-            let begun = object::text(current, &["metadata", "deletionTimestamp"])
-                .parse::<Timestamp>()
-                .unwrap_or(now)
-                .unix_seconds()
-                - pending;
-            let at = Timestamp::from_unix(begun + grace, 0);
-            write::Next::Put(admit::mark_deleted(kind, current, at, grace))
-        }
+    let end = object::text(current, &["metadata", "deletionTimestamp"])
+        .parse::<Timestamp>()
+        .unwrap_or(now)
+        .unix_seconds();
+    // Grace can only shrink.
+    match (grace < pending, finalizers == object::finalizers(current)) {
+        (true, _) => mark(Timestamp::from_unix(end - pending + grace, 0), grace),
+        (false, false) => mark(Timestamp::from_unix(end, 0), pending),
         (false, true) => write::Next::Keep,
     }
+}
+
+/// The finalizers of `current` once it is being deleted. What was said last about dependents holds; who
+/// says nothing leaves it at that.
+fn finalizers<'a>(
+    kind: &Kind,
+    current: &'a Value,
+    propagation: Option<Propagation>,
+) -> Vec<&'a str> {
+    let mut finalizers = object::finalizers(current);
+    // Events own nothing.
+    let Some(propagation) = propagation.filter(|_| kind.kind != "Event") else {
+        return finalizers;
+    };
+    finalizers.retain(|finalizer| ![FOREGROUND, ORPHAN].contains(finalizer));
+    match propagation {
+        Propagation::Background => {}
+        Propagation::Foreground => finalizers.push(FOREGROUND),
+        Propagation::Orphan => finalizers.push(ORPHAN),
+    }
+    finalizers
 }
 
 /// Seconds that the pod's node gets; zero when there is nothing to wait for.
@@ -195,20 +226,21 @@ fn options(call: &Call) -> Result<Options, Failure> {
     } else {
         read_body(call, &mut options)?
     };
-    if policy.is_some() && orphan.is_some() {
+    if let (Some(policy), Some(_)) = (&policy, orphan) {
         return Err(invalid_option(
-            "orphanDependents",
+            "propagationPolicy",
             "FieldValueInvalid",
-            "Invalid value: true: orphanDependents and deletionPropagation cannot be both set",
+            &format!(
+                "Invalid value: \"{policy}\": orphanDependents and deletionPropagation cannot be both set"
+            ),
         ));
     }
-    match policy.as_deref() {
-        None | Some("Background" | "Orphan") => {}
-        Some("Foreground") => options.warnings.push(
-            "propagationPolicy Foreground: dependents are not collected yet, only the object itself is deleted"
-                .to_owned(),
-        ),
-        Some(other) => {
+    options.propagation = match (policy.as_deref(), orphan) {
+        (None, None) => None,
+        (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
+        (Some("Foreground"), _) => Some(Propagation::Foreground),
+        (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
+        (Some(other), _) => {
             return Err(invalid_option(
                 "propagationPolicy",
                 "FieldValueNotSupported",
@@ -217,13 +249,14 @@ fn options(call: &Call) -> Result<Options, Failure> {
                 ),
             ));
         }
-    }
+    };
     Ok(options)
 }
 
-type Propagation = (Option<String>, Option<bool>);
+/// `propagationPolicy` and its predecessor `orphanDependents`.
+type Asked = (Option<String>, Option<bool>);
 
-fn read_body(call: &Call, options: &mut Options) -> Result<Propagation, Failure> {
+fn read_body(call: &Call, options: &mut Options) -> Result<Asked, Failure> {
     let decoded = match negotiate::body_type(call.header(http::header::CONTENT_TYPE))? {
         negotiate::BodyType::Json => decode::json(&call.body),
         negotiate::BodyType::Yaml => decode::yaml(&call.body),

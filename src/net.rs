@@ -6,6 +6,7 @@ mod address_pool;
 mod attach;
 mod conntrack;
 mod dial;
+mod expression;
 mod host;
 mod host_port;
 mod journal;
@@ -15,8 +16,10 @@ mod netlink;
 mod nfnetlink;
 mod nft;
 mod owner;
+mod part;
 mod probe;
 mod ruleset;
+mod skeleton;
 mod sysctl;
 
 use std::fmt::Display;
@@ -29,6 +32,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::dial::dial;
 use self::owner::{Command, Owner, Seen};
+pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
 use crate::model::cidr::Cidr;
 
 /// Attachments that may wait for the owner before callers wait to ask.
@@ -149,6 +154,11 @@ impl Network {
     pub async fn detach(&self, pod: &str) -> Result<(), NetError> {
         let pod = pod.to_owned();
         self.ask(|answer| Command::Detach { pod, answer }).await
+    }
+
+    /// Brings the rules of a part to `plan`; they are in force on return. See [`PartPlan`].
+    pub async fn put(&self, part: Part, plan: PartPlan) -> Result<(), NetError> {
+        self.ask(|answer| Command::Put { part, plan, answer }).await
     }
 
     /// Pods that hold an address, in order.

@@ -13,7 +13,7 @@
 //! ports then drop and others let around the rules.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -24,6 +24,7 @@ use nix::errno::Errno;
 use super::names::{Names, pod_mac};
 use super::netlink::Socket;
 use super::{NetError, link, step, sysctl};
+use crate::model::cidr::Cidr;
 use crate::sys::netns;
 
 /// Namespaces made ahead of need: unshare(2) is the longest step of an attachment.
@@ -104,12 +105,12 @@ impl Fabric {
         self.pins.join(pod)
     }
 
-    /// Makes the gateway's address one of the host's.
-    pub fn anchor(&mut self) -> Result<(), NetError> {
-        self.anchor_make().map_err(step("make the gateway's link"))
+    /// Makes the gateway's address one of the host's, and the one that it speaks to Services with.
+    pub fn anchor(&mut self, services: Cidr) -> Result<(), NetError> {
+        self.anchor_make(services).map_err(step("make the gateway's link"))
     }
 
-    fn anchor_make(&mut self) -> io::Result<()> {
+    fn anchor_make(&mut self, services: Cidr) -> io::Result<()> {
         let name = self.names.anchor();
         let answers = self
             .socket
@@ -117,10 +118,12 @@ impl Fabric {
             .except(&[Errno::EEXIST])?;
         let index = link::index_of(answers.first().ok_or(Errno::ENODEV)?)?;
         sysctl::write_if_there(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-        self.socket
-            .exchange(&[link::address(index, self.gateway), link::up(index)])?
-            .except(&[])
-            .map(drop)
+        let mut requests = vec![link::address(index, self.gateway), link::up(index)];
+        if let IpAddr::V4(network) = services.address() {
+            let (range, metric) = ((network, services.prefix()), self.names.route_metric());
+            requests.push(link::route_to_services(index, range, self.gateway, metric));
+        }
+        self.socket.exchange(&requests)?.except(&[]).map(drop)
     }
 
     /// Wires `prepared` up as the pod at `address`, whose place in the range is `offset`.

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::HostPort;
 use super::names::{Names, pod_mac};
-use super::ruleset::{Element, Elements, Field, HAIRPIN, HOST_PORTS, HOST_PORTS_AT, SOURCES};
+use super::ruleset::{Element, Elements, Field};
+use super::skeleton::{HAIRPIN, HOST_PORTS, HOST_PORTS_AT, SOURCES};
 
 /// What a pod holds of the network as long as it lives.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -64,21 +65,20 @@ fn collide(one: &HostPort, other: &HostPort) -> bool {
 
 /// Everything about a pod that stands in sets and maps.
 pub fn elements(names: &Names, offset: u32, lease: &Lease) -> Elements {
-    let address = Field::Address(lease.address);
-    let mut elements = Elements::from([(
-        SOURCES,
-        BTreeSet::from([Element {
-            key: vec![
-                Field::Link(names.port(offset)),
-                address.clone(),
-                Field::Mac(pod_mac(lease.address)),
-            ],
-            value: None,
-        }]),
-    )]);
+    let address = Field::Address(lease.address.into());
+    let source = Element::member(vec![
+        Field::Link(names.port(offset)),
+        address.clone(),
+        Field::Mac(pod_mac(lease.address)),
+    ]);
+    let itself = Element::member(vec![address.clone(), address.clone()]);
+    let mut elements = Elements::from([
+        (SOURCES.into(), BTreeSet::from([source])),
+        (HAIRPIN.into(), BTreeSet::from([itself])),
+    ]);
     for port in &lease.ports {
         let (maps, mut key) = match port.host_ip {
-            Some(IpAddr::V4(ip)) => (HOST_PORTS_AT, vec![Field::Address(ip)]),
+            Some(ip @ IpAddr::V4(_)) => (HOST_PORTS_AT, vec![Field::Address(ip)]),
             Some(IpAddr::V6(_)) | None => (HOST_PORTS, Vec::new()),
         };
         key.push(Field::Protocol(port.protocol));
@@ -86,15 +86,8 @@ pub fn elements(names: &Names, offset: u32, lease: &Lease) -> Elements {
         for (map, value) in
             maps.into_iter().zip([address.clone(), Field::Port(port.container_port)])
         {
-            let element = Element { key: key.clone(), value: Some(value) };
-            elements.entry(map).or_default().insert(element);
+            elements.entry(map.into()).or_default().insert(Element::entry(key.clone(), value));
         }
-    }
-    if !lease.ports.is_empty() {
-        elements.insert(
-            HAIRPIN,
-            BTreeSet::from([Element { key: vec![address.clone(), address], value: None }]),
-        );
     }
     elements
 }

@@ -156,6 +156,32 @@ pub fn unreachable_delete(network: Ipv4Addr, prefix: u8, metric: u32) -> Request
     request(DELETE_ROUTE, 0, &catch_all(network, prefix, metric))
 }
 
+fn range_of_services(network: Ipv4Addr, prefix: u8, metric: u32) -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network, prefix)
+        .scope(RouteScope::Link)
+        .priority(metric)
+        .protocol(PROTOCOL)
+}
+
+/// The host's way to Services: it only decides which address the host speaks with, since what has an endpoint is
+/// translated, then routed anew, and what has none is refused.
+pub fn route_to_services(
+    anchor: u32,
+    (network, prefix): (Ipv4Addr, u8),
+    gateway: Ipv4Addr,
+    metric: u32,
+) -> Request {
+    let message =
+        range_of_services(network, prefix, metric).output_interface(anchor).pref_source(gateway);
+    request(NEW_ROUTE, CREATE | REPLACE, &message.build())
+}
+
+/// By whatever link it leads.
+pub fn route_to_services_delete((network, prefix): (Ipv4Addr, u8), metric: u32) -> Request {
+    request(DELETE_ROUTE, 0, &range_of_services(network, prefix, metric).build())
+}
+
 /// The pod's ways out: to the gateway directly, to everything else through it.
 pub fn routes_of_pod(index: u32, gateway: Ipv4Addr) -> [Request; 2] {
     let direct = RouteMessageBuilder::<Ipv4Addr>::new()

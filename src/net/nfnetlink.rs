@@ -12,13 +12,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::Protocol;
 use super::netlink::{ACK, CREATE, REQUEST, Request, Socket};
-use super::ruleset::{Element, ElementChanges, Elements, Field};
+use super::ruleset::{Element, ElementChanges, Elements, Field, Verdict};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -51,7 +52,7 @@ pub fn remove(socket: &mut Socket, table: &str, elements: &Elements) -> io::Resu
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
             for (set, members) in elements {
                 for member in members {
-                    let one = Elements::from([(*set, BTreeSet::from([member.clone()]))]);
+                    let one = Elements::from([(set.clone(), BTreeSet::from([member.clone()]))]);
                     let requests = batch(table, &removal(one));
                     socket.exchange(&requests)?.except(&[Errno::ENOENT])?;
                 }
@@ -93,15 +94,53 @@ fn elements_payload(table: &str, set: &str, members: &[&Element]) -> Vec<u8> {
     attribute(&mut payload, 2, |out| text(out, set));
     attribute(&mut payload, 3 | NESTED, |list| {
         for member in members {
-            attribute(list, 1 | NESTED, |element| {
-                data(element, 1, |out| out.extend(concatenation(&member.key)));
-                if let Some(value) = &member.value {
-                    data(element, 2, |out| value.encode(out));
-                }
-            });
+            element(list, member);
         }
     });
     payload
+}
+
+/// A range of a single field is two members, its first value and the one after its last (rbtree, nf_tables.h
+/// `NFT_SET_ELEM_INTERVAL_END`); a concatenation carries both ends in one (pipapo).
+fn element(list: &mut Vec<u8>, member: &Element) {
+    attribute(list, 1 | NESTED, |element| {
+        data(element, 1, |out| out.extend(concatenation(&member.key, End::First)));
+        match member.value.as_slice() {
+            [] => {}
+            [Field::Verdict(verdict)] => {
+                attribute(element, 2 | NESTED, |data| {
+                    attribute(data, 2 | NESTED, |out| verdict.encode(out));
+                });
+            }
+            [only] => data(element, 2, |out| only.encode(End::First, out)),
+            fields => data(element, 2, |out| out.extend(concatenation(fields, End::First))),
+        }
+        let is_range = member.key.iter().any(|field| matches!(field, Field::Between(..)));
+        if is_range && member.key.len() > 1 {
+            data(element, 10, |out| out.extend(concatenation(&member.key, End::Last)));
+        }
+    });
+    if let [field @ Field::Between(..)] = member.key.as_slice() {
+        let mut after = Vec::new();
+        field.encode(End::Last, &mut after);
+        if increment(&mut after) {
+            attribute(list, 1 | NESTED, |element| {
+                attribute(element, 3, |out| out.extend(1u32.to_be_bytes()));
+                data(element, 1, |out| out.extend(after));
+            });
+        }
+    }
+}
+
+/// The next number up; false when there is none.
+fn increment(number: &mut [u8]) -> bool {
+    for byte in number.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return true;
+        }
+    }
+    false
 }
 
 /// Appends one attribute whose value `fill` writes; its length counts the header but not the padding.
@@ -124,19 +163,28 @@ fn data(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     attribute(out, kind | NESTED, |data| attribute(data, 1, fill));
 }
 
+/// Which end of ranges.
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
+}
+
 /// Each part padded to the kernel's 4-byte registers; a value that stands alone is not padded.
-fn concatenation(fields: &[Field]) -> Vec<u8> {
+fn concatenation(fields: &[Field], end: End) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in fields {
-        field.encode(&mut bytes);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        field.encode(end, &mut bytes);
+        if fields.len() > 1 {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
     }
     bytes
 }
 
 impl Field {
     /// In network byte order, as packets carry it.
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, end: End, out: &mut Vec<u8>) {
         match self {
             Field::Link(name) => {
                 // IFNAMSIZ, zero-filled.
@@ -145,10 +193,37 @@ impl Field {
                 padded[..length].copy_from_slice(&name.as_bytes()[..length]);
                 out.extend_from_slice(&padded);
             }
-            Field::Address(address) => out.extend_from_slice(&address.octets()),
+            Field::Address(IpAddr::V4(address)) => out.extend_from_slice(&address.octets()),
+            Field::Address(IpAddr::V6(address)) => out.extend_from_slice(&address.octets()),
             Field::Mac(mac) => out.extend_from_slice(mac),
             Field::Protocol(protocol) => out.push(number(*protocol)),
             Field::Port(port) => out.extend_from_slice(&port.to_be_bytes()),
+            Field::Number(number) => out.extend_from_slice(&number.to_ne_bytes()),
+            Field::Between(first, last) => match end {
+                End::First => first.encode(end, out),
+                End::Last => last.encode(end, out),
+            },
+            Field::Verdict(_) => unreachable!("a verdict is a value that stands alone"),
+        }
+    }
+}
+
+impl Verdict {
+    /// `NFTA_VERDICT_CODE`, and `NFTA_VERDICT_CHAIN` where there is one.
+    fn encode(&self, out: &mut Vec<u8>) {
+        const DROP: i32 = 0;
+        const ACCEPT: i32 = 1;
+        const JUMP: i32 = -3;
+        const GOTO: i32 = -4;
+        let (code, chain) = match self {
+            Verdict::Drop => (DROP, None),
+            Verdict::Accept => (ACCEPT, None),
+            Verdict::Jump(chain) => (JUMP, Some(chain)),
+            Verdict::Goto(chain) => (GOTO, Some(chain)),
+        };
+        attribute(out, 1, |out| out.extend(code.to_be_bytes()));
+        if let Some(chain) = chain {
+            attribute(out, 2, |out| text(out, chain));
         }
     }
 }

@@ -21,8 +21,10 @@ use super::journal::Journal;
 use super::link::Link;
 use super::names::Names;
 use super::netlink::Socket;
+use super::part::{self, Before, Part, PartPlan, Transition};
 use super::probe::{self, Culprit};
-use super::ruleset::{self, ElementChanges, Elements, Surroundings};
+use super::ruleset::{self, ElementChanges, Elements, Present, RulesetPlan};
+use super::skeleton::{self, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, conntrack, host, link, nfnetlink, nft, step,
 };
@@ -36,6 +38,11 @@ pub enum Command {
     },
     Detach {
         pod: String,
+        answer: oneshot::Sender<Result<(), NetError>>,
+    },
+    Put {
+        part: Part,
+        plan: PartPlan,
         answer: oneshot::Sender<Result<(), NetError>>,
     },
 }
@@ -74,6 +81,10 @@ pub struct Owner {
     table: String,
     pool: AddressPool,
     leases: BTreeMap<String, Lease>,
+    /// Of each part, what is in force.
+    parts: BTreeMap<Part, Before>,
+    /// What the kernel held when we started: the last plans of the daemon before.
+    found: Present,
     journal: Journal,
     fabric: Fabric,
     elements: Socket,
@@ -135,7 +146,13 @@ impl Owner {
         // The rules come before the links: no packet of a pod meets an unguarded host.
         let alive: BTreeMap<&String, &Lease> =
             leases.iter().filter(|(pod, _)| netns::is_pinned(&paths.pins.join(pod))).collect();
-        let surroundings = Surroundings { pod_cidr: config.pod_cidr, guarded_links };
+        let gateway = pool.gateway();
+        let surroundings = Surroundings {
+            pod_cidr: config.pod_cidr,
+            service_cidr: config.service_cidr,
+            gateway: IpAddr::V4(gateway),
+            guarded_links,
+        };
         let mut elements = Elements::new();
         for lease in alive.values() {
             let offset = pool.offset(lease.address).unwrap_or_default();
@@ -144,14 +161,15 @@ impl Owner {
             }
         }
         let alive: Vec<String> = alive.into_keys().cloned().collect();
-        put_in_force(&ruleset::compile(&names, &surroundings, elements))?;
+        let found = put_in_force(&skeleton::compile(&names, &surroundings, elements))?;
 
-        let gateway = pool.gateway();
         let fabric = Fabric { names, gateway, mtu: survey.mtu, pins: paths.pins, socket };
         let mut owner = Owner {
             table: fabric.names.table(),
             pool,
             leases,
+            parts: BTreeMap::new(),
+            found,
             journal,
             fabric,
             elements: nfnetlink::open().map_err(step("open nfnetlink"))?,
@@ -184,6 +202,9 @@ impl Owner {
                 Command::Detach { pod, answer } => {
                     let _ = answer.send(self.detach(&pod));
                 }
+                Command::Put { part, plan, answer } => {
+                    let _ = answer.send(self.put(part, plan));
+                }
             }
         }
     }
@@ -203,7 +224,7 @@ impl Owner {
                 .and_then(|replies| replies.except(&[]))
                 .map_err(step("route the pod range"))?;
         }
-        fabric.anchor()?;
+        fabric.anchor(config.service_cidr)?;
 
         let mut found: BTreeMap<u32, &Link> = links
             .iter()
@@ -343,6 +364,55 @@ impl Owner {
         Ok(())
     }
 
+    /// Brings the part's rules to `plan`; on return they are in force, or as they were.
+    pub fn put(&mut self, part: Part, plan: PartPlan) -> Result<(), NetError> {
+        let strays = plan.strays(part);
+        assert!(strays.is_empty(), "{part:?} names what is not its own: {strays:?}");
+        let before = self.parts.remove(&part);
+        let before = before.unwrap_or_else(|| Before::Unknown(self.found.clone()));
+        let outcome = match part::transition(&self.table, part, &before, &plan) {
+            Transition::Nothing => Ok(()),
+            Transition::Elements(changes) => {
+                match nfnetlink::apply(&mut self.elements, &self.table, &changes) {
+                    // Somebody else changed the table: what is there counts, not what we remember.
+                    Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
+                    outcome => outcome.map_err(step("change the part's members")),
+                }
+            }
+            Transition::Rules(transaction) => {
+                nft::apply(&transaction).map_err(step("put the part's rules in force"))
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                self.parts.insert(part, Before::InForce(plan));
+                Ok(())
+            }
+            Err(error) => {
+                // Nothing has changed, unless the answer was lost on its way. The next plan replaces everything.
+                match nft::list(&self.table) {
+                    Ok(listing) => {
+                        let present = listing.as_ref().map(Present::read).unwrap_or_default();
+                        self.parts.insert(part, Before::Unknown(present));
+                    }
+                    Err(_) => drop(self.parts.insert(part, before)),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn put_anew(&mut self, part: Part, plan: &PartPlan) -> Result<(), NetError> {
+        let listing = nft::list(&self.table).map_err(step("list the rules"))?;
+        let present = listing.as_ref().map(Present::read).unwrap_or_default();
+        match part::transition(&self.table, part, &Before::Unknown(present), plan) {
+            Transition::Rules(transaction) => {
+                nft::apply(&transaction).map_err(step("put the part's rules in force anew"))
+            }
+            Transition::Nothing | Transition::Elements(_) => Ok(()),
+        }
+    }
+
     fn published(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.seen.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -414,13 +484,20 @@ fn wire(
     prepared.pin(pin).map_err(step("pin the pod's namespace"))
 }
 
-fn put_in_force(plan: &ruleset::RulesetPlan) -> Result<(), NetError> {
-    let before = nft::list(plan.table()).map_err(step("list the rules"))?;
-    nft::apply(&plan.render(before.is_none())).map_err(step("put the rules in force"))?;
-    let after = nft::list(plan.table()).map_err(step("list the rules"))?;
+/// A member or a set that should (not) be there.
+fn is_surprise(error: &io::Error) -> bool {
+    [Errno::ENOENT, Errno::EEXIST].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// What the kernel held before.
+fn put_in_force(plan: &RulesetPlan) -> Result<Present, NetError> {
+    let before = nft::list(&plan.table).map_err(step("list the rules"))?;
+    let before = before.as_ref().map(Present::read).unwrap_or_default();
+    nft::apply(&plan.render(&before)).map_err(step("put the rules in force"))?;
+    let after = nft::list(&plan.table).map_err(step("list the rules"))?;
     let missing = plan.missing_in(&after.unwrap_or_default());
     if missing.is_empty() {
-        Ok(())
+        Ok(before)
     } else {
         Err(NetError::Step {
             step: "verify the rules",
@@ -481,6 +558,14 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
         let outcome =
             socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
         note(outcome.map(drop).map_err(step("delete the route of the pod range")));
+    }
+    if let IpAddr::V4(network) = config.service_cidr.address() {
+        let range = (network, config.service_cidr.prefix());
+        let request = link::route_to_services_delete(range, names.route_metric());
+        // It goes with its link.
+        let outcome =
+            socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
+        note(outcome.map(drop).map_err(step("delete the route of the Service range")));
     }
     let survey = host::survey(&names, &links, &[], &[]);
     note(

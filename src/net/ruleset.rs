@@ -1,366 +1,212 @@
-//! The rules of an instance as data, and what changes between two states of it (pure).
+//! Rules, sets and their members as data, and what changes between two states of them (pure).
 //!
-//! Everything lies in one table `inet joey_<instance>` that is entirely ours. Base chains hold nothing but a jump
-//! (or a few) and are written once, when the table is made: deleting and re-creating one lets denied packets
-//! through even inside a transaction. All that may change lies in regular chains, sets and maps.
-//!
-//! ```text
-//! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
-//! prerouting dstnat   inbound_hook  to a local address ▶ host_ports
-//! output     dstnat   local_hook    to a local address, not 127/8 ▶ host_ports
-//! input      filter   node_hook     from our ports ──▶ node      what of the host pods may reach
-//! forward    filter   forward_hook  from / to our ports ▶ from_pods, to_pods; all else ▶ transit
-//! output     filter   output_hook   to our ports ────▶ to_ports
-//! postrouting srcnat  outbound_hook from the pod range ▶ outbound
-//! ```
-//! A port leads to one pod, so port, address and hardware address together prove which pod a packet came from.
+//! Everything lies in one table `inet joey_<instance>` that is entirely ours. What the base chains are and what they
+//! call is `skeleton`'s; what parts such as Services put in is `part`'s.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::Protocol;
-use super::names::{LINKS_OF_ALL, Names};
-use crate::model::cidr::Cidr;
 
-/// Ports of the host, beside hostPorts, that pods may connect to. Empty until a service of ours wants it: the host
-/// is not the pods' neighbour (ssh, the Kubernetes API and every other listener are out of their reach).
-pub const NODE_PORTS_OPEN_TO_PODS: &[(Protocol, u16)] = &[];
+const MARK: &str = "hooks_";
 
-/// Where no pod has business: the host's own loopback, and link-local addresses, where clouds keep credentials.
-const NEVER_TO: [(&str, u8); 2] = [("127.0.0.0", 8), ("169.254.0.0", 16)];
-
-pub const SOURCES: &str = "sources";
-/// A port of the host on every address, or on one ("at"), leads to an address and a port. Two maps each, since nft's
-/// JSON reader (1.0.6) refuses a map whose values are concatenations.
-pub const HOST_PORTS: [&str; 2] = ["host_ports_address", "host_ports_port"];
-pub const HOST_PORTS_AT: [&str; 2] = ["host_ports_at_address", "host_ports_at_port"];
-pub const HAIRPIN: &str = "hairpin";
-
-/// One part of a key or value in a set or map.
+/// What stands in one place of a key, or is the value of a map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
     Link(String),
-    Address(Ipv4Addr),
+    Address(IpAddr),
     Mac([u8; 6]),
     Protocol(Protocol),
     Port(u16),
+    /// A number that rules compute, such as a draw; travels as the host stores it.
+    Number(u32),
+    /// Both ends belong to it, both are of one kind. Only in sets declared with [`Set::interval`], and there every
+    /// member of a set with a single field is one.
+    Between(Box<Field>, Box<Field>),
+    Verdict(Verdict),
+}
+
+/// What a verdict map says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    /// Comes back to the rule after the map when the chain has no answer.
+    Jump(String),
+    Goto(String),
 }
 
 /// A member of a set (no value) or of a map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Element {
     pub key: Vec<Field>,
-    pub value: Option<Field>,
+    /// More than one field only in maps that `program` declares: nft's JSON reader (1.0.6) refuses them.
+    pub value: Vec<Field>,
 }
 
-/// Members by set.
-pub type Elements = BTreeMap<&'static str, BTreeSet<Element>>;
+impl Element {
+    pub fn member(key: Vec<Field>) -> Element {
+        Element { key, value: Vec::new() }
+    }
 
+    pub fn entry(key: Vec<Field>, value: Field) -> Element {
+        Element { key, value: vec![value] }
+    }
+}
+
+pub type SetName = Cow<'static, str>;
+
+/// Members by set.
+pub type Elements = BTreeMap<SetName, BTreeSet<Element>>;
+
+/// How a set or map is declared, in nft's words for types. A set that is to be declared otherwise needs another name:
+/// the kernel does not redeclare, and the old one serves until the new one is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    key: &'static [&'static str],
+    key: Vec<&'static str>,
     value: Option<&'static str>,
+    is_interval: bool,
+}
+
+impl Set {
+    pub fn of(key: &[&'static str]) -> Set {
+        Set { key: key.to_vec(), value: None, is_interval: false }
+    }
+
+    pub fn map(key: &[&'static str], value: &'static str) -> Set {
+        Set { value: Some(value), ..Set::of(key) }
+    }
+
+    /// Keys may be [`Field::Between`].
+    pub fn interval(self) -> Set {
+        Set { is_interval: true, ..self }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        if self.value.is_some() { "map" } else { "set" }
+    }
+
+    /// The body of the command that declares it.
+    pub fn declare(&self, name: &str) -> Value {
+        // A list of one makes nft (1.0.6) crash.
+        let mut body = match self.key.as_slice() {
+            [only] => json!({"name": name, "type": only}),
+            fields => json!({"name": name, "type": fields}),
+        };
+        if let Some(value) = self.value {
+            body["map"] = json!(value);
+        }
+        if self.is_interval {
+            body["flags"] = json!(["interval"]);
+        }
+        body
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseChain {
-    kind: &'static str,
-    hook: &'static str,
-    priority: i32,
-    rules: Vec<Value>,
+    pub kind: &'static str,
+    pub hook: &'static str,
+    pub priority: i32,
+    pub rules: Vec<Value>,
 }
 
-/// All rules of an instance: equal intent renders to equal text.
+/// The rules that stand whatever the cluster holds: equal intent renders to equal text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulesetPlan {
-    table: String,
-    base: BTreeMap<&'static str, BaseChain>,
-    chains: BTreeMap<&'static str, Vec<Value>>,
-    sets: BTreeMap<&'static str, Set>,
+    pub table: String,
+    pub base: BTreeMap<&'static str, BaseChain>,
+    pub chains: BTreeMap<&'static str, Vec<Value>>,
+    /// Chains that others fill; a start leaves what is in them.
+    pub slots: BTreeSet<&'static str>,
+    pub sets: BTreeMap<&'static str, Set>,
     pub elements: Elements,
 }
 
-/// What rules depend on beside the pods themselves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Surroundings {
-    pub pod_cidr: Cidr,
-    /// Links of the host on which we turned forwarding on; nothing but pods' traffic may profit.
-    pub guarded_links: BTreeSet<String>,
+/// What the kernel holds of a table, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    pub chains: BTreeSet<String>,
+    /// "set" or "map" by name.
+    pub sets: BTreeMap<String, &'static str>,
 }
 
-/// The rules for `elements` amid `surroundings`.
-pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -> RulesetPlan {
-    let ours = format!("{}*", names.ports());
-    let from_ours = || matches("==", meta("iifname"), json!(ours));
-    let to_ours = || matches("==", meta("oifname"), json!(ours));
-    let to_local = || {
-        let kind = json!({"fib": {"result": "type", "flags": ["daddr"]}});
-        matches("==", kind, json!("local"))
-    };
-    let pods = json!({"prefix": {
-        "addr": surroundings.pod_cidr.address().to_string(),
-        "len": surroundings.pod_cidr.prefix(),
-    }});
-    let base = |kind, hook, priority, rules| BaseChain { kind, hook, priority, rules };
-
-    let base = BTreeMap::from([
-        (
-            "guard_hook",
-            base("filter", "prerouting", -300, vec![rule([from_ours(), jump("guard")])]),
-        ),
-        (
-            "inbound_hook",
-            base("nat", "prerouting", -100, vec![rule([to_local(), jump("host_ports")])]),
-        ),
-        // To 127.0.0.0/8 a translated packet would carry a loopback source out to a pod, which the kernel
-        // allows only with route_localnet, the hole of CVE-2020-8558: there a hostPort refuses the connection.
-        (
-            "local_hook",
-            base(
-                "nat",
-                "output",
-                -100,
-                vec![rule([
-                    to_local(),
-                    matches("!=", ip("daddr"), prefix(NEVER_TO[0])),
-                    jump("host_ports"),
-                ])],
-            ),
-        ),
-        ("node_hook", base("filter", "input", -5, vec![rule([from_ours(), jump("node")])])),
-        (
-            "forward_hook",
-            base(
-                "filter",
-                "forward",
-                -5,
-                vec![
-                    rule([from_ours(), jump("from_pods")]),
-                    rule([to_ours(), jump("to_pods")]),
-                    rule([jump("transit")]),
-                ],
-            ),
-        ),
-        ("output_hook", base("filter", "output", -5, vec![rule([to_ours(), jump("to_ports")])])),
-        (
-            "outbound_hook",
-            base(
-                "nat",
-                "postrouting",
-                100,
-                vec![rule([matches("==", ip("saddr"), pods.clone()), jump("outbound")])],
-            ),
-        ),
-    ]);
-
-    let established = || {
-        rule([
-            matches("in", json!({"ct": {"key": "state"}}), json!(["established", "related"])),
-            verdict("accept"),
-        ])
-    };
-    let invalid = || {
-        rule([
-            matches("in", json!({"ct": {"key": "state"}}), json!("invalid")),
-            counted(),
-            verdict("drop"),
-        ])
-    };
-    let mut chains = BTreeMap::from([
-        (
-            "guard",
-            vec![
-                rule([matches("!=", meta("nfproto"), json!("ipv4")), counted(), verdict("drop")]),
-                rule([
-                    matches(
-                        "!=",
-                        json!({"concat": [meta("iifname"), ip("saddr"), payload("ether", "saddr")]}),
-                        json!(format!("@{SOURCES}")),
-                    ),
-                    counted(),
-                    verdict("drop"),
-                ]),
-                rule([
-                    matches("==", ip("daddr"), json!({"set": NEVER_TO.map(prefix)})),
-                    counted(),
-                    verdict("drop"),
-                ]),
-            ],
-        ),
-        (
-            "host_ports",
-            vec![
-                translate(
-                    json!([ip("daddr"), meta("l4proto"), payload("th", "dport")]),
-                    HOST_PORTS_AT,
-                ),
-                translate(json!([meta("l4proto"), payload("th", "dport")]), HOST_PORTS),
-            ],
-        ),
-        ("node", node_rules(established(), invalid())),
-        (
-            "from_pods",
-            vec![
-                established(),
-                invalid(),
-                // A pod that is gone: its address must not be looked for outside.
-                rule([
-                    matches("==", ip("daddr"), pods.clone()),
-                    matches("!=", meta("oifname"), json!(ours)),
-                    json!({"reject": {"type": "icmpx", "expr": "host-unreachable"}}),
-                ]),
-                rule([verdict("accept")]),
-            ],
-        ),
-        (
-            "to_pods",
-            vec![
-                established(),
-                invalid(),
-                // From outside only what a hostPort let in; nobody routes to pods by their addresses.
-                rule([
-                    matches("in", json!({"ct": {"key": "status"}}), json!("dnat")),
-                    verdict("accept"),
-                ]),
-                rule([counted(), verdict("drop")]),
-            ],
-        ),
-        // A pod that reaches itself leaves by the link it came in by, for good reason; telling it of a "shorter way"
-        // would make it try.
-        (
-            "to_ports",
-            vec![rule([
-                matches("==", payload("icmp", "type"), json!("redirect")),
-                verdict("drop"),
-            ])],
-        ),
-        (
-            "outbound",
-            vec![
-                rule([matches("!=", meta("oifname"), json!(ours)), json!({"masquerade": null})]),
-                // A pod that reaches itself through its hostPort would take its own address for a forgery.
-                rule([
-                    matches(
-                        "==",
-                        json!({"concat": [ip("saddr"), ip("daddr")]}),
-                        json!(format!("@{HAIRPIN}")),
-                    ),
-                    json!({"masquerade": null}),
-                ]),
-            ],
-        ),
-        ("transit", Vec::new()),
-    ]);
-    if !surroundings.guarded_links.is_empty() {
-        let links: Vec<_> = surroundings.guarded_links.iter().collect();
-        chains.insert(
-            "transit",
-            vec![rule([
-                matches("==", meta("iifname"), json!({"set": links})),
-                matches("!=", meta("oifname"), json!(format!("{LINKS_OF_ALL}*"))),
-                counted(),
-                verdict("drop"),
-            ])],
-        );
+impl Present {
+    /// From the answer to `nft -j list table`.
+    pub fn read(listing: &Value) -> Present {
+        let mut present = Present::default();
+        for object in listing["nftables"].as_array().into_iter().flatten() {
+            if let Some(name) = object["chain"]["name"].as_str() {
+                present.chains.insert(name.to_owned());
+            }
+            for kind in ["set", "map"] {
+                if let Some(name) = object[kind]["name"].as_str() {
+                    present.sets.insert(name.to_owned(), kind);
+                }
+            }
+        }
+        present
     }
-
-    let set = |key, value| Set { key, value };
-    let port: &[&str] = &["inet_proto", "inet_service"];
-    let port_at: &[&str] = &["ipv4_addr", "inet_proto", "inet_service"];
-    let sets = BTreeMap::from([
-        (SOURCES, set(&["ifname", "ipv4_addr", "ether_addr"], None)),
-        (HOST_PORTS[0], set(port, Some("ipv4_addr"))),
-        (HOST_PORTS[1], set(port, Some("inet_service"))),
-        (HOST_PORTS_AT[0], set(port_at, Some("ipv4_addr"))),
-        (HOST_PORTS_AT[1], set(port_at, Some("inet_service"))),
-        (HAIRPIN, set(&["ipv4_addr", "ipv4_addr"], None)),
-    ]);
-    RulesetPlan { table: names.table(), base, chains, sets, elements }
-}
-
-fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
-    let mut rules = vec![
-        established,
-        invalid,
-        rule([matches("==", payload("icmp", "type"), json!("echo-request")), verdict("accept")]),
-    ];
-    rules.extend(NODE_PORTS_OPEN_TO_PODS.iter().map(|(protocol, port)| {
-        rule([matches("==", payload(protocol.word(), "dport"), json!(port)), verdict("accept")])
-    }));
-    rules.push(rule([
-        matches("==", meta("l4proto"), json!("tcp")),
-        json!({"reject": {"type": "tcp reset"}}),
-    ]));
-    rules.push(rule([json!({"reject": {"type": "icmpx", "expr": "admin-prohibited"}})]));
-    rules
 }
 
 impl RulesetPlan {
-    /// One transaction that brings the kernel to this plan. With `is_new` false the table is there, made by an
-    /// earlier daemon: its base chains stay untouched, packets meet either the old rules or the new ones.
-    pub fn render(&self, is_new: bool) -> Value {
-        let table = &self.table;
-        let mut commands = Vec::new();
-        let mut add = |what: &str, mut body: Value| {
-            body["family"] = json!("inet");
-            body["table"] = json!(table);
-            commands.push(json!({"add": {what: body}}));
-        };
-        add("table", json!({"name": table}));
+    /// One transaction that brings the kernel, which holds `present`, to this plan. Base chains that are there stay, and
+    /// so do their rules, unless another release of ours wrote them: then packets meet either the old ones or the new.
+    pub fn render(&self, present: &Present) -> Value {
+        let mut transaction = Transaction::of(&self.table);
+        transaction.add("table", json!({"name": self.table}));
         for (name, set) in &self.sets {
-            let mut body = json!({"name": name, "type": set.key});
-            match set.value {
-                None => add("set", body),
-                Some(value) => {
-                    body["map"] = json!(value);
-                    add("map", body);
-                }
+            transaction.add(set.kind(), set.declare(name));
+        }
+        for name in self.chains.keys().chain(&self.slots) {
+            transaction.add("chain", json!({"name": name}));
+        }
+        let mark = self.mark();
+        let is_known = present.chains.contains(&mark);
+        transaction.add("chain", json!({"name": mark}));
+        for (name, chain) in self.base.iter().filter(|_| !is_known) {
+            if present.chains.contains(*name) {
+                transaction.flush("chain", name);
+                continue;
             }
+            transaction.add(
+                "chain",
+                json!({
+                    "name": name, "type": chain.kind, "hook": chain.hook,
+                    "prio": chain.priority, "policy": "accept",
+                }),
+            );
         }
         for name in self.chains.keys() {
-            add("chain", json!({"name": name}));
-        }
-        if is_new {
-            for (name, chain) in &self.base {
-                add(
-                    "chain",
-                    json!({
-                        "name": name, "type": chain.kind, "hook": chain.hook,
-                        "prio": chain.priority, "policy": "accept",
-                    }),
-                );
-                for expressions in &chain.rules {
-                    add("rule", json!({"chain": name, "expr": expressions}));
-                }
-            }
-        }
-        let chain = |name: &str| json!({"family": "inet", "table": table, "name": name});
-        for name in self.chains.keys() {
-            commands.push(json!({"flush": {"chain": chain(name)}}));
+            transaction.flush("chain", name);
         }
         for (name, set) in &self.sets {
-            let kind = if set.value.is_some() { "map" } else { "set" };
-            commands.push(json!({"flush": {kind: chain(name)}}));
+            transaction.flush(set.kind(), name);
+        }
+        for (name, chain) in self.base.iter().filter(|_| !is_known) {
+            transaction.rules(name, &chain.rules);
         }
         for (name, rules) in &self.chains {
-            for expressions in rules {
-                let body =
-                    json!({"family": "inet", "table": table, "chain": name, "expr": expressions});
-                commands.push(json!({"add": {"rule": body}}));
-            }
+            transaction.rules(name, rules);
         }
-        for (name, elements) in self.elements.iter().filter(|(_, elements)| !elements.is_empty()) {
-            let members: Vec<_> = elements.iter().map(Element::render).collect();
-            let body = json!({"family": "inet", "table": table, "name": name, "elem": members});
-            commands.push(json!({"add": {"element": body}}));
+        transaction.elements(&self.elements);
+        for other in present.chains.iter().filter(|name| name.starts_with(MARK) && **name != mark) {
+            transaction.delete("chain", other);
         }
-        json!({"nftables": commands})
+        transaction.finish()
     }
 
-    pub fn table(&self) -> &str {
-        &self.table
+    /// The name of an empty chain that says which base chains stand in the kernel.
+    pub fn mark(&self) -> String {
+        let base: BTreeMap<_, _> =
+            self.base.iter().map(|(name, chain)| (name, &chain.rules)).collect();
+        let digest = Sha256::digest(json!(base).to_string());
+        let hex: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{MARK}{hex}")
     }
 
     /// What of this plan is missing in `listing`, the answer to `nft -j list table`; empty when all is in force.
@@ -384,7 +230,7 @@ impl RulesetPlan {
         let wanted_chains = (self.base.iter().map(|(name, chain)| (*name, chain.rules.len())))
             .chain(self.chains.iter().map(|(name, rules)| (*name, rules.len())));
         let wanted_sets =
-            self.sets.keys().map(|name| (*name, self.elements.get(name).map_or(0, BTreeSet::len)));
+            self.sets.keys().map(|name| (*name, self.elements.get(*name).map_or(0, BTreeSet::len)));
         wanted_chains
             .filter(|(name, rules)| chains.get(name) != Some(rules))
             .map(|(name, _)| format!("chain {name}"))
@@ -404,6 +250,12 @@ pub struct ElementChanges {
     pub add: Elements,
 }
 
+impl ElementChanges {
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+}
+
 /// Removals come first when applied, so a key may change its value.
 pub fn diff(old: &Elements, new: &Elements) -> ElementChanges {
     let minus = |left: &Elements, right: &Elements| {
@@ -411,7 +263,7 @@ pub fn diff(old: &Elements, new: &Elements) -> ElementChanges {
         left.iter()
             .map(|(name, members)| {
                 let others = right.get(name).unwrap_or(&empty);
-                (*name, members.difference(others).cloned().collect::<BTreeSet<_>>())
+                (name.clone(), members.difference(others).cloned().collect::<BTreeSet<_>>())
             })
             .filter(|(_, members)| !members.is_empty())
             .collect()
@@ -419,13 +271,77 @@ pub fn diff(old: &Elements, new: &Elements) -> ElementChanges {
     ElementChanges { remove: minus(old, new), add: minus(new, old) }
 }
 
+/// Commands for one table, in the order in which the kernel is to take them, all or none.
+pub struct Transaction {
+    table: String,
+    commands: Vec<Value>,
+}
+
+impl Transaction {
+    pub fn of(table: &str) -> Transaction {
+        Transaction { table: table.to_owned(), commands: Vec::new() }
+    }
+
+    /// Also right for what is there already, unless it was declared otherwise.
+    pub fn add(&mut self, kind: &str, body: Value) {
+        self.command("add", kind, body);
+    }
+
+    pub fn flush(&mut self, kind: &str, name: &str) {
+        self.command("flush", kind, json!({"name": name}));
+    }
+
+    pub fn delete(&mut self, kind: &str, name: &str) {
+        self.command("delete", kind, json!({"name": name}));
+    }
+
+    /// Appends to the chain.
+    pub fn rules(&mut self, chain: &str, rules: &[Value]) {
+        for expressions in rules {
+            self.add("rule", json!({"chain": chain, "expr": expressions}));
+        }
+    }
+
+    pub fn elements(&mut self, elements: &Elements) {
+        self.members("add", elements);
+    }
+
+    pub fn members(&mut self, verb: &str, elements: &Elements) {
+        for (name, members) in elements.iter().filter(|(_, members)| !members.is_empty()) {
+            let members: Vec<_> = members.iter().map(Element::render).collect();
+            self.command(verb, "element", json!({"name": name, "elem": members}));
+        }
+    }
+
+    fn command(&mut self, verb: &str, kind: &str, mut body: Value) {
+        body["family"] = json!("inet");
+        body["table"] = json!(self.table);
+        self.commands.push(json!({verb: {kind: body}}));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// As `nft -j` reads it.
+    pub fn finish(self) -> Value {
+        json!({"nftables": self.commands})
+    }
+}
+
 impl Element {
     fn render(&self) -> Value {
-        let key: Vec<_> = self.key.iter().map(Field::render).collect();
-        let key = json!({"concat": key});
-        match &self.value {
-            None => key,
-            Some(value) => json!([key, value.render()]),
+        let key = match self.key.as_slice() {
+            [only] => only.render(),
+            fields => json!({"concat": fields.iter().map(Field::render).collect::<Vec<_>>()}),
+        };
+        match self.value.as_slice() {
+            [] => key,
+            [only] => json!([key, only.render()]),
+            fields => {
+                let fields: Vec<_> = fields.iter().map(Field::render).collect();
+                json!([key, {"concat": fields}])
+            }
         }
     }
 }
@@ -438,50 +354,23 @@ impl Field {
             Field::Mac(mac) => json!(mac.map(|byte| format!("{byte:02x}")).join(":")),
             Field::Protocol(protocol) => json!(protocol.word()),
             Field::Port(port) => json!(port),
+            Field::Number(number) => json!(number),
+            Field::Between(first, last) if first == last => first.render(),
+            Field::Between(first, last) => json!({"range": [first.render(), last.render()]}),
+            Field::Verdict(verdict) => verdict.render(),
         }
     }
 }
 
-fn rule<const N: usize>(expressions: [Value; N]) -> Value {
-    Value::Array(expressions.to_vec())
-}
-
-fn matches(operator: &str, left: Value, right: Value) -> Value {
-    json!({"match": {"op": operator, "left": left, "right": right}})
-}
-
-fn translate(key: Value, maps: [&str; 2]) -> Value {
-    let [address, port] =
-        maps.map(|map| json!({"map": {"key": {"concat": key}, "data": format!("@{map}")}}));
-    rule([json!({"dnat": {"family": "ip", "addr": address, "port": port}})])
-}
-
-fn meta(key: &str) -> Value {
-    json!({"meta": {"key": key}})
-}
-
-fn payload(protocol: &str, field: &str) -> Value {
-    json!({"payload": {"protocol": protocol, "field": field}})
-}
-
-fn ip(field: &str) -> Value {
-    payload("ip", field)
-}
-
-fn prefix((address, length): (&str, u8)) -> Value {
-    json!({"prefix": {"addr": address, "len": length}})
-}
-
-fn jump(chain: &str) -> Value {
-    json!({"jump": {"target": chain}})
-}
-
-fn verdict(word: &str) -> Value {
-    json!({word: null})
-}
-
-fn counted() -> Value {
-    json!({"counter": {"packets": 0, "bytes": 0}})
+impl Verdict {
+    fn render(&self) -> Value {
+        match self {
+            Verdict::Accept => json!({"accept": null}),
+            Verdict::Drop => json!({"drop": null}),
+            Verdict::Jump(chain) => json!({"jump": {"target": chain}}),
+            Verdict::Goto(chain) => json!({"goto": {"target": chain}}),
+        }
+    }
 }
 
 #[cfg(test)]

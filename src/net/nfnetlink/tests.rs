@@ -6,7 +6,8 @@ use super::super::netlink;
 use super::*;
 
 fn member(set: &'static str, key: Vec<Field>, value: Option<Field>) -> Elements {
-    Elements::from([(set, BTreeSet::from([Element { key, value }]))])
+    let value = value.into_iter().collect();
+    Elements::from([(set.into(), BTreeSet::from([Element { key, value }]))])
 }
 
 fn check(changes: &ElementChanges, expected: Expect) {
@@ -31,7 +32,7 @@ fn a_member_of_a_set_travels_as_a_padded_concatenation() {
             "sources",
             vec![
                 Field::Link("jyabc123-2".into()),
-                Field::Address(Ipv4Addr::new(10, 42, 0, 2)),
+                Field::Address(Ipv4Addr::new(10, 42, 0, 2).into()),
                 Field::Mac([0x0a, 0x58, 10, 42, 0, 2]),
             ],
             None,
@@ -85,12 +86,12 @@ fn a_long_list_is_cut_before_a_length_overflows() {
     let members = (0..1000u32).map(|number| Element {
         key: vec![
             Field::Link("jyabc123-2".into()),
-            Field::Address(Ipv4Addr::from_bits(number)),
+            Field::Address(Ipv4Addr::from_bits(number).into()),
             Field::Mac([0; 6]),
         ],
-        value: None,
+        value: Vec::new(),
     });
-    let add = Elements::from([("sources", members.collect())]);
+    let add = Elements::from([("sources".into(), members.collect())]);
     let requests = batch("joey_abc123", &ElementChanges { add, ..ElementChanges::default() });
     assert_eq!(requests.len(), 2 + 4);
     assert!(requests.iter().all(|request| request.payload.len() < usize::from(u16::MAX)));

@@ -1,0 +1,189 @@
+//! What the cluster's state adds to the rules: plans of parts, and the way from one to the next (pure).
+//!
+//! A part (Services, policies) hands the owner a whole [`PartPlan`] whenever its facts change, and is answered when it is
+//! in force. The owner compares with the last one and changes the kernel in one transaction: over nfnetlink when only
+//! members of sets differ, through `nft` when chains or declarations do. So a plan may be compiled from scratch each time
+//! and costs only what is different.
+//!
+//! How a part reaches packets: the skeleton calls its *slots*, chains that are empty until a plan names them. Every
+//! other name in a plan begins with the part's prefix, so parts never meet each other or the skeleton, and what an earlier
+//! daemon left under the prefix can be told from what is wanted.
+//!
+//! After a start the kernel still holds the last plan of the daemon before. Nothing of it is touched until the
+//! first new plan comes; that one replaces everything under the prefix, in one transaction. A transaction that fails
+//! changes nothing, and the next plan again replaces everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::ruleset::{ElementChanges, Elements, Present, Set, SetName, Transaction, diff};
+
+/// To what only pods and the host may reach; `nat`, from both.
+pub const SERVICES_NAT: &str = "services_nat";
+/// To addresses of the host; `nat`, from everywhere.
+pub const SERVICES_NODE: &str = "services_node";
+
+/// Chains that the skeleton calls and parts fill.
+pub const SLOTS: &[&str] = &[SERVICES_NAT, SERVICES_NODE];
+
+/// Who hands in plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Services,
+    Policies,
+}
+
+impl Part {
+    /// What the names of all its chains and sets begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Part::Services => "services_",
+            Part::Policies => "policy_",
+        }
+    }
+}
+
+/// Everything a part wants in the kernel: equal intent gives equal plans.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PartPlan {
+    /// Rules in nft's JSON (`expression`), each a list of expressions.
+    pub chains: BTreeMap<String, Vec<Value>>,
+    pub sets: BTreeMap<SetName, Set>,
+    pub elements: Elements,
+}
+
+impl PartPlan {
+    /// Names that are not the part's own, or members of sets that it does not declare: a mistake in its compiler.
+    pub fn strays(&self, part: Part) -> Vec<String> {
+        let is_stray = |name: &str| !name.starts_with(part.prefix());
+        let chains = self.chains.keys().map(String::as_str);
+        let sets = self.sets.keys().map(|name| name.as_ref());
+        let undeclared = self.elements.keys().filter(|name| !self.sets.contains_key(*name));
+        chains
+            .chain(sets)
+            .filter(|name| is_stray(name))
+            .chain(undeclared.map(|name| name.as_ref()))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// What is known of a part's state in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Before {
+    /// This plan is in force.
+    InForce(PartPlan),
+    /// An earlier daemon's, or what a failure left; only names are known.
+    Unknown(Present),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    Nothing,
+    Elements(ElementChanges),
+    /// A transaction for `nft`.
+    Rules(Value),
+}
+
+/// The way from `before` to `after`.
+pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) -> Transition {
+    match before {
+        Before::InForce(before) if before.chains == after.chains && before.sets == after.sets => {
+            let changes = diff(&before.elements, &after.elements);
+            match changes.is_empty() {
+                true => Transition::Nothing,
+                false => Transition::Elements(changes),
+            }
+        }
+        Before::InForce(before) => {
+            let gone = Present {
+                chains: before.chains.keys().cloned().collect(),
+                sets: before
+                    .sets
+                    .iter()
+                    .map(|(name, set)| (name.clone().into_owned(), set.kind()))
+                    .collect(),
+            };
+            let changed = after
+                .chains
+                .iter()
+                .filter(|(name, rules)| before.chains.get(*name) != Some(rules))
+                .map(|(name, _)| name.as_str());
+            let changes = diff(&before.elements, &after.elements);
+            replace(table, &gone, after, &changed.collect(), &BTreeSet::new(), &changes)
+        }
+        Before::Unknown(present) => {
+            let own = |name: &String| name.starts_with(part.prefix());
+            let present = Present {
+                chains: present.chains.iter().filter(|name| own(name)).cloned().collect(),
+                sets: present
+                    .sets
+                    .iter()
+                    .filter(|(name, _)| own(name))
+                    .map(|(name, kind)| (name.clone(), *kind))
+                    .collect(),
+            };
+            let chains = after.chains.keys().map(String::as_str).collect();
+            let sets = after.sets.keys().map(|name| name.as_ref()).collect();
+            let add = after.elements.clone();
+            let changes = ElementChanges { add, ..ElementChanges::default() };
+            replace(table, &present, after, &chains, &sets, &changes)
+        }
+    }
+}
+
+/// `present` becomes `after`: `chains` are written anew, `sets` emptied first, then members change.
+fn replace(
+    table: &str,
+    present: &Present,
+    after: &PartPlan,
+    chains: &BTreeSet<&str>,
+    sets: &BTreeSet<&str>,
+    changes: &ElementChanges,
+) -> Transition {
+    let mut transaction = Transaction::of(table);
+    for (name, set) in &after.sets {
+        transaction.add(set.kind(), set.declare(name));
+    }
+    for name in after.chains.keys() {
+        transaction.add("chain", json!({"name": name}));
+    }
+    let gone = present.chains.iter().filter(|name| !after.chains.contains_key(*name));
+    let gone: Vec<&str> = gone.map(String::as_str).collect();
+    // All references go before anything that is referred to.
+    for name in chains.iter().chain(&gone) {
+        transaction.flush("chain", name);
+    }
+    for name in sets {
+        transaction.flush(after.sets[*name].kind(), name);
+    }
+    let sets_gone: Vec<(&String, &str)> = present
+        .sets
+        .iter()
+        .filter(|(name, _)| !after.sets.contains_key(name.as_str()))
+        .map(|(name, kind)| (name, *kind))
+        .collect();
+    let lives = |name: &SetName| after.sets.contains_key(name);
+    let mut remove = changes.remove.clone();
+    remove.retain(|name, _| lives(name));
+    transaction.members("delete", &remove);
+    for name in chains {
+        transaction.rules(name, &after.chains[*name]);
+    }
+    transaction.elements(&changes.add);
+    for (name, kind) in sets_gone {
+        transaction.delete(kind, name);
+    }
+    for name in gone.into_iter().filter(|name| !SLOTS.contains(name)) {
+        transaction.delete("chain", name);
+    }
+    match transaction.is_empty() {
+        true => Transition::Nothing,
+        false => Transition::Rules(transaction.finish()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! The rules of an instance that stand whatever the cluster holds (pure).
+//!
+//! Base chains hold nothing but jumps and are made once, with the table: deleting and re-creating one lets denied
+//! packets through even inside a transaction. All that may change lies in regular chains, sets and maps.
+//!
+//! ```text
+//! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
+//! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
+//! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
+//! input      filter   node_hook     from our ports ──▶ node      what of the host pods may reach
+//! forward    filter   forward_hook  to the service range ▶ unserved; from / to our ports ▶ from_pods, to_pods;
+//!                                   all else ▶ transit
+//! output     filter   output_hook   to the service range ▶ unserved; to our ports ────▶ to_ports
+//! postrouting srcnat  outbound_hook from the pod range ▶ outbound
+//! ```
+//! Chains in capitals are slots: empty here, filled by a part (`part`), and left alone when the skeleton is replaced.
+//! A port leads to one pod, so port, address and hardware address together prove which pod a packet came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::expression::{
+    counted, ip, jump, matches, meta, payload, prefix, rule, translate, verdict,
+};
+use super::names::{LINKS_OF_ALL, Names};
+use super::part::{self, SERVICES_NAT, SERVICES_NODE};
+use super::ruleset::{BaseChain, Elements, RulesetPlan, Set};
+use crate::model::cidr::Cidr;
+
+/// Where no pod has business: the host's own loopback, and link-local addresses, where clouds keep credentials.
+const NEVER_TO: [(&str, u8); 2] = [("127.0.0.0", 8), ("169.254.0.0", 16)];
+
+pub const SOURCES: &str = "sources";
+/// A port of the host on every address, or on one ("at"), leads to an address and a port. Two maps each, since nft's
+/// JSON reader (1.0.6) refuses a map whose values are concatenations.
+pub const HOST_PORTS: [&str; 2] = ["host_ports_address", "host_ports_port"];
+pub const HOST_PORTS_AT: [&str; 2] = ["host_ports_at_address", "host_ports_at_port"];
+/// Pods by address, twice: the pairs whose packets come back to where they came from.
+pub const HAIRPIN: &str = "hairpin";
+
+/// What rules depend on beside the pods themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    pub pod_cidr: Cidr,
+    pub service_cidr: Cidr,
+    pub gateway: IpAddr,
+    /// Links of the host on which we turned forwarding on; nothing but pods' traffic may profit.
+    pub guarded_links: BTreeSet<String>,
+}
+
+/// The rules for `elements` amid `surroundings`.
+pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -> RulesetPlan {
+    let ours = format!("{}*", names.ports());
+    let from_ours = || matches("==", meta("iifname"), json!(ours));
+    let to_ours = || matches("==", meta("oifname"), json!(ours));
+    let to_local = || {
+        let kind = json!({"fib": {"result": "type", "flags": ["daddr"]}});
+        matches("==", kind, json!("local"))
+    };
+    let range =
+        |cidr: Cidr| json!({"prefix": {"addr": cidr.address().to_string(), "len": cidr.prefix()}});
+    let pods = range(surroundings.pod_cidr);
+    let to_services = || matches("==", ip("daddr"), range(surroundings.service_cidr));
+    // Only pods and the host itself know what an address of a Service means.
+    let not_from_here = || matches("!=", meta("iifname"), json!({"set": [ours, "lo"]}));
+    let not_loopback = || matches("!=", ip("daddr"), prefix(NEVER_TO[0]));
+    let base = |kind, hook, priority, rules| BaseChain { kind, hook, priority, rules };
+
+    let base = BTreeMap::from([
+        (
+            "guard_hook",
+            base("filter", "prerouting", -300, vec![rule([from_ours(), jump("guard")])]),
+        ),
+        (
+            "inbound_hook",
+            base(
+                "nat",
+                "prerouting",
+                -100,
+                vec![
+                    rule([from_ours(), jump(SERVICES_NAT)]),
+                    rule([to_local(), jump(SERVICES_NODE)]),
+                    rule([to_local(), jump("host_ports")]),
+                ],
+            ),
+        ),
+        // To 127.0.0.0/8 a translated packet would carry a loopback source out to a pod, which the kernel
+        // allows only with route_localnet, the hole of CVE-2020-8558: there a hostPort refuses the connection.
+        (
+            "local_hook",
+            base(
+                "nat",
+                "output",
+                -100,
+                vec![
+                    rule([jump(SERVICES_NAT)]),
+                    rule([not_loopback(), to_local(), jump(SERVICES_NODE)]),
+                    rule([not_loopback(), to_local(), jump("host_ports")]),
+                ],
+            ),
+        ),
+        (
+            "node_hook",
+            base(
+                "filter",
+                "input",
+                -5,
+                vec![
+                    rule([from_ours(), jump("node")]),
+                    rule([
+                        matches("==", ip("daddr"), json!(surroundings.gateway.to_string())),
+                        not_from_here(),
+                        jump("strangers"),
+                    ]),
+                ],
+            ),
+        ),
+        (
+            "forward_hook",
+            base(
+                "filter",
+                "forward",
+                -5,
+                vec![
+                    rule([to_services(), jump("unserved")]),
+                    rule([from_ours(), jump("from_pods")]),
+                    rule([to_ours(), jump("to_pods")]),
+                    rule([jump("transit")]),
+                ],
+            ),
+        ),
+        (
+            "output_hook",
+            base(
+                "filter",
+                "output",
+                -5,
+                vec![rule([to_services(), jump("unserved")]), rule([to_ours(), jump("to_ports")])],
+            ),
+        ),
+        (
+            "outbound_hook",
+            base(
+                "nat",
+                "postrouting",
+                100,
+                vec![rule([matches("==", ip("saddr"), pods.clone()), jump("outbound")])],
+            ),
+        ),
+    ]);
+
+    let established = || {
+        rule([
+            matches("in", json!({"ct": {"key": "state"}}), json!(["established", "related"])),
+            verdict("accept"),
+        ])
+    };
+    let invalid = || {
+        rule([
+            matches("in", json!({"ct": {"key": "state"}}), json!("invalid")),
+            counted(),
+            verdict("drop"),
+        ])
+    };
+    let mut chains = BTreeMap::from([
+        (
+            "guard",
+            vec![
+                rule([matches("!=", meta("nfproto"), json!("ipv4")), counted(), verdict("drop")]),
+                rule([
+                    matches(
+                        "!=",
+                        json!({"concat": [meta("iifname"), ip("saddr"), payload("ether", "saddr")]}),
+                        json!(format!("@{SOURCES}")),
+                    ),
+                    counted(),
+                    verdict("drop"),
+                ]),
+                rule([
+                    matches("==", ip("daddr"), json!({"set": NEVER_TO.map(prefix)})),
+                    counted(),
+                    verdict("drop"),
+                ]),
+            ],
+        ),
+        (
+            "host_ports",
+            vec![
+                translate(
+                    json!([ip("daddr"), meta("l4proto"), payload("th", "dport")]),
+                    HOST_PORTS_AT,
+                ),
+                translate(json!([meta("l4proto"), payload("th", "dport")]), HOST_PORTS),
+            ],
+        ),
+        ("node", node_rules(established(), invalid())),
+        // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
+        ("strangers", vec![established(), rule([counted(), verdict("drop")])]),
+        // Whatever had an endpoint was translated before it came here.
+        ("unserved", refuse("port-unreachable")),
+        (
+            "from_pods",
+            vec![
+                established(),
+                invalid(),
+                // A pod that is gone: its address must not be looked for outside.
+                rule([
+                    matches("==", ip("daddr"), pods.clone()),
+                    matches("!=", meta("oifname"), json!(ours)),
+                    json!({"reject": {"type": "icmpx", "expr": "host-unreachable"}}),
+                ]),
+                rule([verdict("accept")]),
+            ],
+        ),
+        (
+            "to_pods",
+            vec![
+                established(),
+                invalid(),
+                // From outside only what a hostPort or a Service let in; nobody routes to pods by their addresses.
+                rule([
+                    matches("in", json!({"ct": {"key": "status"}}), json!("dnat")),
+                    verdict("accept"),
+                ]),
+                rule([counted(), verdict("drop")]),
+            ],
+        ),
+        // A pod that reaches itself leaves by the link it came in by, for good reason; telling it of a "shorter way"
+        // would make it try.
+        (
+            "to_ports",
+            vec![rule([
+                matches("==", payload("icmp", "type"), json!("redirect")),
+                verdict("drop"),
+            ])],
+        ),
+        (
+            "outbound",
+            vec![
+                rule([matches("!=", meta("oifname"), json!(ours)), json!({"masquerade": null})]),
+                // A pod that reaches itself through its hostPort or a Service would take its own address for a forgery.
+                rule([
+                    matches(
+                        "==",
+                        json!({"concat": [ip("saddr"), ip("daddr")]}),
+                        json!(format!("@{HAIRPIN}")),
+                    ),
+                    json!({"masquerade": null}),
+                ]),
+            ],
+        ),
+        ("transit", Vec::new()),
+    ]);
+    if !surroundings.guarded_links.is_empty() {
+        let links: Vec<_> = surroundings.guarded_links.iter().collect();
+        chains.insert(
+            "transit",
+            vec![rule([
+                matches("==", meta("iifname"), json!({"set": links})),
+                matches("!=", meta("oifname"), json!(format!("{LINKS_OF_ALL}*"))),
+                counted(),
+                verdict("drop"),
+            ])],
+        );
+    }
+
+    let port: &[&str] = &["inet_proto", "inet_service"];
+    let port_at: &[&str] = &["ipv4_addr", "inet_proto", "inet_service"];
+    let sets = BTreeMap::from([
+        (SOURCES, Set::of(&["ifname", "ipv4_addr", "ether_addr"])),
+        (HOST_PORTS[0], Set::map(port, "ipv4_addr")),
+        (HOST_PORTS[1], Set::map(port, "inet_service")),
+        (HOST_PORTS_AT[0], Set::map(port_at, "ipv4_addr")),
+        (HOST_PORTS_AT[1], Set::map(port_at, "inet_service")),
+        (HAIRPIN, Set::of(&["ipv4_addr", "ipv4_addr"])),
+    ]);
+    let slots = part::SLOTS.iter().copied().collect();
+    RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
+}
+
+/// At once, so that nobody waits; a reset for TCP, since some clients retry on anything else.
+fn refuse(icmp: &str) -> Vec<Value> {
+    vec![
+        rule([
+            matches("==", meta("l4proto"), json!("tcp")),
+            json!({"reject": {"type": "tcp reset"}}),
+        ]),
+        rule([json!({"reject": {"type": "icmpx", "expr": icmp}})]),
+    ]
+}
+
+fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
+    let mut rules = vec![
+        established,
+        invalid,
+        rule([matches("==", payload("icmp", "type"), json!("echo-request")), verdict("accept")]),
+    ];
+    // Translated to the host: a Service whose endpoint it is, such as the API and DNS at the gateway's address.
+    rules.push(rule([
+        matches("in", json!({"ct": {"key": "status"}}), json!("dnat")),
+        verdict("accept"),
+    ]));
+    rules.extend(refuse("admin-prohibited"));
+    rules
+}
+
+#[cfg(test)]
+mod tests;

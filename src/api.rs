@@ -4,8 +4,10 @@
 //! byte stream ([`streams::Dial`]).
 
 pub mod admit;
+mod allocate;
 pub mod authenticate;
 pub mod authorize;
+mod autoscaler;
 mod bootstrap;
 pub mod catalog;
 pub mod client;
@@ -22,6 +24,7 @@ pub mod openapi;
 pub mod patch;
 mod path;
 pub mod pki;
+mod presentation;
 pub mod quantities;
 mod query;
 mod reply;
@@ -36,6 +39,7 @@ mod verbs;
 
 use std::sync::Arc;
 
+use crate::model::cidr::Cidr;
 use crate::store::Store;
 
 /// The Kubernetes release whose group-versions are served, as `/version` and the Node tell it.
@@ -46,6 +50,8 @@ pub const KUBERNETES_VERSION: &str = "v1.36.0";
 pub struct ApiConfig {
     /// `cluster.local`; names the issuer and audience of service-account tokens.
     pub cluster_domain: String,
+    /// Where Services get their addresses from.
+    pub service_cidr: Cidr,
     /// Signs and verifies service-account tokens.
     pub token_key: token::Key,
     /// The authority that signed the server certificate, PEM; published in every namespace.
@@ -69,6 +75,7 @@ struct Inner {
     store: Store,
     tokens: token::Issuer,
     ca_pem: String,
+    service_cidr: Cidr,
     dial: Arc<dyn streams::Dial>,
     /// Creations in a namespace share it from looking at the namespace until their commit is queued;
     /// the begin of a namespace's deletion takes it alone. So whoever empties a terminating namespace
@@ -93,6 +100,7 @@ impl Api {
                 store,
                 tokens: token::Issuer::new(config.token_key, &config.cluster_domain),
                 ca_pem: config.ca_pem,
+                service_cidr: config.service_cidr,
                 dial,
                 namespace_gate: tokio::sync::RwLock::new(()),
                 discovery: discovery::Documents::new(),

@@ -85,6 +85,7 @@ pub async fn run(
         cluster_domain: settings.cluster_domain().to_owned(),
         token_key: pki.token_key,
         ca_pem: pki.ca_pem.clone(),
+        service_cidr: settings.service_cidr(),
     };
     let api = Api::new(store.clone(), config, Arc::new(kubelet.clone())).await?;
 

@@ -4,9 +4,11 @@
 //! [`Admitted`] is a one-way door: only this module makes one, and only an admitted object is
 //! committed. Pure: everything about other objects, time and randomness arrives as facts.
 
+pub mod ingress;
 pub mod pod;
+pub mod service;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::api::catalog::{Generation, Kind, Purpose};
 use crate::api::failure::{Cause, Failure};
@@ -26,6 +28,12 @@ impl Admitted {
     pub fn into_value(self) -> Value {
         self.0
     }
+
+    /// Puts in what had to be allocated: the object has been judged without it.
+    pub fn with_spec(mut self, spec: Map<String, Value>) -> Admitted {
+        self.0["spec"] = Value::Object(spec);
+        self
+    }
 }
 
 /// Everything a creation depends on beside the object.
@@ -39,6 +47,8 @@ pub struct CreateFacts<'a> {
     pub namespace: Option<NamespaceFact<'a>>,
     /// For a pod: the account it asks for, see [`pod::service_account_name`].
     pub service_account: Option<&'a Value>,
+    /// For an Ingress without a class: all classes.
+    pub ingress_classes: &'a [Value],
 }
 
 /// The namespace an object goes to.
@@ -114,11 +124,15 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
     match kind.resource().as_str() {
         "pods" => pod::prepare(&mut new, &facts.name, facts)?,
         "namespaces" => prepare_namespace(&mut new, &facts.name),
+        "services" => service::refuse_external_ips(kind, &new)?,
+        "ingresses.networking.k8s.io" => ingress::prepare(&mut new, facts.ingress_classes),
         _ => {}
     }
     complete(kind, &mut new);
-    if kind.resource() == "pods" {
-        pod::initial_status(&mut new);
+    match kind.resource().as_str() {
+        "pods" => pod::initial_status(&mut new),
+        "services" => service::prepare(&mut new),
+        _ => {}
     }
     refuse_any(kind, &facts.name, validate::create(&kind.resource(), &new))?;
     Ok(Admitted(object::canonical(new)))
@@ -141,6 +155,12 @@ pub fn update(kind: &Kind, part: Part, old: &Value, mut new: Value) -> Result<Ad
     keep_owned_metadata(old, &mut new);
     keep_other_parts(kind, part, old, &mut new);
     complete(kind, &mut new);
+    if kind.resource() == "services" {
+        service::refuse_external_ips(kind, &new)?;
+        if part == Part::Main {
+            service::carry_over(old, &mut new);
+        }
+    }
     let mut new = object::canonical(new);
     if kind.generation == Generation::Counted && !same_intent(old, &new) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);

@@ -95,6 +95,7 @@ pub fn companions(
                 object: Some(&live),
             }),
             service_account: None,
+            ingress_classes: &[],
         };
         let admitted = admit::create(kind, new, &facts)?;
         Ok((key(kind, Some(namespace), &name), kind, admitted))

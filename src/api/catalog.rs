@@ -216,6 +216,11 @@ pub fn service_accounts() -> &'static Kind {
     find("", "v1", "serviceaccounts").expect("a row of this table")
 }
 
+/// See [`namespaces`].
+pub fn ingress_classes() -> &'static Kind {
+    find("networking.k8s.io", "v1", "ingressclasses").expect("a row of this table")
+}
+
 /// Served groups, the core group (empty name) first, each with its versions, preferred first.
 pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();

@@ -3,8 +3,10 @@
 //! It never refuses and never looks at other objects: malformed values pass through untouched for
 //! [`crate::api::validate`] to name. Source: the `SetDefaults_*` functions of `pkg/apis/*/v1/defaults.go`.
 
+mod autoscaler;
 mod batch;
 mod config;
+mod network;
 pub mod pod;
 mod service;
 mod workload;
@@ -25,6 +27,10 @@ pub fn apply(resource: &str, object: &mut Value) {
         "configmaps" => config::config_map(object),
         "secrets" => config::secret(object),
         "services" => service::service(object),
+        "endpoints" => network::endpoints(object),
+        "endpointslices.discovery.k8s.io" => network::endpoint_slice(object),
+        "networkpolicies.networking.k8s.io" => network::network_policy(object),
+        "horizontalpodautoscalers.autoscaling" => autoscaler::autoscaler(object),
         "deployments.apps" => workload::deployment(object),
         "replicasets.apps" => workload::replica_set(object),
         "statefulsets.apps" => workload::stateful_set(object),

@@ -18,13 +18,8 @@ const RENAMED: &[(&str, &str)] = &[
 ];
 
 /// Whether `kind` shows core events under other names.
-fn is_other_presentation(kind: &Kind) -> bool {
+pub fn is_other_presentation(kind: &Kind) -> bool {
     kind.group == "events.k8s.io" && kind.plural == "events"
-}
-
-/// Whether `kind` shows objects exactly as they are stored.
-pub fn shows_as_stored(kind: &Kind) -> bool {
-    !is_other_presentation(kind)
 }
 
 /// Turns what is stored into what `kind` shows.

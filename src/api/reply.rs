@@ -12,7 +12,7 @@ use crate::api::failure::Failure;
 use crate::api::negotiate::{self, Encoding, Representation, Shape};
 use crate::api::table::{self, IncludeObject};
 use crate::api::verbs::write;
-use crate::api::{event, object};
+use crate::api::{object, presentation};
 use crate::store::Stored;
 use crate::sys::clock;
 
@@ -129,7 +129,7 @@ fn one(resource: &str, value: Value, wish: Wish) -> Value {
 
 /// The list as text, put together from what is stored; `None` if something must be read first.
 fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8>> {
-    if !event::shows_as_stored(kind) {
+    if !presentation::shows_as_stored(kind) {
         return None;
     }
     let size: usize = items.iter().map(|stored| stored.value.len() + 40).sum();

@@ -4,6 +4,7 @@
 //! form; kubectl drops columns of priority 1 unless asked. Source: `pkg/printers/internalversion`.
 
 pub mod age;
+mod autoscaler;
 mod cluster;
 mod column;
 mod config;
@@ -99,6 +100,7 @@ fn printer(resource: &str) -> &'static Printer {
         "jobs.batch" => &workload::JOBS,
         "cronjobs.batch" => &workload::CRON_JOBS,
         "controllerrevisions.apps" => &workload::CONTROLLER_REVISIONS,
+        "horizontalpodautoscalers.autoscaling" => &autoscaler::AUTOSCALERS,
         "services" => &network::SERVICES,
         "endpoints" => &network::ENDPOINTS,
         "endpointslices.discovery.k8s.io" => &network::ENDPOINT_SLICES,

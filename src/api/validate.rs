@@ -3,19 +3,25 @@
 //! It never changes an object and never looks at other objects; defaulting ran before.
 //! Sentences follow `pkg/apis/*/validation` and apimachinery of Kubernetes 1.36.
 
+mod address;
+mod autoscaler;
 mod config;
+mod endpoints;
 mod event;
 pub mod field;
+pub mod ingress;
 mod lease;
 pub mod metadata;
 pub mod name;
 mod namespace;
+mod network_policy;
 mod node;
 pub mod place;
 pub mod pod;
 mod rule;
 pub mod scale;
 mod selector;
+mod service;
 mod unimplemented;
 mod workload;
 
@@ -35,6 +41,13 @@ pub fn create(resource: &str, object: &Value) -> Vec<FieldError> {
         "leases.coordination.k8s.io" => lease::create(object),
         "deployments.apps" => workload::create_deployment(object),
         "replicasets.apps" => workload::create_replica_set(object),
+        "services" => service::create(object),
+        "endpoints" => endpoints::create(object),
+        "endpointslices.discovery.k8s.io" => endpoints::create_slice(object),
+        "networkpolicies.networking.k8s.io" => network_policy::create(object),
+        "ingresses.networking.k8s.io" => ingress::create(object),
+        "ingressclasses.networking.k8s.io" => ingress::create_class(object),
+        "horizontalpodautoscalers.autoscaling" => autoscaler::create(object),
         // ServiceAccounts have no other rules.
         _ => metadata::create(object, metadata::rules(resource)),
     };
@@ -53,6 +66,13 @@ pub fn update(resource: &str, old: &Value, new: &Value) -> Vec<FieldError> {
         "leases.coordination.k8s.io" => lease::update(old, new),
         "deployments.apps" => workload::update_deployment(old, new),
         "replicasets.apps" => workload::update_replica_set(old, new),
+        "services" => service::update(old, new),
+        "endpoints" => endpoints::update(old, new),
+        "endpointslices.discovery.k8s.io" => endpoints::update_slice(old, new),
+        "networkpolicies.networking.k8s.io" => network_policy::update(old, new),
+        "ingresses.networking.k8s.io" => ingress::update(old, new),
+        "ingressclasses.networking.k8s.io" => ingress::update_class(old, new),
+        "horizontalpodautoscalers.autoscaling" => autoscaler::update(old, new),
         // Namespaces and ServiceAccounts have no other rules; nor is the finalize endpoint judged otherwise.
         "namespaces" => namespace::update(old, new),
         _ => metadata::update(old, new),
@@ -68,6 +88,8 @@ pub fn update_status(resource: &str, old: &Value, new: &Value) -> Vec<FieldError
         "namespaces" => namespace::update_status(old, new),
         "nodes" => node::update_status(old, new),
         "deployments.apps" | "replicasets.apps" => workload::update_status(old, new),
+        "services" => service::update_status(old, new),
+        "ingresses.networking.k8s.io" => ingress::update_status(old, new),
         _ => metadata::update(old, new),
     })
 }

@@ -111,7 +111,7 @@ fn mask(text: &str) -> String {
     };
     // The names of diff's files, and the times in them.
     let is_fleeting = |line: &str| {
-        ["diff -u", "--- /", "+++ /", "creationTimestamp: "]
+        ["diff -u", "--- /", "+++ /", "creationTimestamp: ", "Created on:"]
             .iter()
             .any(|start| line.trim_start().starts_with(start))
     };

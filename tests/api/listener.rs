@@ -75,6 +75,7 @@ impl Server {
             cluster_domain: "cluster.local".to_owned(),
             token_key: pki.token_key.clone(),
             ca_pem: pki.ca_pem.clone(),
+            service_cidr: "10.43.0.0/16".parse().unwrap(),
         };
         let api = Api::new(Store::in_memory(), config, dial).await.unwrap();
         let identity = joey::api::identity::Identity::component("system:test");

@@ -6,6 +6,7 @@ mod deletion;
 mod harness;
 mod kubectl;
 mod listener;
+mod network;
 mod reading;
 mod reviews;
 mod streams;

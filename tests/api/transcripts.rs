@@ -429,19 +429,26 @@ $ api-resources --no-headers=true -o name
             configmap/kube-root-ca.crt 1 AGE
             $ api-resources --no-headers=true -o name
             configmaps
+            endpoints
             events
             namespaces
             nodes
             pods
             secrets
             serviceaccounts
+            services
             deployments.apps
             replicasets.apps
             selfsubjectreviews.authentication.k8s.io
             selfsubjectaccessreviews.authorization.k8s.io
             selfsubjectrulesreviews.authorization.k8s.io
+            horizontalpodautoscalers.autoscaling
             leases.coordination.k8s.io
+            endpointslices.discovery.k8s.io
             events.events.k8s.io
+            ingressclasses.networking.k8s.io
+            ingresses.networking.k8s.io
+            networkpolicies.networking.k8s.io
         "#]],
     )
     .await;

@@ -17,6 +17,7 @@ fn admit(spec: Value) -> Result<Value, Failure> {
         name: "p".to_owned(),
         namespace: Some(NamespaceFact { name: "default", object: Some(&namespace) }),
         service_account: Some(&account),
+        ingress_classes: &[],
     };
     let pod = json!({"metadata": {"name": "p"}, "spec": spec, "status": {"phase": "Running"}});
     create(catalog::pods(), pod, &facts).map(Admitted::into_value)

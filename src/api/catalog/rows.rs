@@ -43,6 +43,10 @@ const fn apps(kind: &'static str) -> GroupVersionKind {
     GroupVersionKind { group: "apps", version: "v1", kind }
 }
 
+const fn autoscaler(version: &'static str) -> GroupVersionKind {
+    GroupVersionKind { group: "autoscaling", version, kind: "HorizontalPodAutoscaler" }
+}
+
 const SCALE: Subresource = Subresource {
     name: "scale",
     purpose: Purpose::Scale,
@@ -69,12 +73,29 @@ const PLAIN: Kind = Kind {
     storage_group: None,
 };
 
+const AUTOSCALER: Kind = Kind {
+    kind: "HorizontalPodAutoscaler",
+    plural: "horizontalpodautoscalers",
+    singular: "horizontalpodautoscaler",
+    short_names: &["hpa"],
+    categories: &["all"],
+    ..PLAIN
+};
+
 pub(super) const KINDS: &[Kind] = &[
     Kind {
         kind: "ConfigMap",
         plural: "configmaps",
         singular: "configmap",
         short_names: &["cm"],
+        ..PLAIN
+    },
+    Kind {
+        kind: "Endpoints",
+        plural: "endpoints",
+        singular: "endpoints",
+        short_names: &["ep"],
+        put_absent: PutAbsent::Creates,
         ..PLAIN
     },
     Kind {
@@ -158,6 +179,16 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind { kind: "Secret", plural: "secrets", singular: "secret", ..PLAIN },
     Kind {
+        kind: "Service",
+        plural: "services",
+        singular: "service",
+        short_names: &["svc"],
+        categories: &["all"],
+        subresources: &[status("Service")],
+        delete_answer: DeleteAnswer::Object,
+        ..PLAIN
+    },
+    Kind {
         kind: "ServiceAccount",
         plural: "serviceaccounts",
         singular: "serviceaccount",
@@ -238,11 +269,58 @@ pub(super) const KINDS: &[Kind] = &[
         ..PLAIN
     },
     Kind {
+        group: "autoscaling",
+        version: "v2",
+        subresources: &[status_of(autoscaler("v2"))],
+        ..AUTOSCALER
+    },
+    Kind { group: "autoscaling", subresources: &[status_of(autoscaler("v1"))], ..AUTOSCALER },
+    Kind {
         group: "coordination.k8s.io",
         kind: "Lease",
         plural: "leases",
         singular: "lease",
         put_absent: PutAbsent::Creates,
+        ..PLAIN
+    },
+    Kind {
+        group: "discovery.k8s.io",
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        singular: "endpointslice",
+        generation: Generation::Counted,
+        ..PLAIN
+    },
+    Kind {
+        group: "networking.k8s.io",
+        kind: "IngressClass",
+        plural: "ingressclasses",
+        singular: "ingressclass",
+        scope: Scope::Cluster,
+        generation: Generation::Counted,
+        ..PLAIN
+    },
+    Kind {
+        group: "networking.k8s.io",
+        kind: "Ingress",
+        plural: "ingresses",
+        singular: "ingress",
+        short_names: &["ing"],
+        subresources: &[status_of(GroupVersionKind {
+            group: "networking.k8s.io",
+            version: "v1",
+            kind: "Ingress",
+        })],
+        generation: Generation::Counted,
+        ..PLAIN
+    },
+    Kind {
+        group: "networking.k8s.io",
+        kind: "NetworkPolicy",
+        plural: "networkpolicies",
+        singular: "networkpolicy",
+        short_names: &["netpol"],
+        generation: Generation::Counted,
         ..PLAIN
     },
 ];

@@ -108,6 +108,20 @@ const CONTAINER: &[Row] = &[
 
 const NODE: &[Row] = &[never("spec.configSource")];
 
+/// Everything about a balancer that is not this host.
+const SERVICE: &[Row] = &[
+    never("spec.healthCheckNodePort"),
+    never("spec.loadBalancerClass"),
+    never("spec.loadBalancerIP"),
+    never("spec.loadBalancerSourceRanges"),
+];
+
+const INGRESS: &[Row] =
+    &[source("spec.defaultBackend.resource"), source("spec.rules[].http.paths[].backend.resource")];
+
+const AUTOSCALER: &[Row] =
+    &[source("spec.metrics[].containerResource"), source("spec.metrics[].external")];
+
 const LEASE: &[Row] = &[never("spec.preferredHolder"), never("spec.strategy")];
 
 /// Of a `{}` step the key is the value.
@@ -136,6 +150,12 @@ pub(super) fn refusals(resource: &str, object: &Value) -> Vec<FieldError> {
         "pods" => pod_spec(&Place::root(object, "spec"), &mut refused),
         "nodes" => object_rows(object, NODE, &mut refused),
         "leases.coordination.k8s.io" => object_rows(object, LEASE, &mut refused),
+        "services" => object_rows(object, SERVICE, &mut refused),
+        "ingresses.networking.k8s.io" => object_rows(object, INGRESS, &mut refused),
+        "ingressclasses.networking.k8s.io" => class_parameters(object, &mut refused),
+        "horizontalpodautoscalers.autoscaling" => {
+            object_rows(&super::autoscaler::in_v2(object), AUTOSCALER, &mut refused);
+        }
         "deployments.apps" | "replicasets.apps" | "statefulsets.apps" | "daemonsets.apps"
         | "jobs.batch" => {
             let spec = Place::root(object, "spec");
@@ -151,6 +171,15 @@ fn object_rows(object: &Value, rows: &[Row], refused: &mut Vec<FieldError>) {
         if let Some((first, rest)) = row.path.split_once('.') {
             visit(&Place::root(object, first), rest, row, refused);
         }
+    }
+}
+
+/// What parameters mean only the controller knows that they are for, and this one has none.
+fn class_parameters(class: &Value, refused: &mut Vec<FieldError>) {
+    let spec = Place::root(class, "spec");
+    let parameters = spec.child("parameters");
+    if class["spec"]["controller"] == "joey.dev/ingress" && parameters.is_set() {
+        refused.push(parameters.forbidden(REFUSAL));
     }
 }
 

@@ -9,7 +9,8 @@ use crate::api::catalog::{self, GroupVersionKind, Kind};
 use crate::api::failure::Failure;
 use crate::api::query::Effect;
 use crate::api::reply::{Answer, Content};
-use crate::api::verbs::{Call, body, key, write};
+use crate::api::verbs::selection::Selection;
+use crate::api::verbs::{Call, body, key, list, write};
 use crate::api::{Api, bootstrap, object};
 use crate::sys::clock;
 
@@ -110,12 +111,20 @@ fn admit_new(
         }
         _ => None,
     };
+    let classes = match kind.resource().as_str() {
+        "ingresses.networking.k8s.io" if admit::ingress::wants_class(&new) => {
+            let classes = catalog::ingress_classes();
+            list::all(api, classes, None, &Selection::everything(classes))?
+        }
+        _ => Vec::new(),
+    };
     let facts = CreateFacts {
         now: clock::now(),
         uid: clock::uuid(),
         name: name.to_owned(),
         namespace: namespace.map(|name| NamespaceFact { name, object: found.as_ref() }),
         service_account: account.as_ref(),
+        ingress_classes: &classes,
     };
     admit::create(kind, new, &facts)
 }

@@ -22,6 +22,15 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Every object of `kind`.
+    pub fn everything(kind: &Kind) -> Selection {
+        Selection {
+            resource: kind.resource(),
+            labels: LabelSelector::everything(),
+            fields: FieldSelector::everything(),
+        }
+    }
+
     pub fn parse(kind: &Kind, query: &Query) -> Result<Selection, Failure> {
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())
             .map_err(|error| Failure::bad_request(error.to_string()))?;

@@ -22,7 +22,7 @@ use crate::api::query::{self, Query};
 use crate::api::reply::{self, Answer, Content, Wish};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, list, write};
-use crate::api::{event, object, table};
+use crate::api::{object, presentation, table};
 use crate::model::key::ObjectKey;
 use crate::model::revision::Revision;
 use crate::store::{self, Scope, Store, Stored, Unavailable, Watched};
@@ -246,7 +246,7 @@ impl Watcher {
     fn passes_through(&self) -> bool {
         self.selection.is_everything()
             && self.wish.representation.shape == Shape::Object
-            && event::shows_as_stored(self.kind)
+            && presentation::shows_as_stored(self.kind)
     }
 
     fn add_initial(&mut self, stored: &Stored) {

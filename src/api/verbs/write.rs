@@ -8,7 +8,7 @@ use crate::api::admit::Admitted;
 use crate::api::catalog::Kind;
 use crate::api::failure::Failure;
 use crate::api::query::Effect;
-use crate::api::{Api, event, object};
+use crate::api::{Api, allocate, object, presentation};
 use crate::model::key::ObjectKey;
 use crate::model::revision::{Precondition, Revision};
 use crate::store::{Change, CommitError, Op, Refused, Stored, Unavailable};
@@ -62,7 +62,7 @@ pub fn show_at(kind: &Kind, value: &[u8], revision: Revision) -> Result<Value, F
         tracing::error!(%error, resource = %kind.resource(), "a stored value is not JSON");
         Failure::internal("a stored object cannot be read")
     })?;
-    Ok(event::present(kind, object))
+    Ok(presentation::present(kind, object))
 }
 
 /// Creates several objects at once; the first one must not exist, the others are put regardless.
@@ -72,33 +72,36 @@ pub async fn create(
     objects: Vec<(ObjectKey, &Kind, Admitted)>,
     effect: Effect,
 ) -> Result<Option<Value>, Failure> {
-    let Some((first_key, _, first)) = objects.first().cloned() else {
+    let Some(((first_key, first_kind, first), others)) = objects.split_first() else {
         return Ok(None);
     };
-    let changes = objects
-        .into_iter()
-        .enumerate()
-        .map(|(index, (key, kind, admitted))| {
-            let when = match index {
-                0 => Precondition::Absent,
-                _ => Precondition::Any,
-            };
-            Ok(Change { key, when, op: put(kind, admitted.into_value())? })
-        })
-        .collect::<Result<_, Failure>>()?;
-    if effect == Effect::DryRun {
-        let taken = api.inner.store.get(&first_key).map_err(unavailable)?;
-        return Ok(taken.is_none().then(|| first.into_value()));
-    }
-    match api.inner.store.commit(changes).await {
-        Ok(revision) => {
-            let mut value = first.into_value();
-            object::set_revision(&mut value, revision);
-            Ok(Some(value))
+    for _ in 0..ATTEMPTS {
+        if api.inner.store.get(first_key).map_err(unavailable)?.is_some() {
+            return Ok(None);
         }
-        Err(CommitError::Refused { refused: Refused::Exists, .. }) => Ok(None),
-        Err(error) => Err(failed(error)),
+        let mut value = allocate::assign(api, first_kind, None, first.clone())?.into_value();
+        let op = put(first_kind, value.clone())?;
+        if effect == Effect::DryRun {
+            return Ok(Some(value));
+        }
+        let mut changes = vec![Change { key: first_key.clone(), when: Precondition::Absent, op }];
+        for (key, kind, admitted) in others {
+            let op = put(kind, admitted.value().clone())?;
+            changes.push(Change { key: key.clone(), when: Precondition::Any, op });
+        }
+        changes.extend(allocate::changes(first_kind, None, Some(&value)));
+        match api.inner.store.commit(changes).await {
+            Ok(revision) => {
+                object::set_revision(&mut value, revision);
+                return Ok(Some(value));
+            }
+            Err(CommitError::Refused { refused: Refused::Exists, index: 0 }) => return Ok(None),
+            // Somebody else has just taken the address or port: another one, or a refusal.
+            Err(CommitError::Refused { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
     }
+    Err(Failure::overloaded())
 }
 
 /// Changes the object at `key` to what `decide` makes of its current state; `NotFound` if there is
@@ -117,9 +120,9 @@ pub async fn change(
         let current = show(kind, &stored)?;
         let (op, mut written) = match decide(&current)? {
             Next::Keep => return Ok(Written::Stored(current)),
-            Next::Remove => (Op::Delete, Written::Removed(current)),
+            Next::Remove => (Op::Delete, Written::Removed(current.clone())),
             Next::Put(admitted) => {
-                let next = admitted.into_value();
+                let next = allocate::assign(api, kind, Some(&current), admitted)?.into_value();
                 if object::same_but_revision(&current, &next) {
                     return Ok(Written::Stored(current));
                 }
@@ -132,8 +135,14 @@ pub async fn change(
         if effect == Effect::DryRun {
             return Ok(written);
         }
+        let remains = match &written {
+            Written::Stored(object) => Some(object),
+            Written::Removed(_) => None,
+        };
+        let claims = allocate::changes(kind, Some(&current), remains);
         let change = Change { key: key.clone(), when: Precondition::At(stored.revision), op };
-        match api.inner.store.commit(vec![change]).await {
+        let changes = std::iter::once(change).chain(claims).collect();
+        match api.inner.store.commit(changes).await {
             Ok(revision) => {
                 let (Written::Stored(object) | Written::Removed(object)) = &mut written;
                 object::set_revision(object, revision);
@@ -147,7 +156,7 @@ pub async fn change(
 }
 
 fn put(kind: &Kind, object: Value) -> Result<Op, Failure> {
-    let stored = object::to_stored(event::store_form(kind, object));
+    let stored = object::to_stored(presentation::store_form(kind, object));
     match stored.len() > OBJECT_LIMIT {
         true => Err(Failure::too_large(OBJECT_LIMIT)),
         false => Ok(Op::Put(stored)),

@@ -33,6 +33,11 @@ pub enum InvalidFieldSelector {
 }
 
 impl FieldSelector {
+    /// Demands nothing.
+    pub fn everything() -> FieldSelector {
+        FieldSelector { requirements: Vec::new() }
+    }
+
     /// Reads the text of `?fieldSelector=`. Empty terms are skipped.
     pub fn parse(text: &str) -> Result<FieldSelector, InvalidFieldSelector> {
         let mut requirements = Vec::new();

@@ -52,7 +52,8 @@ pub struct Link {
 pub struct Reply {
     pub answer: Answer,
     pub descriptors: Vec<OwnedFd>,
-    /// For exec: the code, once it has ended.
+    /// For exec: what names the session, and its code, once it has ended.
+    pub session: u64,
     pub ended: Option<watch::Receiver<Option<i32>>>,
 }
 
@@ -396,6 +397,7 @@ impl Task {
             | Call::Kill { .. }
             | Call::Freeze { .. }
             | Call::Attach { .. }
+            | Call::EndSession { .. }
             | Call::Forget { .. } => {}
         }
         self.pending.insert(id, question.answer);
@@ -447,7 +449,7 @@ impl Task {
         let ended = self.sessions.get(&id).map(watch::Sender::subscribe);
         if let Some(answer) = self.pending.remove(&id) {
             let reply = outcome
-                .map(|answer| Reply { answer, descriptors, ended })
+                .map(|answer| Reply { answer, descriptors, session: id, ended })
                 .map_err(RuntimeError::from);
             // Whoever asked may have stopped waiting.
             let _ = answer.send(reply);

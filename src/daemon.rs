@@ -235,6 +235,7 @@ async fn start_agent(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubelet_version: crate::api::KUBERNETES_VERSION.to_owned(),
         max_pods: MAX_PODS,
+        ready_when_listening: settings.ready_when_listening(),
         kubelet_port: 0,
     };
     Ok(Agent::start(client, runtime, images, network, config, stop).await?)

@@ -11,6 +11,7 @@ mod host;
 mod host_port;
 mod journal;
 mod link;
+mod listeners;
 mod names;
 mod netlink;
 mod nfnetlink;
@@ -27,10 +28,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::dial::dial;
+pub use self::dial::{dial, dial_as_probe};
+pub use self::listeners::until_listening;
+pub use self::names::PROBE_MARK;
 use self::owner::{Command, Owner, Seen};
 pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
@@ -148,6 +152,16 @@ impl Network {
     pub async fn attach(&self, pod: &str, ports: &[HostPort]) -> Result<Attached, NetError> {
         let (pod, ports) = (pod.to_owned(), ports.to_vec());
         self.ask(|answer| Command::Attach { pod, ports, answer }).await
+    }
+
+    /// Takes the pod out of whatever leads requests to it, and returns once nothing does. Nothing of this version
+    /// leads to pods by anything but their own address or host ports, which end with the pod.
+    pub async fn withdraw(&self, _pod: &str) {}
+
+    /// Waits until connection tracking knows no TCP connection to `address` that both sides may still use,
+    /// `limit` at most. True when none is left.
+    pub async fn drained(&self, address: IpAddr, limit: Duration) -> bool {
+        conntrack::drained(address, limit).await
     }
 
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.

@@ -125,6 +125,8 @@ pub struct Session {
 pub trait SessionControl: Send + Sync {
     /// Sets the terminal's size; without a terminal does nothing.
     fn resize(&self, columns: u16, rows: u16);
+    /// Kills the process of an exec and what it started in its process group; an attached container lives on.
+    fn kill(&self) -> futures::future::BoxFuture<'_, Result<(), RuntimeError>>;
     /// Waits for the end: the exit code of an exec (128 + n for a signal), or of the attached
     /// container.
     fn wait(&self) -> futures::future::BoxFuture<'_, Result<i32, RuntimeError>>;
@@ -204,7 +206,7 @@ impl Pod {
     pub async fn exec(&self, plan: &ExecPlan) -> Result<Session, RuntimeError> {
         let mut reply = self.link.ask(Call::Exec(Box::new(plan.clone()))).await?;
         let ended = reply.ended.take().ok_or(RuntimeError::unexpected("exec"))?;
-        session::exec(reply, ended)
+        session::exec(reply, ended, self.link.clone())
     }
 
     /// Joins the streams of the container's first process.

@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1 as core;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,9 @@ use crate::node::worker::{self, Existing, ObjectChanged, ObjectKind, Shared, Wor
 use crate::runtime::image::Images;
 use crate::runtime::{self, Runtime, RuntimeError};
 
+/// Commands of probes that run at a time: each is a process to make.
+const PROBE_COMMANDS: usize = 16;
+
 /// What the agent is told about its node.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -43,6 +46,9 @@ pub struct NodeConfig {
     /// The Kubernetes release that `kubectl get nodes` shows.
     pub kubelet_version: String,
     pub max_pods: u32,
+    /// Containers without a readiness probe are ready once their TCP ports are listened on, 10 s after their start
+    /// at the latest; else as soon as they run.
+    pub ready_when_listening: bool,
     /// Port of the node's own HTTP server in `status.daemonEndpoints`; 0 when there is none on a socket.
     pub kubelet_port: u16,
 }
@@ -114,6 +120,8 @@ impl Agent {
             data_dir: config.data_dir.clone(),
             run_dir: config.run_dir.clone(),
             objects: objects.clone(),
+            commands: Arc::new(Semaphore::new(PROBE_COMMANDS)),
+            awaits_ports: config.ready_when_listening,
         });
         let mut tasks = JoinSet::new();
         let mut spawn = |work: futures::future::BoxFuture<'static, ()>| {

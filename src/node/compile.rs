@@ -15,6 +15,7 @@ use crate::runtime::plan::{
     StdinPlan, TerminationLog,
 };
 
+pub mod check;
 pub mod dns;
 pub mod downward;
 pub mod env;
@@ -114,6 +115,11 @@ impl PodPaths {
 
     pub fn termination_log(&self, container: &str, attempt: u32) -> PathBuf {
         self.data.join("termination").join(format!("{container}.{attempt}"))
+    }
+
+    /// What of the container's life must not happen twice. Volume names hold no dot.
+    pub fn milestones(&self) -> PathBuf {
+        self.run.join(".milestones")
     }
 
     pub fn scratch(&self, container: &str, attempt: u32) -> PathBuf {

@@ -5,6 +5,8 @@
 
 use std::process::{Command, ExitCode};
 
+mod endings;
+mod health;
 mod lives;
 mod scene;
 
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> impl Iterator<Item = Test> {
-    lives::TESTS.iter().copied()
+    [endings::TESTS, health::TESTS, lives::TESTS].into_iter().flatten().copied()
 }
 
 fn run_selected(words: &[&str]) -> ExitCode {

@@ -1,0 +1,52 @@
+//! "Check each other's health": probes as kubectl shows them and people meet them.
+
+use crate::cluster::Cluster;
+
+const PROBED: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: kangaroo-backend}
+spec:
+  containers:
+  - name: kangaroo-backend
+    image: kangaroo-backend:1.14.2
+    ports: [{name: http, containerPort: 80}]
+    startupProbe: {httpGet: {path: /, port: http}, periodSeconds: 1, failureThreshold: 30}
+    livenessProbe: {tcpSocket: {port: 80}}
+    readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: mistaken}
+spec:
+  containers:
+  - name: kangaroo-backend
+    image: kangaroo-backend:1.14.2
+    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+";
+
+#[test]
+fn a_pod_is_ready_when_its_probe_says_so_and_describe_tells_why_not() {
+    let mut cluster = Cluster::start("probes");
+    cluster.apply(PROBED).ok();
+    let waits = ["wait", "--for=condition=Ready", "pod/kangaroo-backend", "--timeout=60s"];
+    assert_eq!(cluster.kubectl(&waits).ok(), "pod/kangaroo-backend condition met");
+    let described = cluster.kubectl(&["describe", "pod", "kangaroo-backend"]).ok();
+    for expected in [
+        "Liveness:       tcp-socket :80 delay=0s timeout=1s period=10s #success=1 #failure=3",
+        "Readiness:      http-get http://:http/ delay=0s timeout=1s period=1s #success=1 #failure=3",
+        "Startup:        http-get http://:http/ delay=0s timeout=1s period=1s #success=1 #failure=30",
+    ] {
+        assert!(described.contains(expected), "no {expected:?} in\n{described}");
+    }
+    cluster.wait_for("the mistake to be told", |cluster| {
+        let described = cluster.kubectl(&["describe", "pod", "mistaken"]).ok();
+        described.contains("Readiness probe failed: Get \"http://")
+            && described.contains(":8080: connect: connection refused")
+    });
+    let row = cluster.kubectl(&["get", "pod", "mistaken", "--no-headers"]).ok();
+    let words: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(words[..4], ["mistaken", "0/1", "Running", "0"]);
+    cluster.kubectl(&["delete", "pod", "--all"]).ok();
+    cluster.finish();
+}

@@ -24,6 +24,7 @@ pub mod names;
 mod process;
 pub mod resources;
 mod security;
+mod service_env;
 #[cfg(test)]
 mod tests;
 
@@ -132,6 +133,8 @@ impl PodPaths {
 pub struct ContainerFacts<'a> {
     pub node: &'a NodeFacts,
     pub objects: &'a ObjectFacts,
+    /// The Services of the pod's namespace, and `kubernetes` of `default`.
+    pub services: &'a [core::Service],
     pub volumes: &'a BTreeMap<String, mounts::VolumePath>,
     pub paths: &'a PodPaths,
     /// The address in the pod network; `None` in the host's.

@@ -57,7 +57,6 @@ const POD_SPEC: &[Row] = &[
     only("volumes[].emptyDir.medium", &["Memory"]),
     source("volumes[].projected.sources[].clusterTrustBundle"),
     source("volumes[].projected.sources[].podCertificate"),
-    source("volumes[].projected.sources[].serviceAccountToken"),
     source("volumes[].awsElasticBlockStore"),
     source("volumes[].azureDisk"),
     source("volumes[].azureFile"),

@@ -6,6 +6,7 @@ mod address_pool;
 mod attach;
 mod conntrack;
 mod dial;
+mod drift;
 mod expression;
 mod host;
 mod host_port;
@@ -30,9 +31,10 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::dial::{dial, dial_as_probe};
+pub use self::drift::{Repaired, What};
 pub use self::listeners::until_listening;
 pub use self::names::PROBE_MARK;
 use self::owner::{Command, Owner, Seen};
@@ -129,9 +131,10 @@ impl Network {
     pub async fn start(config: NetworkConfig) -> Result<Network, NetError> {
         let (ready, started) = oneshot::channel();
         let (commands, inbox) = mpsc::channel(QUEUE);
+        let later = commands.downgrade();
         let owner = thread::Builder::new()
             .name("net".into())
-            .spawn(move || match Owner::start(&config) {
+            .spawn(move || match Owner::start(&config, later) {
                 Ok(owner) => {
                     if ready.send(Ok(owner.seen())).is_ok() {
                         owner.serve(inbox);
@@ -180,6 +183,11 @@ impl Network {
         let pods = self.shared.seen.pods.lock();
         let pods = pods.unwrap_or_else(PoisonError::into_inner);
         pods.iter().cloned().collect()
+    }
+
+    /// What is found changed by hand and put back, from now on.
+    pub fn repairs(&self) -> broadcast::Receiver<Repaired> {
+        self.shared.seen.repairs.subscribe()
     }
 
     /// The host's own address towards the default route (the Node's InternalIP), or the gateway's.

@@ -17,6 +17,7 @@ use self::zygote::Zygote;
 
 mod adopt;
 pub mod caps;
+pub mod drift;
 mod enter;
 pub mod image;
 mod init;
@@ -200,6 +201,17 @@ impl Pod {
     /// Stops every process of the container in its tracks, or lets it go on.
     pub async fn freeze(&self, container: &str, frozen: bool) -> Result<(), RuntimeError> {
         self.link.ask(Call::Freeze { container: container.to_owned(), frozen }).await.map(drop)
+    }
+
+    /// Waits until somebody outside stops the container's processes or moves them out of its cgroup; `None` when
+    /// the container has ended, or cannot be watched.
+    pub async fn drift(&self, container: &str, attempt: u32, pid: u32) -> Option<drift::Drift> {
+        self.link.drift(container, attempt, pid).await
+    }
+
+    /// Lets a container go on that was frozen behind our back.
+    pub fn thaw(&self, container: &str, attempt: u32) -> std::io::Result<()> {
+        self.link.thaw(container, attempt)
     }
 
     /// Runs a further process in the container.

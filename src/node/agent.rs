@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::Recorder;
-use crate::net::Network;
+use crate::events::{self, Note, Recorder};
+use crate::net::{self, Network};
 use crate::node::adopt::{self, Fate};
 use crate::node::compile::dns::ClusterDns;
 use crate::node::compile::{NodeFacts, PodPaths};
@@ -133,6 +133,7 @@ impl Agent {
             objects.clone(),
         )));
         spawn(Box::pin(notices::<core::Secret>(client.clone(), ObjectKind::Secret, objects)));
+        spawn(Box::pin(repairs(shared.network.repairs(), shared.clone())));
         spawn(Box::pin(register::run(shared.clone(), config.clone())));
         let keeper = Keeper {
             shared,
@@ -228,6 +229,27 @@ where
             Ok(Some(watcher::Event::Init | watcher::Event::InitDone)) => {}
             Ok(None) => return,
             Err(error) => tracing::debug!(%error, "watching objects for pods"),
+        }
+    }
+}
+
+/// Tells in Events what of pods' networks was changed by hand and put back.
+async fn repairs(mut repaired: broadcast::Receiver<net::Repaired>, shared: Arc<Shared>) {
+    loop {
+        match repaired.recv().await {
+            Ok(net::Repaired { pod, what }) => {
+                if let Some(entry) = shared.pods.find_uid(&pod) {
+                    let message = format!("{}.", what.sentence());
+                    shared.recorder.note(Note {
+                        about: entry.reference(),
+                        kind: events::Kind::Warning,
+                        reason: "NetworkRepaired",
+                        message,
+                    });
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::runtime::{self, ContainerPhase, Runtime, ShimState};
 use crate::sys::clock;
 
 mod checkup;
+mod drift;
 mod ending;
 mod errands;
 mod hooks;

@@ -18,6 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drift::{self, Drift};
 use super::instance::{Instance, blocking, remove_tree};
 use super::plan::{Exit, PodPlan, PodUid};
 use super::protocol::{Answer, Call, Failure, Inbox, Message, Request, encode};
@@ -102,6 +103,14 @@ impl Link {
             remove_tree(&place).map_err(|error| RuntimeError::step(at, error))
         })
         .await
+    }
+
+    pub async fn drift(&self, container: &str, attempt: u32, pid: u32) -> Option<Drift> {
+        drift::wait(&self.instance, &self.cgroup, container, attempt, pid).await
+    }
+
+    pub fn thaw(&self, container: &str, attempt: u32) -> io::Result<()> {
+        drift::thaw(&self.instance, &self.cgroup, container, attempt)
     }
 
     pub async fn remove(&self) -> Result<(), RuntimeError> {

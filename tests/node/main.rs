@@ -5,6 +5,7 @@
 
 use std::process::{Command, ExitCode};
 
+mod drift;
 mod endings;
 mod health;
 mod lives;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> impl Iterator<Item = Test> {
-    [endings::TESTS, health::TESTS, lives::TESTS].into_iter().flatten().copied()
+    [drift::TESTS, endings::TESTS, health::TESTS, lives::TESTS].into_iter().flatten().copied()
 }
 
 fn run_selected(words: &[&str]) -> ExitCode {

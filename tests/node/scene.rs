@@ -53,7 +53,7 @@ pub struct Scene {
     pub place: PathBuf,
     pub images: Images,
     pub runtime: Runtime,
-    network: Network,
+    pub network: Network,
     stop: CancellationToken,
     agent: Option<Agent>,
 }

@@ -42,7 +42,8 @@ impl Worker {
             if running.doom.is_some() {
                 health.doom();
             }
-            self.health.insert(name, health);
+            self.health.insert(name.clone(), health);
+            self.guard(&name);
         }
     }
 
@@ -57,6 +58,7 @@ impl Worker {
         let health = Health::fresh(&declared, running.started_at, phase);
         (running.started, running.ready) = (health.is_started(), health.is_ready());
         self.health.insert(name.to_owned(), health);
+        self.guard(name);
     }
 
     /// Makes the probes that are due.
@@ -185,7 +187,7 @@ impl Worker {
         self.show_health(name);
     }
 
-    fn show_health(&mut self, name: &str) {
+    pub(super) fn show_health(&mut self, name: &str) {
         let Some(health) = self.health.get(name) else {
             return;
         };

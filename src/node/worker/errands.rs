@@ -10,6 +10,7 @@ use crate::node::health::Kind;
 use crate::node::lifecycle::{Leaving, Run, Running};
 use crate::node::milestones::Milestones;
 use crate::node::probe::Answer;
+use crate::runtime::drift::Drift;
 
 /// What an errand came to.
 pub enum Report {
@@ -32,6 +33,16 @@ pub enum Report {
     },
     Withdrawn,
     Drained,
+    GuardAgain {
+        container: String,
+        attempt: u32,
+    },
+    /// `None`: it has ended by itself.
+    Drifted {
+        container: String,
+        attempt: u32,
+        drift: Option<Drift>,
+    },
 }
 
 impl Worker {
@@ -50,6 +61,18 @@ impl Worker {
             Ok(Report::Hooked { container, attempt, hook, outcome }) => {
                 if self.is_current(&container, attempt) {
                     self.hooked(&container, hook, outcome);
+                }
+            }
+            Ok(Report::Drifted { container, attempt, drift }) => {
+                if let Some(drift) = drift
+                    && self.is_current(&container, attempt)
+                {
+                    self.drifted(&container, drift);
+                }
+            }
+            Ok(Report::GuardAgain { container, attempt }) => {
+                if self.is_current(&container, attempt) {
+                    self.guard(&container);
                 }
             }
             Ok(Report::Withdrawn) => self.state.leaving = Leaving::Withdrawn,

@@ -210,6 +210,8 @@ impl Owner {
         for pod in &alive {
             owner.held.take(pod, &owner.fabric.pin(pod));
         }
+        // What was changed while nobody looked.
+        owner.inspect(&Places { all_links: true, ..Places::default() });
         owner.published().extend(owner.leases.keys().cloned());
         let problems = owner.probe(config);
         owner.seen.problems.get_or_init(|| problems);

@@ -193,6 +193,9 @@ impl Worker {
             // What it has, as the network remembers it.
             self.attach().await;
         }
+        // Not all pods of a node at the same moment.
+        let spread = REFRESH_EVERY.mul_f64(0.5 + self.phase_of("") / 2.0);
+        self.refresh_at = clock::now().plus(spread);
         self.take_up_health();
         self.publish_entry();
         loop {

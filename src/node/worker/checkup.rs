@@ -43,6 +43,7 @@ impl Worker {
                 health.doom();
             }
             self.health.insert(name.clone(), health);
+            self.show_health(&name);
             self.guard(&name);
         }
     }
@@ -247,7 +248,7 @@ impl Worker {
     }
 
     /// The same for a container whenever it is asked for, below 1, and different for others.
-    fn phase_of(&self, name: &str) -> f64 {
+    pub(super) fn phase_of(&self, name: &str) -> f64 {
         let id = container_id(&self.uid, name, 0);
         let digits = id.get(id.len().saturating_sub(4)..).unwrap_or_default();
         f64::from(u16::from_str_radix(digits, 16).unwrap_or(0)) / 65536.0

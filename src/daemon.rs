@@ -52,6 +52,7 @@ pub async fn run(
     instance: Instance,
     zygote: Zygote,
 ) -> anyhow::Result<ExitCode> {
+    allow_many_files();
     let notifier = Notifier::from_environment();
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -235,9 +236,19 @@ async fn start_agent(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubelet_version: crate::api::KUBERNETES_VERSION.to_owned(),
         max_pods: MAX_PODS,
+        ready_when_listening: settings.ready_when_listening(),
         kubelet_port: 0,
     };
     Ok(Agent::start(client, runtime, images, network, config, stop).await?)
+}
+
+/// Each pod costs a handful of descriptors. The usual 1,024 is the bound of select(2), which nothing here calls.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What is allowed already may be enough; if not, the step that fails says so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The way from the API to the node's HTTP surface: in one process, a pair of memory buffers.

@@ -6,11 +6,13 @@ mod address_pool;
 mod attach;
 mod conntrack;
 mod dial;
+mod drift;
 mod expression;
 mod host;
 mod host_port;
 mod journal;
 mod link;
+mod listeners;
 mod names;
 mod netlink;
 mod nfnetlink;
@@ -27,10 +29,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use self::dial::dial;
+pub use self::dial::{dial, dial_as_probe};
+pub use self::drift::{Repaired, What};
+pub use self::listeners::until_listening;
+pub use self::names::PROBE_MARK;
 use self::owner::{Command, Owner, Seen};
 pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
@@ -125,9 +131,10 @@ impl Network {
     pub async fn start(config: NetworkConfig) -> Result<Network, NetError> {
         let (ready, started) = oneshot::channel();
         let (commands, inbox) = mpsc::channel(QUEUE);
+        let later = commands.downgrade();
         let owner = thread::Builder::new()
             .name("net".into())
-            .spawn(move || match Owner::start(&config) {
+            .spawn(move || match Owner::start(&config, later) {
                 Ok(owner) => {
                     if ready.send(Ok(owner.seen())).is_ok() {
                         owner.serve(inbox);
@@ -150,6 +157,16 @@ impl Network {
         self.ask(|answer| Command::Attach { pod, ports, answer }).await
     }
 
+    /// Takes the pod out of whatever leads requests to it, and returns once nothing does. Nothing of this version
+    /// leads to pods by anything but their own address or host ports, which end with the pod.
+    pub async fn withdraw(&self, _pod: &str) {}
+
+    /// Waits until connection tracking knows no TCP connection to `address` that both sides may still use,
+    /// `limit` at most. True when none is left.
+    pub async fn drained(&self, address: IpAddr, limit: Duration) -> bool {
+        conntrack::drained(address, limit).await
+    }
+
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.
     pub async fn detach(&self, pod: &str) -> Result<(), NetError> {
         let pod = pod.to_owned();
@@ -166,6 +183,11 @@ impl Network {
         let pods = self.shared.seen.pods.lock();
         let pods = pods.unwrap_or_else(PoisonError::into_inner);
         pods.iter().cloned().collect()
+    }
+
+    /// What is found changed by hand and put back, from now on.
+    pub fn repairs(&self) -> broadcast::Receiver<Repaired> {
+        self.shared.seen.repairs.subscribe()
     }
 
     /// The host's own address towards the default route (the Node's InternalIP), or the gateway's.

@@ -17,6 +17,7 @@ use self::zygote::Zygote;
 
 mod adopt;
 pub mod caps;
+pub mod drift;
 mod enter;
 pub mod image;
 mod init;
@@ -125,6 +126,8 @@ pub struct Session {
 pub trait SessionControl: Send + Sync {
     /// Sets the terminal's size; without a terminal does nothing.
     fn resize(&self, columns: u16, rows: u16);
+    /// Kills the process of an exec and what it started in its process group; an attached container lives on.
+    fn kill(&self) -> futures::future::BoxFuture<'_, Result<(), RuntimeError>>;
     /// Waits for the end: the exit code of an exec (128 + n for a signal), or of the attached
     /// container.
     fn wait(&self) -> futures::future::BoxFuture<'_, Result<i32, RuntimeError>>;
@@ -200,11 +203,22 @@ impl Pod {
         self.link.ask(Call::Freeze { container: container.to_owned(), frozen }).await.map(drop)
     }
 
+    /// Waits until somebody outside stops the container's processes or moves them out of its cgroup; `None` when
+    /// the container has ended, or cannot be watched.
+    pub async fn drift(&self, container: &str, attempt: u32, pid: u32) -> Option<drift::Drift> {
+        self.link.drift(container, attempt, pid).await
+    }
+
+    /// Lets a container go on that was frozen behind our back.
+    pub fn thaw(&self, container: &str, attempt: u32) -> std::io::Result<()> {
+        self.link.thaw(container, attempt)
+    }
+
     /// Runs a further process in the container.
     pub async fn exec(&self, plan: &ExecPlan) -> Result<Session, RuntimeError> {
         let mut reply = self.link.ask(Call::Exec(Box::new(plan.clone()))).await?;
         let ended = reply.ended.take().ok_or(RuntimeError::unexpected("exec"))?;
-        session::exec(reply, ended)
+        session::exec(reply, ended, self.link.clone())
     }
 
     /// Joins the streams of the container's first process.

@@ -6,6 +6,9 @@ mod cluster;
 #[path = "story/pod.rs"]
 mod pod;
 
+#[path = "story/probes.rs"]
+mod probes;
+
 #[path = "story/restart.rs"]
 mod restart;
 

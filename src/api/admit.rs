@@ -4,6 +4,7 @@
 //! [`Admitted`] is a one-way door: only this module makes one, and only an admitted object is
 //! committed. Pure: everything about other objects, time and randomness arrives as facts.
 
+mod account_token;
 pub mod ingress;
 pub mod pod;
 pub mod service;

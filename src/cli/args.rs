@@ -46,6 +46,10 @@ pub struct SettingFlags {
     /// DNS domain of the cluster [default: cluster.local]
     #[arg(long, global = true, value_name = "DOMAIN", hide_short_help = true)]
     pub cluster_domain: Option<String>,
+    /// Whether a container that declares TCP ports and no readiness probe waits for them to be listened on
+    /// [default: true]
+    #[arg(long, global = true, value_name = "BOOLEAN", hide_short_help = true)]
+    pub ready_when_listening: Option<String>,
     /// Registry spoken to over plain HTTP, repeatable
     #[arg(long, global = true, value_name = "HOST:PORT", hide_short_help = true)]
     pub plain_http_registry: Vec<String>,
@@ -72,6 +76,7 @@ impl SettingFlags {
             ("pod-cidr", one(&self.pod_cidr)),
             ("service-cidr", one(&self.service_cidr)),
             ("cluster-domain", one(&self.cluster_domain)),
+            ("ready-when-listening", one(&self.ready_when_listening)),
             ("plain-http-registry", self.plain_http_registry.clone()),
             ("registry-ca-file", one(&self.registry_ca_file)),
             ("log-level", one(&self.log_level)),

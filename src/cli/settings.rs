@@ -72,6 +72,13 @@ pub const SETTINGS: &[Setting] = &[
         check: domain,
     },
     Setting {
+        name: "ready-when-listening",
+        default: "true",
+        help: "Whether a container that declares TCP ports and no readiness probe waits for them to be listened on",
+        many: false,
+        check: boolean,
+    },
+    Setting {
         name: "plain-http-registry",
         default: "",
         help: "Registry host:port that is spoken to over plain HTTP",
@@ -248,6 +255,10 @@ impl Settings {
         self.one("cluster-domain")
     }
 
+    pub fn ready_when_listening(&self) -> bool {
+        self.one("ready-when-listening") == "true"
+    }
+
     pub fn plain_http_registries(&self) -> Vec<String> {
         self.get("plain-http-registry").0.to_vec()
     }
@@ -348,6 +359,13 @@ fn node_name(text: &str) -> Result<(), String> {
 
 fn cidr(text: &str) -> Result<(), String> {
     text.parse::<Cidr>().map(drop).map_err(|error| format!("{text:?} {error}"))
+}
+
+fn boolean(text: &str) -> Result<(), String> {
+    match text {
+        "true" | "false" => Ok(()),
+        _ => Err("is neither true nor false".into()),
+    }
 }
 
 fn domain(text: &str) -> Result<(), String> {

@@ -178,7 +178,8 @@ impl Fabric {
         link::index_of(answers.first().ok_or(Errno::ENODEV)?)
     }
 
-    fn inside(&self, address: Ipv4Addr, prepared: &mut Prepared) -> io::Result<()> {
+    /// Configures the pod's end. Also right for one that is configured already.
+    pub fn inside(&self, address: Ipv4Addr, prepared: &mut Prepared) -> io::Result<()> {
         let socket = &mut prepared.socket;
         let answers = socket.exchange(&[link::get(link::POD_LINK)])?.except(&[])?;
         let index = link::index_of(answers.first().ok_or(Errno::ENODEV)?)?;

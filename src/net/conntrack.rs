@@ -1,11 +1,13 @@
-//! Flows that the kernel remembers, forgotten when the translation they were made under changes.
+//! Flows that the kernel remembers: forgotten when the translation they were made under changes, waited for when a
+//! pod leaves.
 //!
 //! Translation is decided once a flow. A UDP client that keeps sending from one port would reach a pod that is gone
 //! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Only pods with UDP or
 //! SCTP ports of the host pay the walk through the table.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -27,6 +29,8 @@ struct Flow {
     port: u16,
     /// Who answers: another than `to` when translated.
     answered_by: Ipv4Addr,
+    /// `TCP_CONNTRACK_…`; 0 of other protocols.
+    tcp_state: u8,
     /// The original tuple as the kernel wrote it, which names the flow.
     tuple: Vec<u8>,
 }
@@ -63,6 +67,50 @@ pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Resul
     Ok(())
 }
 
+/// Between two looks at the table.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// `TCP_CONNTRACK_SYN_SENT` to `TCP_CONNTRACK_CLOSE_WAIT`: at least one side may still send.
+const IN_USE: std::ops::RangeInclusive<u8> = 1..=5;
+
+/// Waits until no TCP connection to `address` is in use, `limit` at most; true when none is. Connections that the pod
+/// made itself do not count, nor do UDP flows, which only time ends.
+pub async fn drained(address: IpAddr, limit: Duration) -> bool {
+    let IpAddr::V4(address) = address else {
+        return true;
+    };
+    let end = tokio::time::Instant::now() + limit;
+    loop {
+        let begun = tokio::time::Instant::now();
+        let look = tokio::task::spawn_blocking(move || {
+            let mut socket = nfnetlink::open()?;
+            is_in_use(&mut socket, address)
+        });
+        match look.await.map_err(io::Error::other).flatten() {
+            Ok(false) => return true,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::debug!(%error, "connection tracking cannot be asked: nothing is waited for");
+                return true;
+            }
+        }
+        let now = tokio::time::Instant::now();
+        if now >= end {
+            return false;
+        }
+        // A long table costs time; at most a tenth of it goes into looking.
+        let pause = LOOK_EVERY.max((now - begun) * 9);
+        tokio::time::sleep(pause.min(end - now)).await;
+    }
+}
+
+fn is_in_use(socket: &mut Socket, address: Ipv4Addr) -> io::Result<bool> {
+    let replies = socket.dump(GET, &FAMILY)?;
+    let flows = replies.iter().filter_map(|reply| parse(reply.get(FAMILY.len()..)?));
+    Ok(flows.into_iter().any(|flow| {
+        flow.answered_by == address && flow.protocol == 6 && IN_USE.contains(&flow.tcp_state)
+    }))
+}
+
 fn parse(attributes: &[u8]) -> Option<Flow> {
     let original = find(attributes, 1)?;
     let reply = find(attributes, 2)?;
@@ -76,6 +124,9 @@ fn parse(attributes: &[u8]) -> Option<Flow> {
         port: u16::from_be_bytes(*find(protocol, 3)?.first_chunk()?),
         to: address(find(find(original, 1)?, 2)?)?,
         answered_by: address(find(find(reply, 1)?, 1)?)?,
+        tcp_state: find(attributes, 4)
+            .and_then(|protocol| find(find(protocol, 1)?, 1)?.first().copied())
+            .unwrap_or_default(),
         tuple,
     })
 }

@@ -1,12 +1,16 @@
-//! Connections to a port inside a pod, as port-forward needs them.
+//! Connections to a port of a pod: from inside, as port-forward needs them, and from the node, as probes do.
 //!
-//! The socket is made inside the pod's namespace by a thread that ends there; afterwards it is used like any other.
+//! Inside, the socket is made in the pod's namespace by a thread that ends there; afterwards it is used like any other.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::TcpSocket;
+
+use super::names::PROBE_MARK;
 use crate::sys::netns;
 
 /// On loopback a live listener answers at once; a full backlog may take a retransmission or two.
@@ -22,6 +26,16 @@ pub async fn dial(netns: &Path, port: u16) -> io::Result<tokio::net::TcpStream> 
         .map_err(io::Error::other)??;
     stream.set_nonblocking(true)?;
     tokio::net::TcpStream::from_std(stream)
+}
+
+/// Connects from the node's own namespace with [`PROBE_MARK`] on the socket and so on every packet of it.
+pub async fn dial_as_probe(address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    setsockopt(&socket, sockopt::Mark, &PROBE_MARK)?;
+    socket.connect(address).await
 }
 
 fn connect(port: u16) -> io::Result<TcpStream> {

@@ -9,7 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -22,6 +24,7 @@ use rtnetlink::{
     RouteMessageBuilder,
 };
 
+use super::drift::LinkState;
 use super::names::pod_mac;
 use super::netlink::{ACK, CREATE, EXCLUSIVE, REPLACE, REQUEST, Request, Socket};
 
@@ -102,6 +105,33 @@ pub fn get(name: &str) -> Request {
 
 pub fn index_of(reply: &[u8]) -> io::Result<u32> {
     Ok(parse::<LinkMessage>(reply)?.header.index)
+}
+
+/// Whether the link of a reply is up; `None` when the reply is not understood.
+pub fn state(reply: &[u8]) -> Option<LinkState> {
+    let message = parse::<LinkMessage>(reply).ok()?;
+    let flags = message.header.flags;
+    Some(LinkState {
+        index: message.header.index,
+        is_up: flags.contains(LinkFlags::Up),
+        has_carrier: flags.contains(LinkFlags::LowerUp),
+    })
+}
+
+/// A socket that hears of every change of a link of this namespace.
+pub fn subscribe() -> io::Result<Socket> {
+    /// `RTMGRP_LINK` of linux/rtnetlink.h.
+    const LINKS: u32 = 1;
+    Socket::listen(SockProtocol::NetlinkRoute, LINKS)
+}
+
+/// The link that a notice is about.
+pub fn name_of(notice: &[u8]) -> Option<String> {
+    let message = parse::<LinkMessage>(notice).ok()?;
+    message.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None, // What else a link has does not name it.
+    })
 }
 
 pub fn delete(index: u32) -> Request {

@@ -8,7 +8,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -82,6 +82,34 @@ impl Socket {
         // the first user namespace the default stays, and ENOBUFS is retried.
         let _ = setsockopt(&descriptor, sockopt::RcvBufForce, &(4 * 1024 * 1024));
         Ok(Socket { descriptor, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// A socket that hears of changes in `groups` (a bit mask) and asks nothing.
+    pub fn listen(protocol: SockProtocol, groups: u32) -> io::Result<Socket> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let descriptor = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+        bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Ok(Socket { descriptor, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// Payloads of the notices that have come; an error when some were lost.
+    pub fn heard(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut payloads = Vec::new();
+        loop {
+            let length = match retry(|| {
+                recv(self.descriptor.as_raw_fd(), &mut self.buffer, MsgFlags::empty())
+            }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(payloads),
+                other => other?,
+            };
+            for message in messages(&self.buffer[..length]) {
+                payloads.push(message?.payload.to_vec());
+            }
+        }
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 
     /// Sends all requests as one datagram. Each must carry [`ACK`]; one refused does not stop those after it,

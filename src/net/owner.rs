@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as blocking};
 use std::thread;
 
 use nix::errno::Errno;
-use tokio::sync::{mpsc, oneshot};
+use rustix::pipe::PipeFlags;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
+use super::drift::{self, Held, Places, Repaired, What};
 use super::host_port::{self, Lease, Refused};
 use super::journal::Journal;
 use super::link::Link;
@@ -29,6 +32,9 @@ use super::{
     Attached, HostPort, NetError, NetworkConfig, conntrack, host, link, nfnetlink, nft, step,
 };
 use crate::sys::netns;
+
+/// Repairs that a slow listener may be behind.
+const REPAIRS: usize = 64;
 
 pub enum Command {
     Attach {
@@ -45,6 +51,10 @@ pub enum Command {
         plan: PartPlan,
         answer: oneshot::Sender<Result<(), NetError>>,
     },
+    /// Something there may have been changed by hand.
+    Inspect {
+        places: Places,
+    },
 }
 
 /// What others may look at without asking.
@@ -53,6 +63,8 @@ pub struct Seen {
     /// Short sections only.
     pub pods: Mutex<BTreeSet<String>>,
     pub node_address: IpAddr,
+    /// What was changed by hand and put back.
+    pub repairs: broadcast::Sender<Repaired>,
     /// Set before anybody sees this.
     pub problems: OnceLock<Vec<String>>,
 }
@@ -89,6 +101,9 @@ pub struct Owner {
     fabric: Fabric,
     elements: Socket,
     ahead: blocking::Receiver<io::Result<Prepared>>,
+    held: Held,
+    /// Its end tells the watcher that we have gone.
+    _alive: OwnedFd,
     seen: Arc<Seen>,
 }
 
@@ -102,7 +117,11 @@ pub fn names(config: &NetworkConfig) -> Result<Names, NetError> {
 
 impl Owner {
     /// Makes or takes over everything; see [`super::Network::start`].
-    pub fn start(config: &NetworkConfig) -> Result<Owner, NetError> {
+    /// What is changed by hand later comes back through `commands`.
+    pub fn start(
+        config: &NetworkConfig,
+        commands: mpsc::WeakSender<Command>,
+    ) -> Result<Owner, NetError> {
         let names = names(config)?;
         let mut pool = AddressPool::new(config.pod_cidr).ok_or_else(|| NetError::Step {
             step: "use the pod range",
@@ -163,6 +182,10 @@ impl Owner {
         let alive: Vec<String> = alive.into_keys().cloned().collect();
         let found = put_in_force(&skeleton::compile(&names, &surroundings, elements))?;
 
+        let (watched_end, alive_end) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(step("make a pipe"))?;
+        drift::watch(names.clone(), commands, watched_end)
+            .map_err(step("listen for changes of links"))?;
         let fabric = Fabric { names, gateway, mtu: survey.mtu, pins: paths.pins, socket };
         let mut owner = Owner {
             table: fabric.names.table(),
@@ -174,13 +197,21 @@ impl Owner {
             fabric,
             elements: nfnetlink::open().map_err(step("open nfnetlink"))?,
             ahead: prepare_ahead().map_err(step("start preparing namespaces"))?,
+            held: Held::default(),
+            _alive: alive_end,
             seen: Arc::new(Seen {
                 pods: Mutex::default(),
+                repairs: broadcast::Sender::new(REPAIRS),
                 problems: OnceLock::new(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
             }),
         };
         owner.take_over(config, &links, &alive)?;
+        for pod in &alive {
+            owner.held.take(pod, &owner.fabric.pin(pod));
+        }
+        // What was changed while nobody looked.
+        owner.inspect(&Places { all_links: true, ..Places::default() });
         owner.published().extend(owner.leases.keys().cloned());
         let problems = owner.probe(config);
         owner.seen.problems.get_or_init(|| problems);
@@ -205,6 +236,34 @@ impl Owner {
                 Command::Put { part, plan, answer } => {
                     let _ = answer.send(self.put(part, plan));
                 }
+                Command::Inspect { places } => self.inspect(&places),
+            }
+        }
+    }
+
+    /// Repairs what of `places` is not as it should be, and tells.
+    fn inspect(&mut self, places: &Places) {
+        let tell = |pod: String, what: What| {
+            tracing::warn!(pod, "{}", what.sentence());
+            // Nobody listening is no failure.
+            let _ = self.seen.repairs.send(Repaired { pod, what });
+        };
+        if places.pins {
+            for pod in self.held.pin_again(&self.fabric) {
+                tell(pod, What::Unpinned);
+            }
+        }
+        for (pod, lease) in &self.leases {
+            let offset = self.pool.offset(lease.address).unwrap_or_default();
+            let is_named = places.all_links || places.links.contains(&offset);
+            // A pod whose namespace died with the machine has no link to repair.
+            if !is_named || !self.held.has(pod) {
+                continue;
+            }
+            match drift::repair_link(&mut self.fabric, pod, offset, lease.address) {
+                Ok(Some(what)) => tell(pod.clone(), what),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(pod, %error, "the pod's link could not be repaired"),
             }
         }
     }
@@ -317,6 +376,7 @@ impl Owner {
         match outcome {
             Ok(()) => {
                 self.published().insert(pod.to_owned());
+                self.held.take(pod, &pin);
                 Ok(attached)
             }
             Err(error) => {
@@ -343,6 +403,7 @@ impl Owner {
         let Some(lease) = self.leases.get(pod) else {
             return netns::unpin(&self.fabric.pin(pod)).map_err(step("unpin the pod's namespace"));
         };
+        self.held.release(pod);
         let address = lease.address;
         let offset = self.pool.offset(address).unwrap_or_default();
         let members = host_port::elements(&self.fabric.names, offset, lease);

@@ -1,6 +1,7 @@
 //! Real packets through real links: each test is a host of its own, in fresh network and mount namespaces.
 
-mod machine;
+mod leaving;
+pub(super) mod machine;
 mod parts;
 
 use std::io;

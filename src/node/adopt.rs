@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1 as core;
 
 use crate::model::time::Timestamp;
 use crate::node::lifecycle::{
-    Container, EndReason, Ended, Outcome, PodState, RestartPolicy, Run, Running, Shim,
+    Container, EndReason, Ended, Leaving, Outcome, PodState, RestartPolicy, Run, Running, Shim,
 };
 use crate::node::restart::{Backoff, delay_in_message};
 use crate::node::status::restart_policy;
@@ -106,6 +106,8 @@ pub fn revive(
         },
         containers,
         stale_init,
+        // Whom it has left already leaves again without harm.
+        leaving: Leaving::Not,
         outcome,
         concluded_stop_by: None,
         setback_until: None,
@@ -147,12 +149,15 @@ fn container(
     let (run, previous) = match known {
         Some(known) => {
             let run = match &known.phase {
-                ContainerPhase::Running { started_at, .. } => Run::Running(Running {
-                    attempt: known.attempt,
-                    started_at: *started_at,
-                    stopped_at: None,
-                    killed_at: None,
-                }),
+                ContainerPhase::Running { started_at, .. } => {
+                    // What probes said last holds until they say something else: they are made anew from here.
+                    let same = told.filter(|_| told_attempt == known.attempt);
+                    Run::Running(Running {
+                        started: same.and_then(|told| told.started).unwrap_or(false),
+                        ready: same.is_some_and(|told| told.ready),
+                        ..Running::new(known.attempt, *started_at)
+                    })
+                }
                 ContainerPhase::Exited(exit) => {
                     // Our own words about the same end are richer: they have the message.
                     let told = current.clone().or(last.clone());

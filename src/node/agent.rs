@@ -13,12 +13,12 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1 as core;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::Recorder;
-use crate::net::Network;
+use crate::events::{self, Note, Recorder};
+use crate::net::{self, Network};
 use crate::node::adopt::{self, Fate};
 use crate::node::compile::dns::ClusterDns;
 use crate::node::compile::{NodeFacts, PodPaths};
@@ -28,6 +28,9 @@ use crate::node::volume;
 use crate::node::worker::{self, Existing, ObjectChanged, ObjectKind, Shared, Worker};
 use crate::runtime::image::Images;
 use crate::runtime::{self, Runtime, RuntimeError};
+
+/// Commands of probes that run at a time: each is a process to make.
+const PROBE_COMMANDS: usize = 16;
 
 /// What the agent is told about its node.
 #[derive(Debug, Clone)]
@@ -43,6 +46,9 @@ pub struct NodeConfig {
     /// The Kubernetes release that `kubectl get nodes` shows.
     pub kubelet_version: String,
     pub max_pods: u32,
+    /// Containers without a readiness probe are ready once their TCP ports are listened on, 10 s after their start
+    /// at the latest; else as soon as they run.
+    pub ready_when_listening: bool,
     /// Port of the node's own HTTP server in `status.daemonEndpoints`; 0 when there is none on a socket.
     pub kubelet_port: u16,
 }
@@ -114,6 +120,8 @@ impl Agent {
             data_dir: config.data_dir.clone(),
             run_dir: config.run_dir.clone(),
             objects: objects.clone(),
+            commands: Arc::new(Semaphore::new(PROBE_COMMANDS)),
+            awaits_ports: config.ready_when_listening,
         });
         let mut tasks = JoinSet::new();
         let mut spawn = |work: futures::future::BoxFuture<'static, ()>| {
@@ -125,6 +133,7 @@ impl Agent {
             objects.clone(),
         )));
         spawn(Box::pin(notices::<core::Secret>(client.clone(), ObjectKind::Secret, objects)));
+        spawn(Box::pin(repairs(shared.network.repairs(), shared.clone())));
         spawn(Box::pin(register::run(shared.clone(), config.clone())));
         let keeper = Keeper {
             shared,
@@ -220,6 +229,27 @@ where
             Ok(Some(watcher::Event::Init | watcher::Event::InitDone)) => {}
             Ok(None) => return,
             Err(error) => tracing::debug!(%error, "watching objects for pods"),
+        }
+    }
+}
+
+/// Tells in Events what of pods' networks was changed by hand and put back.
+async fn repairs(mut repaired: broadcast::Receiver<net::Repaired>, shared: Arc<Shared>) {
+    loop {
+        match repaired.recv().await {
+            Ok(net::Repaired { pod, what }) => {
+                if let Some(entry) = shared.pods.find_uid(&pod) {
+                    let message = format!("{}.", what.sentence());
+                    shared.recorder.note(Note {
+                        about: entry.reference(),
+                        kind: events::Kind::Warning,
+                        reason: "NetworkRepaired",
+                        message,
+                    });
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::runtime::plan::{
     StdinPlan, TerminationLog,
 };
 
+pub mod check;
 pub mod dns;
 pub mod downward;
 pub mod env;
@@ -23,6 +24,7 @@ pub mod names;
 mod process;
 pub mod resources;
 mod security;
+mod service_env;
 #[cfg(test)]
 mod tests;
 
@@ -116,6 +118,11 @@ impl PodPaths {
         self.data.join("termination").join(format!("{container}.{attempt}"))
     }
 
+    /// What of the container's life must not happen twice. Volume names hold no dot.
+    pub fn milestones(&self) -> PathBuf {
+        self.run.join(".milestones")
+    }
+
     pub fn scratch(&self, container: &str, attempt: u32) -> PathBuf {
         self.data.join("containers").join(format!("{container}.{attempt}"))
     }
@@ -126,6 +133,8 @@ impl PodPaths {
 pub struct ContainerFacts<'a> {
     pub node: &'a NodeFacts,
     pub objects: &'a ObjectFacts,
+    /// The Services of the pod's namespace, and `kubernetes` of `default`.
+    pub services: &'a [core::Service],
     pub volumes: &'a BTreeMap<String, mounts::VolumePath>,
     pub paths: &'a PodPaths,
     /// The address in the pod network; `None` in the host's.

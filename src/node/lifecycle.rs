@@ -7,16 +7,16 @@
 //!          ┌──────────────── wanted ────────────────┐   deleted, concluded, deadline
 //! Volumes → Attach → Launch → init 1 … init n → containers ──────────┐
 //!                      ▲                │   ▲                        ▼
-//!                      └─ shim lost ────┘   └─ back-off ◀─ ended   Stop → (grace) → Kill
-//!                                                                    │ nothing runs
-//!                                        Finalize ◀ RemoveVolumes ◀ Detach ◀ RemoveShim
+//!                      └─ shim lost ────┘   └─ back-off ◀─ ended   (`down`)
 //! ```
+//! A container that the pod cannot keep (its liveness probe failed) is stopped in the same order, and started again.
 
 use std::collections::BTreeMap;
 
 use crate::model::time::Timestamp;
 use crate::node::restart::Backoff;
 
+mod down;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +43,14 @@ pub enum Step {
     Start(String),
     /// Tells that the container, or its image, is now waited for.
     TellBackoff(String),
+    /// Begins the container's postStart hook.
+    PostStart(String),
+    /// Begins the container's preStop hook.
+    PreStop(String),
+    /// Takes the pod's address out of whatever leads to it.
+    Withdraw,
+    /// Begins to wait for the last flow to the pod.
+    Drain,
     /// Asks the container to end (SIGTERM or its stop signal).
     Stop(String),
     /// Kills every process of the container.
@@ -87,6 +95,8 @@ pub struct PodState {
     pub containers: BTreeMap<String, Container>,
     /// After the loss of the pod's surroundings (a reboot): attempts of init containers that no longer count.
     pub stale_init: BTreeMap<String, u32>,
+    /// How far the pod is out of what leads requests to it.
+    pub leaving: Leaving,
     /// Set once, never taken back.
     pub outcome: Option<Outcome>,
     /// While a concluded pod comes down: when what still runs is killed.
@@ -103,6 +113,21 @@ pub enum Shim {
     Alive,
     /// It died and took its containers along.
     Lost,
+}
+
+/// A pod that goes leaves every data plane before its containers are told to stop, so that no request meets a
+/// process that has been asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Leaving {
+    #[default]
+    Not,
+    /// The data planes have been asked.
+    Asked,
+    /// None of them leads to it any more; what is under way may still end.
+    Withdrawn,
+    Draining,
+    /// Nobody talks to it, or it was long enough.
+    Drained,
 }
 
 /// How a pod ended.
@@ -144,10 +169,60 @@ pub enum Run {
 pub struct Running {
     pub attempt: u32,
     pub started_at: Timestamp,
+    pub post_start: HookState,
+    pub pre_stop: HookState,
+    /// Its startup probe, if any, has succeeded.
+    pub started: bool,
+    /// It may be sent requests.
+    pub ready: bool,
+    /// It is to end although the pod stays.
+    pub doom: Option<Doom>,
     /// When it was asked to end.
     pub stopped_at: Option<Timestamp>,
     /// When it was last killed.
     pub killed_at: Option<Timestamp>,
+}
+
+/// Where a hook of one attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HookState {
+    /// There is none.
+    #[default]
+    Absent,
+    Due,
+    UnderWay,
+    Done,
+}
+
+/// Why a container is stopped that its pod wants.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Doom {
+    /// For the Event: `Container web failed liveness probe, will be restarted`.
+    pub message: String,
+    /// Whatever still runs then is killed.
+    pub kill_at: Timestamp,
+}
+
+impl Running {
+    /// An attempt without hooks and probes, as it has just been started.
+    pub fn new(attempt: u32, started_at: Timestamp) -> Running {
+        Running {
+            attempt,
+            started_at,
+            post_start: HookState::Absent,
+            pre_stop: HookState::Absent,
+            started: true,
+            ready: true,
+            doom: None,
+            stopped_at: None,
+            killed_at: None,
+        }
+    }
+
+    /// The hook after its start, if any, is over: only now it counts as running.
+    pub fn is_up(&self) -> bool {
+        matches!(self.post_start, HookState::Absent | HookState::Done)
+    }
 }
 
 /// The end of one attempt.
@@ -209,9 +284,6 @@ pub struct Refused {
     pub retry_at: Timestamp,
 }
 
-/// How long a killed container may take to vanish before it is killed again.
-const KILL_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
-
 /// How long a failed pull shows as ErrImagePull before it shows as ImagePullBackOff.
 const ERROR_SHOWN_FOR: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -221,10 +293,10 @@ pub fn next(state: &PodState, want: &Want, now: Timestamp) -> Next {
         return Next::Settled;
     }
     match (want.stop_by, &state.outcome) {
-        (Some(stop_by), _) => come_down(state, stop_by, AfterCleanup::Finalize, now),
+        (Some(stop_by), _) => down::next(state, want, stop_by, down::Then::Finalize, now),
         (None, Some(_)) => {
             let stop_by = state.concluded_stop_by.unwrap_or(now);
-            come_down(state, stop_by, AfterCleanup::Stay, now)
+            down::next(state, want, stop_by, down::Then::Stay, now)
         }
         (None, None) => match conclusion(state, want, now) {
             Some(outcome) => Next::Do(Step::Conclude(outcome)),
@@ -291,12 +363,6 @@ impl Container {
     }
 }
 
-enum AfterCleanup {
-    Finalize,
-    /// A finished pod stays in the API until somebody deletes it.
-    Stay,
-}
-
 fn conclusion(state: &PodState, want: &Want, now: Timestamp) -> Option<Outcome> {
     if want.active_until.is_some_and(|until| until <= now) {
         return Some(Outcome::Failed {
@@ -352,11 +418,16 @@ fn come_up(state: &PodState, want: &Want, now: Timestamp) -> Next {
             },
         );
     }
-    want.containers
-        .iter()
-        .filter_map(|name| Some((name, state.containers.get(name)?)))
-        .map(|(name, c)| container_next(name, c, want.restart, now))
-        .fold(Next::Settled, soonest)
+    let mut next = Next::Settled;
+    for name in &want.containers {
+        let Some(container) = state.containers.get(name) else { continue };
+        next = soonest(next, container_next(name, container, want.restart, now));
+        // As under kubelet, those behind it wait for its hook: pods rely on that order.
+        if matches!(&container.run, Run::Running(running) if !running.is_up()) {
+            break;
+        }
+    }
+    next
 }
 
 fn container_next(
@@ -366,7 +437,15 @@ fn container_next(
     now: Timestamp,
 ) -> Next {
     let not_before = match &container.run {
-        Run::Running(_) => return Next::Settled,
+        Run::Running(running) => {
+            return match &running.doom {
+                Some(doom) => down::container(name, running, doom.kill_at, true, now),
+                None if running.post_start == HookState::Due => {
+                    Next::Do(Step::PostStart(name.to_owned()))
+                }
+                None => Next::Settled,
+            };
+        }
         Run::Ended(ended) if !restarts(policy, ended.exit_code) => return Next::Settled,
         Run::Ended(ended) => container.backoff.ready_at(ended.finished_at),
         Run::Idle => now,
@@ -401,51 +480,6 @@ fn container_next(
         ImageState::Missing(_) => Next::Do(Step::Image(name.to_owned())),
         ImageState::Ready => Next::Do(Step::Start(name.to_owned())),
     }
-}
-
-fn come_down(state: &PodState, stop_by: Timestamp, then: AfterCleanup, now: Timestamp) -> Next {
-    let mut waiting = None;
-    // With the shim its containers are gone, whatever we last heard of them.
-    let running = state.containers.iter().filter_map(|(name, c)| match &c.run {
-        Run::Running(running) if state.shim == Shim::Alive => Some((name, running)),
-        Run::Running(_) | Run::Idle | Run::Ended(_) => None,
-    });
-    for (name, running) in running {
-        let next = match (running.stopped_at, running.killed_at) {
-            (_, Some(killed_at)) => {
-                let again = killed_at.plus(KILL_AGAIN_AFTER);
-                if again <= now {
-                    Next::Do(Step::Kill(name.clone()))
-                } else {
-                    Next::Wait { until: again }
-                }
-            }
-            // Also with no grace at all the process hears its stop signal first, as under kubelet.
-            (None, None) => Next::Do(Step::Stop(name.clone())),
-            (Some(_), None) if stop_by <= now => Next::Do(Step::Kill(name.clone())),
-            (Some(_), None) => Next::Wait { until: stop_by },
-        };
-        waiting = Some(match waiting {
-            Some(before) => soonest(before, next),
-            None => next,
-        });
-    }
-    if let Some(next) = waiting {
-        return next;
-    }
-    if let Some(until) = state.setback_until.filter(|until| *until > now) {
-        return Next::Wait { until };
-    }
-    let step = match state.shim {
-        Shim::Alive | Shim::Lost => Step::RemoveShim,
-        Shim::Absent if state.attached => Step::Detach,
-        Shim::Absent if state.volumes_ready => Step::RemoveVolumes,
-        Shim::Absent => match then {
-            AfterCleanup::Finalize => Step::Finalize,
-            AfterCleanup::Stay => return Next::Settled,
-        },
-    };
-    Next::Do(step)
 }
 
 /// A step before a wait, an earlier wait before a later one, anything before nothing.

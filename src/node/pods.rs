@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::core::v1 as core;
 use tokio::sync::watch;
 
 use crate::runtime::{self, plan::ContainerPlan};
@@ -55,6 +56,20 @@ impl ContainerEntry {
     }
 }
 
+impl PodEntry {
+    /// What Events about the pod refer to.
+    pub fn reference(&self) -> core::ObjectReference {
+        core::ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..core::ObjectReference::default()
+        }
+    }
+}
+
 impl Default for Pods {
     fn default() -> Pods {
         Pods { entries: Arc::default(), changes: watch::Sender::new(0) }
@@ -65,6 +80,11 @@ impl Pods {
     /// The pod of that name as it is now.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<PodEntry>> {
         self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The pod of that uid.
+    pub fn find_uid(&self, uid: &str) -> Option<Arc<PodEntry>> {
+        self.lock().values().find(|entry| entry.uid == uid).cloned()
     }
 
     /// Wakes whenever an entry was replaced or taken out (a followed log learns of restart and end this way).

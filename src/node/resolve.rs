@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1 as auth;
 use k8s_openapi::api::core::v1 as core;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 
 use crate::model::time::Timestamp;
 use crate::node::compile::ObjectFacts;
@@ -41,6 +41,25 @@ pub async fn objects(
         }
     }
     Ok(facts)
+}
+
+/// The Services whose addresses a new container of `namespace` is told: those beside it, and the API's own.
+pub async fn services(
+    client: &kube::Client,
+    namespace: &str,
+) -> Result<Vec<core::Service>, kube::Error> {
+    let own: Api<core::Service> = Api::namespaced(client.clone(), namespace);
+    let mut services = match own.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        // An API server that has no such kind.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    if namespace != "default" {
+        let shared: Api<core::Service> = Api::namespaced(client.clone(), "default");
+        services.extend(shared.get_opt("kubernetes").await?);
+    }
+    Ok(services)
 }
 
 /// What the pod's image pull secrets hold.

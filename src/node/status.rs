@@ -156,7 +156,10 @@ fn container_status(
     };
     let terminated = |ended: &Ended| terminated(uid, &spec.name, ended);
     let (state, last) = match &container.run {
-        Run::Running(running) => (State::Running(running.started_at), container.previous.as_ref()),
+        Run::Running(running) if running.is_up() => {
+            (State::Running(running.started_at), container.previous.as_ref())
+        }
+        Run::Running(_) => (idle(facts, role), container.previous.as_ref()),
         Run::Idle => {
             (waiting(facts, spec, container, None, role).unwrap_or_else(|| idle(facts, role)), None)
         }
@@ -172,9 +175,13 @@ fn container_status(
             }
         }
     };
-    let started = matches!(state, State::Running(_));
+    let up = match &container.run {
+        Run::Running(running) if running.is_up() => Some(running),
+        Run::Running(_) | Run::Idle | Run::Ended(_) => None,
+    };
+    let started = up.is_some_and(|running| running.started);
     let ready = match (role, &state) {
-        (Role::Main, state) => matches!(state, State::Running(_)),
+        (Role::Main, _) => up.is_some_and(|running| running.started && running.ready),
         (Role::Init, State::Terminated(ended)) => ended.exit_code == 0,
         (Role::Init, State::Running(_) | State::Waiting { .. }) => false,
     };
@@ -331,7 +338,12 @@ fn phase(facts: &Facts<'_>) -> &'static str {
             mains.iter().all(|run| matches!(run, Run::Ended(ended) if ended.exit_code == 0));
         return if succeeded { "Succeeded" } else { "Failed" };
     }
-    let all_started = mains.iter().all(|run| **run != Run::Idle);
+    let has_started = |run: &Run| match run {
+        Run::Idle => false,
+        Run::Running(running) => running.is_up() || running.attempt > 0,
+        Run::Ended(_) => true,
+    };
+    let all_started = mains.iter().all(|run| has_started(run));
     match all_started && initialized(facts.state, facts.want) {
         true => "Running",
         false => "Pending",

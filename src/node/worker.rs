@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use kube::Api;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use crate::model::time::Timestamp;
 use crate::net::{Attached, Network};
 use crate::node::adopt;
 use crate::node::compile::{NodeFacts, PodPaths};
+use crate::node::health::Health;
 use crate::node::lifecycle::{
     self, Container, EndReason, Ended, ImageState, MissingReason, Next, PodState, Run, Shim, Want,
 };
@@ -32,7 +33,11 @@ use crate::runtime::plan::ContainerPlan;
 use crate::runtime::{self, ContainerPhase, Runtime, ShimState};
 use crate::sys::clock;
 
+mod checkup;
+mod drift;
 mod ending;
+mod errands;
+mod hooks;
 mod images;
 mod start;
 mod steps;
@@ -52,6 +57,10 @@ pub struct Shared {
     pub run_dir: PathBuf,
     /// ConfigMaps and Secrets that changed.
     pub objects: broadcast::Sender<ObjectChanged>,
+    /// How many commands of probes run at a time on this node.
+    pub commands: Arc<Semaphore>,
+    /// Containers without a readiness probe are ready once their TCP ports are listened on.
+    pub awaits_ports: bool,
 }
 
 /// A ConfigMap or Secret of that name changed, came or went.
@@ -94,6 +103,9 @@ pub struct Worker {
     /// Image ids by container, for which a pin is on disk.
     held_images: BTreeMap<String, String>,
     pulls: JoinSet<images::Pulled>,
+    /// By container that runs.
+    health: BTreeMap<String, Health>,
+    errands: JoinSet<errands::Report>,
     tokens: Tokens,
     reporter: Reporter,
     written: core::PodStatus,
@@ -158,6 +170,8 @@ impl Worker {
             used_images,
             held_images: BTreeMap::new(),
             pulls: JoinSet::new(),
+            health: BTreeMap::new(),
+            errands: JoinSet::new(),
             tokens: Tokens::default(),
             reporter: Reporter::start(target, status.clone()),
             written: status,
@@ -179,10 +193,15 @@ impl Worker {
             // What it has, as the network remembers it.
             self.attach().await;
         }
+        // Not all pods of a node at the same moment.
+        let spread = REFRESH_EVERY.mul_f64(0.5 + self.phase_of("") / 2.0);
+        self.refresh_at = clock::now().plus(spread);
+        self.take_up_health();
         self.publish_entry();
         loop {
             self.observe();
             let now = clock::now();
+            self.watch_health(now);
             let want = self.want();
             let next = lifecycle::next(&self.state, &want, now);
             self.publish(&want, now);
@@ -323,17 +342,14 @@ impl Worker {
             if let Run::Ended(before) = &container.run {
                 container.previous = Some(before.clone());
             }
-            container.run = Run::Running(lifecycle::Running {
-                attempt,
-                started_at,
-                stopped_at: None,
-                killed_at: None,
-            });
+            container.run = Run::Running(lifecycle::Running::new(attempt, started_at));
             container.refused = None;
         }
+        self.begin_health(name);
     }
 
     fn container_ended(&mut self, name: &str, ended: Ended) {
+        self.health.remove(name);
         if let Some(container) = self.state.containers.get_mut(name) {
             match &container.run {
                 Run::Ended(before) if before.attempt < ended.attempt => {
@@ -362,7 +378,7 @@ impl Worker {
         let now = clock::now();
         let refreshes = self.state.shim == Shim::Alive && !self.has_no_references();
         let refresh_at = refreshes.then_some(self.refresh_at);
-        let wake = [until, refresh_at].into_iter().flatten().min();
+        let wake = [until, refresh_at, self.next_probe()].into_iter().flatten().min();
         let bound = wake.map_or(LONGEST_WAIT, |at| at.since(now).min(LONGEST_WAIT));
         let timed = wake.is_some();
         let sleep = tokio::time::sleep(bound);
@@ -379,6 +395,9 @@ impl Worker {
                 if let Ok(pulled) = pulled {
                     self.pulled(pulled);
                 }
+            }
+            Some(report) = self.errands.join_next(), if !self.errands.is_empty() => {
+                self.heed(report);
             }
             Ok(()) = self.image_changes.changed() => self.look_for_images(),
             changed = self.object_changes.recv() => {

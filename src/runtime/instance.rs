@@ -67,6 +67,11 @@ impl Instance {
         &self.controllers
     }
 
+    /// The instance's own cgroup, above those of all pods.
+    pub fn group(&self) -> &Cgroup {
+        &self.group
+    }
+
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
     }

@@ -18,6 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drift::{self, Drift};
 use super::instance::{Instance, blocking, remove_tree};
 use super::plan::{Exit, PodPlan, PodUid};
 use super::protocol::{Answer, Call, Failure, Inbox, Message, Request, encode};
@@ -52,7 +53,8 @@ pub struct Link {
 pub struct Reply {
     pub answer: Answer,
     pub descriptors: Vec<OwnedFd>,
-    /// For exec: the code, once it has ended.
+    /// For exec: what names the session, and its code, once it has ended.
+    pub session: u64,
     pub ended: Option<watch::Receiver<Option<i32>>>,
 }
 
@@ -101,6 +103,14 @@ impl Link {
             remove_tree(&place).map_err(|error| RuntimeError::step(at, error))
         })
         .await
+    }
+
+    pub async fn drift(&self, container: &str, attempt: u32, pid: u32) -> Option<Drift> {
+        drift::wait(&self.instance, &self.cgroup, container, attempt, pid).await
+    }
+
+    pub fn thaw(&self, container: &str, attempt: u32) -> io::Result<()> {
+        drift::thaw(&self.instance, &self.cgroup, container, attempt)
     }
 
     pub async fn remove(&self) -> Result<(), RuntimeError> {
@@ -396,6 +406,7 @@ impl Task {
             | Call::Kill { .. }
             | Call::Freeze { .. }
             | Call::Attach { .. }
+            | Call::EndSession { .. }
             | Call::Forget { .. } => {}
         }
         self.pending.insert(id, question.answer);
@@ -447,7 +458,7 @@ impl Task {
         let ended = self.sessions.get(&id).map(watch::Sender::subscribe);
         if let Some(answer) = self.pending.remove(&id) {
             let reply = outcome
-                .map(|answer| Reply { answer, descriptors, ended })
+                .map(|answer| Reply { answer, descriptors, session: id, ended })
                 .map_err(RuntimeError::from);
             // Whoever asked may have stopped waiting.
             let _ = answer.send(reply);

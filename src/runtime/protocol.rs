@@ -61,6 +61,10 @@ pub enum Call {
         container: String,
         stdin: bool,
     },
+    /// Kills the process of an exec session, and what it started in its process group.
+    EndSession {
+        session: u64,
+    },
     /// Drops an exited attempt from the state.
     Forget {
         container: String,

@@ -14,16 +14,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use super::link::Reply;
-use super::protocol::Answer;
+use super::link::{Link, Reply};
+use super::protocol::{Answer, Call};
 use super::{ContainerPhase, PodState, RuntimeError, Session, SessionControl, ShimState};
 use crate::sys::{pty, readiness};
 
 /// The session of an exec.
-pub fn exec(reply: Reply, ended: watch::Receiver<Option<i32>>) -> Result<Session, RuntimeError> {
+pub fn exec(
+    reply: Reply,
+    ended: watch::Receiver<Option<i32>>,
+    link: Arc<Link>,
+) -> Result<Session, RuntimeError> {
+    let end = End::Exec { ended, session: reply.session, link };
     let streams = Descriptors::sort(reply)?;
     let is_terminal = streams.terminal.is_some();
-    streams.session(is_terminal, true, End::Exec(ended))
+    streams.session(is_terminal, true, end)
 }
 
 /// The session of an attach.
@@ -167,7 +172,7 @@ impl AsyncWrite for Terminal {
 /// Where a session's end shows.
 #[derive(Clone)]
 enum End {
-    Exec(watch::Receiver<Option<i32>>),
+    Exec { ended: watch::Receiver<Option<i32>>, session: u64, link: Arc<Link> },
     Attach { container: String, attempt: u32, state: watch::Receiver<PodState> },
 }
 
@@ -184,11 +189,23 @@ impl SessionControl for Control {
         }
     }
 
+    fn kill(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        let end = self.end.clone();
+        Box::pin(async move {
+            match end {
+                End::Exec { session, link, .. } => {
+                    link.ask(Call::EndSession { session }).await.map(drop)
+                }
+                End::Attach { .. } => Ok(()),
+            }
+        })
+    }
+
     fn wait(&self) -> BoxFuture<'_, Result<i32, RuntimeError>> {
         let end = self.end.clone();
         Box::pin(async move {
             match end {
-                End::Exec(mut ended) => match ended.wait_for(Option::is_some).await {
+                End::Exec { mut ended, .. } => match ended.wait_for(Option::is_some).await {
                     Ok(code) => code.ok_or(RuntimeError::ShimLost),
                     Err(_) => Err(RuntimeError::ShimLost),
                 },

@@ -343,6 +343,14 @@ impl Shim {
                     Err(failure) => Err(failure),
                 }
             }
+            Call::EndSession { session } => {
+                let asker = Asker { connection: asker.connection, request: session };
+                match self.sessions.iter().find(|found| found.asker() == asker) {
+                    Some(found) => found.kill().at("kill session").map(|()| Answer::Done),
+                    // It has ended by itself.
+                    None => Ok(Answer::Done),
+                }
+            }
             Call::Forget { container, attempt } => self.forget(&container, attempt),
             Call::Shutdown => {
                 for container in &self.containers {

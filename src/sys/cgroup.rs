@@ -133,6 +133,12 @@ impl Cgroup {
         self.read("memory.events").is_ok_and(|text| flag(&text, "oom_kill").unwrap_or(0) > 0)
     }
 
+    /// `cgroup.events`, for whoever waits for its out-of-band notices.
+    pub fn events(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(openat(&self.directory, "cgroup.events", flags, Mode::empty())?)
+    }
+
     /// Waits until no process is left; false when `limit` passed first.
     pub fn wait_empty(&self, limit: Duration) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

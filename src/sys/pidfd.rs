@@ -41,6 +41,23 @@ pub fn of_self() -> io::Result<OwnedFd> {
 
 /// Sends any signal number.
 pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    send(process, signal, 0)
+}
+
+/// Kills the process and everything in the process group that it leads; before Linux 6.9, which cannot address a
+/// group this way, the process alone.
+pub fn kill_group(leader: BorrowedFd<'_>) -> io::Result<()> {
+    /// `PIDFD_SIGNAL_PROCESS_GROUP` of linux/pidfd.h.
+    const PROCESS_GROUP: libc::c_uint = 1 << 2;
+    match send(leader, libc::SIGKILL, PROCESS_GROUP) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => signal(leader, libc::SIGKILL),
+        // It leads none yet, or has ended.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => signal(leader, libc::SIGKILL),
+        sent => sent,
+    }
+}
+
+fn send(process: BorrowedFd<'_>, signal: i32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: numbers and a null siginfo, with which the kernel fills in kill(2)'s.
     let done = unsafe {
         libc::syscall(
@@ -48,7 +65,7 @@ pub fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             process.as_raw_fd(),
             signal,
             std::ptr::null::<libc::siginfo_t>(),
-            0 as libc::c_uint,
+            flags,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -7,7 +7,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// Registers a descriptor for out-of-band notices alone, which files of cgroup v2 give (`POLLPRI`).
+pub fn watch_priority(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as below.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::PRIORITY) }?)
+}
 
 /// Registers a descriptor with the runtime of this task; it must be non-blocking to be read or
 /// written.

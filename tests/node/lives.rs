@@ -16,6 +16,7 @@ tests![
     a_container_that_cannot_run_says_why,
     a_missing_image_is_waited_for_and_found_at_once,
     configuration_reaches_the_process_and_changes_reach_its_files,
+    a_pod_holds_a_token_that_names_it,
     init_containers_run_in_order_before_the_others,
     a_new_agent_takes_over_what_runs_and_what_ended_meanwhile,
     a_stubborn_container_is_killed_when_its_grace_is_over,
@@ -201,6 +202,32 @@ async fn configuration_reaches_the_process_and_changes_reach_its_files(scene: Sc
         assert!(log.contains(expected), "no {expected:?} in:\n{log}");
     }
     assert!(log.contains(&format!("{ip}\tweb")), "{log}");
+}
+
+async fn a_pod_holds_a_token_that_names_it(scene: Scene) {
+    let script = "cd /var/run/secrets/kubernetes.io/serviceaccount; cat token > /ctl/token; \
+                  cat namespace > /ctl/namespace; cat ca.crt > /ctl/ca; sleep 1000";
+    scene.create_controlled("web", script, json!({})).await;
+    scene.until_said("ca", |ca| !ca.is_empty()).await;
+    assert_eq!(scene.said("namespace"), "default");
+    assert!(scene.said("ca").starts_with("-----BEGIN CERTIFICATE-----"));
+    // What the API makes of it is in the story; here, whom it names.
+    let token = scene.said("token");
+    let claims = base64::Engine::decode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        token.split('.').nth(1).unwrap(),
+    );
+    let claims: Value = serde_json::from_slice(&claims.unwrap()).unwrap();
+    assert_eq!(claims["sub"], "system:serviceaccount:default:default");
+    let pod = scene.pods().get("web").await.unwrap();
+    assert_eq!(claims["kubernetes.io"]["pod"]["uid"].as_str(), pod.metadata.uid.as_deref());
+    let life = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+    assert_eq!(life, 3607);
+
+    let none = json!({"automountServiceAccountToken": false, "restartPolicy": "Never", "containers": [
+        {"name": "main", "image": "box:1", "command": ["ls", "/var/run/secrets"]}]});
+    scene.create("without", none).await;
+    scene.until("without", |p| phase(p) == "Failed").await;
 }
 
 async fn init_containers_run_in_order_before_the_others(scene: Scene) {

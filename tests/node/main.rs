@@ -5,6 +5,9 @@
 
 use std::process::{Command, ExitCode};
 
+mod drift;
+mod endings;
+mod health;
 mod lives;
 mod scene;
 
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> impl Iterator<Item = Test> {
-    lives::TESTS.iter().copied()
+    [drift::TESTS, endings::TESTS, health::TESTS, lives::TESTS].into_iter().flatten().copied()
 }
 
 fn run_selected(words: &[&str]) -> ExitCode {

@@ -53,7 +53,7 @@ pub struct Scene {
     pub place: PathBuf,
     pub images: Images,
     pub runtime: Runtime,
-    network: Network,
+    pub network: Network,
     stop: CancellationToken,
     agent: Option<Agent>,
 }
@@ -148,6 +148,7 @@ impl Scene {
             cluster_dns: None,
             version: "0".into(),
             kubelet_version: "v1.36.0".into(),
+            ready_when_listening: true,
             max_pods: 110,
             kubelet_port: 0,
         };
@@ -198,6 +199,66 @@ impl Scene {
             "containers": [container],
         });
         self.create(name, spec).await;
+    }
+
+    /// A directory that is `/ctl` in pods made by [`Scene::create_controlled`].
+    pub fn control(&self) -> PathBuf {
+        let path = self.place.join("ctl");
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A container `main` that runs `sh -c script` with the control directory at `/ctl`; `more` joins its spec.
+    pub async fn create_controlled(&self, name: &str, script: &str, more: Value) {
+        let mut container = json!({
+            "name": "main",
+            "image": "box:1",
+            "command": ["sh", "-c", script],
+            "volumeMounts": [{"name": "ctl", "mountPath": "/ctl"}],
+        });
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let spec = json!({
+            "terminationGracePeriodSeconds": 20,
+            "containers": [container],
+            "volumes": [{"name": "ctl", "hostPath": {"path": self.control()}}],
+        });
+        self.create(name, spec).await;
+    }
+
+    /// Tells the scripts something by a file that they wait for.
+    pub fn signal(&self, file: &str) {
+        fs::write(self.control().join(file), "").unwrap();
+    }
+
+    /// What scripts have written so far.
+    pub fn said(&self, file: &str) -> String {
+        fs::read_to_string(self.control().join(file)).unwrap_or_default()
+    }
+
+    /// Waits until the scripts have written what is wanted.
+    pub async fn until_said(&self, file: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.said(file);
+            if wanted(&said) {
+                return said;
+            }
+            assert!(Instant::now() < deadline, "{file} still says {said:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until an Event about the pod contains the words.
+    pub async fn until_told(&self, name: &str, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events(name).await;
+            if events.iter().any(|event| event.contains(words)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {words:?} in {events:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until the pod is as wanted; the pod then.
@@ -276,9 +337,10 @@ fn archive(name: &str) -> Vec<u8> {
         layer.append_data(&mut header, path, bytes).unwrap();
     };
     file(&mut layer, "bin/busybox", 0o755, &fs::read("/bin/busybox").unwrap());
-    for name in
-        ["sh", "cat", "sleep", "echo", "env", "id", "ls", "true", "false", "hostname", "kill"]
-    {
+    for name in [
+        "sh", "cat", "sleep", "echo", "env", "id", "ls", "true", "false", "hostname", "kill",
+        "httpd", "nc", "touch",
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);

@@ -1,10 +1,10 @@
-//! What admission adds to a new pod: its account, priority and tolerations, and its first status.
+//! What admission adds to a new pod: its account and token, priority and tolerations, and its first status.
 //!
 //! It never looks accounts up; the caller brings the one [`service_account_name`] names. Pure.
 
 use serde_json::{Value, json};
 
-use crate::api::admit::CreateFacts;
+use crate::api::admit::{CreateFacts, account_token};
 use crate::api::failure::Failure;
 use crate::api::object;
 use crate::model::quantity::Quantity;
@@ -56,6 +56,7 @@ fn account(pod: &mut Value, name: &str, facts: &CreateFacts<'_>) -> Result<(), F
     if has_none && pull_secrets.as_array().is_some_and(|list| !list.is_empty()) {
         spec.insert("imagePullSecrets".to_owned(), pull_secrets);
     }
+    account_token::mount(pod, found, &facts.uid);
     Ok(())
 }
 

@@ -57,7 +57,6 @@ const POD_SPEC: &[Row] = &[
     only("volumes[].emptyDir.medium", &["Memory"]),
     source("volumes[].projected.sources[].clusterTrustBundle"),
     source("volumes[].projected.sources[].podCertificate"),
-    source("volumes[].projected.sources[].serviceAccountToken"),
     source("volumes[].awsElasticBlockStore"),
     source("volumes[].azureDisk"),
     source("volumes[].azureFile"),
@@ -87,10 +86,11 @@ const POD_SPEC: &[Row] = &[
 /// Below every container: init, regular, ephemeral.
 const CONTAINER: &[Row] = &[
     never("env[].valueFrom.fileKeyRef"),
-    never("lifecycle"),
-    never("livenessProbe"),
-    never("readinessProbe"),
-    never("startupProbe"),
+    // Kubernetes accepts it and then ignores it.
+    never("lifecycle.postStart.tcpSocket"),
+    never("lifecycle.preStop.tcpSocket"),
+    // A beta of Kubernetes' own.
+    never("lifecycle.stopSignal"),
     never("restartPolicy"),
     never("restartPolicyRules"),
     only("resizePolicy[].restartPolicy", &["NotRequired"]),

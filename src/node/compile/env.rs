@@ -1,12 +1,14 @@
 //! A container's environment and the `$(VAR)` rules (S31).
 //!
-//! Pure. Order: the image's variables, then `envFrom`, then `env`; later ones replace earlier ones.
+//! Pure. Order: the image's variables, then those of Services, then `envFrom`, then `env`; later ones replace earlier
+//! ones.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core;
 
 use super::downward::{self, ResourceDefaults};
+use super::service_env;
 use super::{ContainerFacts, ObjectFacts, Refusal};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -48,6 +50,9 @@ pub(super) fn declared(
     facts: &ContainerFacts<'_>,
 ) -> Result<Environment, Refusal> {
     let mut env = Environment::default();
+    for (name, value) in service_env::variables(pod, facts.services) {
+        env.set(&name, value);
+    }
     for source in container.env_from.iter().flatten() {
         env_from(pod, source, facts.objects, &mut env)?;
     }

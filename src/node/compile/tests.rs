@@ -68,6 +68,7 @@ fn compile_with(spec: Value, image: &ImageConfig) -> Result<Compiled, Refusal> {
     let facts = ContainerFacts {
         node: &node,
         objects: &objects,
+        services: &[],
         volumes: &volumes,
         paths: &paths,
         address: Some("10.42.0.7".parse().unwrap()),

@@ -34,6 +34,7 @@ fn fresh(want: &Want) -> PodState {
             .map(|name| (name.clone(), Container::default()))
             .collect(),
         stale_init: BTreeMap::new(),
+        leaving: Leaving::Not,
         outcome: None,
         concluded_stop_by: None,
         setback_until: None,
@@ -54,7 +55,7 @@ fn ended(attempt: u32, exit_code: i32, when: Timestamp) -> Run {
 }
 
 fn running(attempt: u32) -> Run {
-    Run::Running(Running { attempt, started_at: at(0), stopped_at: None, killed_at: None })
+    Run::Running(Running::new(attempt, at(0)))
 }
 
 fn up(want: &Want, runs: &[(&str, Run)]) -> PodState {
@@ -71,7 +72,7 @@ fn up(want: &Want, runs: &[(&str, Run)]) -> PodState {
 }
 
 #[test]
-fn a_new_pod_gets_volumes_network_shim_image_start_in_this_order() {
+fn a_new_pod_gets_volumes_network_shim_image_start_hook_in_this_order() {
     let want = want(&[], &["a"], RestartPolicy::Always);
     let mut sim = Simulation::new(want, vec![]);
     sim.run_for(Duration::from_secs(5));
@@ -82,7 +83,8 @@ fn a_new_pod_gets_volumes_network_shim_image_start_in_this_order() {
             Step::Attach,
             Step::Launch,
             Step::Image("a".into()),
-            Step::Start("a".into())
+            Step::Start("a".into()),
+            Step::PostStart("a".into())
         ]
     );
 }
@@ -157,14 +159,10 @@ fn deletion_asks_then_waits_the_grace_then_kills() {
     let mut want = want(&[], &["a"], RestartPolicy::Always);
     want.stop_by = Some(at(30));
     let mut state = up(&want, &[("a", running(0))]);
+    state.leaving = Leaving::Drained;
     assert_eq!(next(&state, &want, at(0)), Next::Do(Step::Stop("a".into())));
-    let run = |stopped, killed| {
-        Run::Running(Running {
-            attempt: 0,
-            started_at: at(0),
-            stopped_at: stopped,
-            killed_at: killed,
-        })
+    let run = |stopped_at, killed_at| {
+        Run::Running(Running { stopped_at, killed_at, ..Running::new(0, at(0)) })
     };
     state.containers.get_mut("a").unwrap().run = run(Some(at(0)), None);
     assert_eq!(next(&state, &want, at(1)), Next::Wait { until: at(30) });
@@ -172,6 +170,105 @@ fn deletion_asks_then_waits_the_grace_then_kills() {
     state.containers.get_mut("a").unwrap().run = run(Some(at(0)), Some(at(30)));
     assert_eq!(next(&state, &want, at(31)), Next::Wait { until: at(35) });
     assert_eq!(next(&state, &want, at(35)), Next::Do(Step::Kill("a".into())));
+}
+
+/// What follows while the pod leaves, at `now`, with 30 s of grace from 0.
+fn leaving(leaving: Leaving, pre_stop: HookState, now: i64) -> Next {
+    let mut want = want(&[], &["a"], RestartPolicy::Always);
+    want.stop_by = Some(at(30));
+    let run = Run::Running(Running { pre_stop, ..Running::new(0, at(0)) });
+    let mut state = up(&want, &[("a", run)]);
+    state.leaving = leaving;
+    next(&state, &want, at(now))
+}
+
+#[test]
+fn a_pod_leaves_every_data_plane_before_it_is_told_to_stop() {
+    use {HookState::*, Leaving::*};
+    let step = |step: fn(String) -> Step| Next::Do(step("a".into()));
+    let wait = Next::Wait { until: at(30) };
+    for (where_, hook, now, expected) in [
+        (Not, Absent, 0, Next::Do(Step::Withdraw)),
+        (Not, Due, 0, Next::Do(Step::Withdraw)),
+        // The hook runs meanwhile, the signal waits.
+        (Asked, Due, 0, step(Step::PreStop)),
+        (Asked, Absent, 1, wait.clone()),
+        (Asked, Done, 1, wait.clone()),
+        (Withdrawn, Absent, 1, Next::Do(Step::Drain)),
+        (Draining, Done, 1, wait.clone()),
+        (Drained, UnderWay, 1, wait.clone()),
+        (Drained, Absent, 2, step(Step::Stop)),
+        (Drained, Done, 2, step(Step::Stop)),
+        // When the grace is over nothing is waited for any more.
+        (Asked, Absent, 30, step(Step::Stop)),
+        (Withdrawn, Absent, 30, step(Step::Stop)),
+        (Draining, UnderWay, 30, step(Step::Stop)),
+        (Asked, Due, 30, step(Step::Stop)),
+    ] {
+        assert_eq!(leaving(where_, hook, now), expected, "{where_:?} {hook:?} at {now}");
+    }
+}
+
+#[test]
+fn a_hook_that_takes_all_the_grace_leaves_two_seconds_to_end() {
+    let mut want = want(&[], &["a"], RestartPolicy::Always);
+    want.stop_by = Some(at(30));
+    for (pre_stop, stopped, killed) in [
+        (HookState::UnderWay, 30, 32),
+        (HookState::Done, 29, 31),
+        (HookState::Done, 10, 30),
+        (HookState::Absent, 30, 30),
+    ] {
+        let stopped_at = Some(at(stopped));
+        let run = Run::Running(Running { pre_stop, stopped_at, ..Running::new(0, at(0)) });
+        let mut state = up(&want, &[("a", run)]);
+        state.leaving = Leaving::Drained;
+        if killed > stopped {
+            assert_eq!(next(&state, &want, at(killed - 1)), Next::Wait { until: at(killed) });
+        }
+        assert_eq!(next(&state, &want, at(killed)), Next::Do(Step::Kill("a".into())));
+    }
+}
+
+#[test]
+fn an_address_is_given_back_only_when_nothing_leads_to_it() {
+    let want = Want { stop_by: Some(at(30)), ..want(&[], &["a"], RestartPolicy::Never) };
+    let mut state = up(&want, &[("a", ended(0, 0, at(0)))]);
+    assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Withdraw));
+    state.shim = Shim::Absent;
+    state.leaving = Leaving::Asked;
+    assert_eq!(next(&state, &want, at(1)), Next::Settled);
+    state.leaving = Leaving::Withdrawn;
+    assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Detach));
+}
+
+#[test]
+fn a_container_whose_probe_failed_ends_in_order_while_its_pod_stays() {
+    let want = want(&[], &["a", "b"], RestartPolicy::Always);
+    let doom = Some(Doom { message: "m".into(), kill_at: at(40) });
+    let dying = Running { doom, pre_stop: HookState::Due, ..Running::new(0, at(0)) };
+    let now = |a: Running| {
+        let state = up(&want, &[("a", Run::Running(a)), ("b", running(0))]);
+        next(&state, &want, at(11))
+    };
+    assert_eq!(now(dying.clone()), Next::Do(Step::PreStop("a".into())));
+    let hooked = Running { pre_stop: HookState::Done, ..dying };
+    assert_eq!(now(hooked.clone()), Next::Do(Step::Stop("a".into())));
+    let stopped = Running { stopped_at: Some(at(11)), ..hooked };
+    assert_eq!(now(stopped.clone()), Next::Wait { until: at(40) });
+}
+
+#[test]
+fn a_post_start_hook_runs_first_and_holds_those_behind_it_back() {
+    let want = want(&[], &["a", "b"], RestartPolicy::Always);
+    let after = |post_start| {
+        let run = Run::Running(Running { post_start, ..Running::new(0, at(0)) });
+        next(&up(&want, &[("a", run), ("b", Run::Idle)]), &want, at(1))
+    };
+    assert_eq!(after(HookState::Due), Next::Do(Step::PostStart("a".into())));
+    assert_eq!(after(HookState::UnderWay), Next::Settled);
+    assert_eq!(after(HookState::Done), Next::Do(Step::Start("b".into())));
+    assert_eq!(after(HookState::Absent), Next::Do(Step::Start("b".into())));
 }
 
 #[test]
@@ -219,7 +316,17 @@ struct Simulation {
     failures: u32,
     /// When each running container ends by itself, with which code; and whether it heeds signals.
     ends: BTreeMap<String, (Timestamp, u8, bool)>,
+    /// When hooks and the data planes are done.
+    errands: BTreeMap<Errand, Timestamp>,
     steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Errand {
+    PostStart(String),
+    PreStop(String),
+    Withdraw,
+    Drain,
 }
 
 impl Simulation {
@@ -231,12 +338,15 @@ impl Simulation {
             fates: fates.into_iter(),
             failures: 0,
             ends: BTreeMap::new(),
+            errands: BTreeMap::new(),
             steps: Vec::new(),
         }
     }
 
     fn end(&mut self, name: &str, code: i32) {
         self.ends.remove(name);
+        self.errands.remove(&Errand::PostStart(name.to_owned()));
+        self.errands.remove(&Errand::PreStop(name.to_owned()));
         let now = self.now;
         let c = self.state.containers.get_mut(name).unwrap();
         let Run::Running(running) = c.run.clone() else {
@@ -247,15 +357,49 @@ impl Simulation {
         c.backoff_told = false;
     }
 
+    fn done(&mut self, errand: Errand) {
+        match &errand {
+            Errand::PostStart(name) => {
+                if matches!(self.state.containers[name].run, Run::Running(_)) {
+                    self.running(name).post_start = HookState::Done;
+                }
+            }
+            Errand::PreStop(name) => {
+                if matches!(self.state.containers[name].run, Run::Running(_)) {
+                    self.running(name).pre_stop = HookState::Done;
+                }
+            }
+            Errand::Withdraw => self.state.leaving = Leaving::Withdrawn,
+            Errand::Drain => self.state.leaving = Leaving::Drained,
+        }
+        self.errands.remove(&errand);
+    }
+
+    fn running(&mut self, name: &str) -> &mut Running {
+        match &mut self.state.containers.get_mut(name).unwrap().run {
+            Run::Running(running) => running,
+            Run::Idle | Run::Ended(_) => panic!("{name} does not run"),
+        }
+    }
+
     fn perform(&mut self, step: Step) {
         let fate = self.fates.next().unwrap_or(Fate::Lives(u16::MAX, 0));
         let now = self.now;
         self.steps.push(step.clone());
         let fails = matches!(fate, Fate::Fails);
+        // Of an errand.
+        let span = match fate {
+            Fate::Lives(seconds, _) => Duration::from_secs(u64::from(seconds % 40)),
+            Fate::Fails | Fate::Stubborn | Fate::ShimDies => Duration::from_secs(1),
+        };
         match &step {
             Step::Stop(_)
             | Step::Kill(_)
             | Step::Conclude(_)
+            | Step::PostStart(_)
+            | Step::PreStop(_)
+            | Step::Withdraw
+            | Step::Drain
             | Step::Finalize
             | Step::TellBackoff(_) => {}
             Step::Image(_) | Step::Start(_) => {}
@@ -320,11 +464,11 @@ impl Simulation {
                     c.backoff_told = false;
                     return;
                 }
+                let hook = |has_one| if has_one { HookState::Due } else { HookState::Absent };
                 c.run = Run::Running(Running {
-                    attempt,
-                    started_at: now,
-                    stopped_at: None,
-                    killed_at: None,
+                    post_start: hook(name == "a"),
+                    pre_stop: hook(name == "b"),
+                    ..Running::new(attempt, now)
                 });
                 let (seconds, code) = match fate {
                     Fate::Lives(seconds, code) => (seconds, code),
@@ -333,12 +477,37 @@ impl Simulation {
                 let until = now.plus(Duration::from_secs(u64::from(seconds)));
                 self.ends.insert(name, (until, code, !matches!(fate, Fate::Stubborn)));
             }
+            Step::PostStart(name) => {
+                let hook = &mut self.running(&name).post_start;
+                assert_eq!(*hook, HookState::Due);
+                *hook = HookState::UnderWay;
+                self.errands.insert(Errand::PostStart(name), now.plus(span));
+            }
+            Step::PreStop(name) => {
+                let hook = &mut self.running(&name).pre_stop;
+                assert_eq!(*hook, HookState::Due);
+                *hook = HookState::UnderWay;
+                self.errands.insert(Errand::PreStop(name), now.plus(span));
+            }
+            Step::Withdraw => {
+                assert_eq!(self.state.leaving, Leaving::Not);
+                self.state.leaving = Leaving::Asked;
+                self.errands.insert(Errand::Withdraw, now.plus(span));
+            }
+            Step::Drain => {
+                assert_eq!(self.state.leaving, Leaving::Withdrawn);
+                self.state.leaving = Leaving::Draining;
+                self.errands.insert(Errand::Drain, now.plus(span));
+            }
             Step::Stop(name) => {
-                let c = self.state.containers.get_mut(&name).unwrap();
-                let Run::Running(running) = &mut c.run else {
-                    panic!("stopped without running");
-                };
+                let stop_by = self.want.stop_by.or(self.state.concluded_stop_by).unwrap();
+                let (is_over, leaving) = (stop_by <= now, self.state.leaving);
+                assert!(is_over || leaving == Leaving::Drained, "stopped while {leaving:?}");
+                let running = self.running(&name);
                 assert!(running.stopped_at.is_none(), "stopped twice");
+                let hook = running.pre_stop;
+                let is_done = matches!(hook, HookState::Absent | HookState::Done);
+                assert!(is_over || is_done, "stopped while its hook is {hook:?}");
                 running.stopped_at = Some(now);
                 if self.ends[&name].2 {
                     self.end(&name, 143);
@@ -364,6 +533,7 @@ impl Simulation {
             }
             Step::Detach => {
                 assert_eq!(self.state.shim, Shim::Absent);
+                assert!(!matches!(self.state.leaving, Leaving::Not | Leaving::Asked));
                 self.state.attached = false;
             }
             Step::RemoveVolumes => {
@@ -397,6 +567,13 @@ impl Simulation {
             for (name, code) in due {
                 self.end(&name, i32::from(code));
             }
+            let over: Vec<Errand> = self
+                .errands
+                .iter()
+                .filter(|(_, when)| **when <= self.now)
+                .map(|(errand, _)| errand.clone())
+                .collect();
+            over.into_iter().for_each(|errand| self.done(errand));
             let timer = match next(&self.state, &self.want, self.now) {
                 Next::Do(step) => {
                     self.perform(step);
@@ -408,7 +585,8 @@ impl Simulation {
                 }
                 Next::Settled => None,
             };
-            let wake = self.ends.values().map(|(when, ..)| *when).chain(timer).min();
+            let wake = self.ends.values().map(|(when, ..)| *when);
+            let wake = wake.chain(self.errands.values().copied()).chain(timer).min();
             match wake {
                 Some(wake) if wake <= end => self.now = wake,
                 Some(_) | None => {

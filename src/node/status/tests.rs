@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::node::lifecycle::{MissingImage, Refused, Running};
+use crate::node::lifecycle::{Leaving, MissingImage, Refused, Running};
 use crate::node::restart::Backoff;
 
 fn at(seconds: i64) -> Timestamp {
@@ -49,6 +49,7 @@ impl Scene {
                     .collect(),
                 stale_init: BTreeMap::new(),
                 outcome: None,
+                leaving: Leaving::Not,
                 concluded_stop_by: None,
                 setback_until: None,
                 finalized: false,
@@ -128,7 +129,7 @@ impl Scene {
 }
 
 fn running(attempt: u32) -> Run {
-    Run::Running(Running { attempt, started_at: at(1), stopped_at: None, killed_at: None })
+    Run::Running(Running::new(attempt, at(1)))
 }
 
 fn ended(attempt: u32, exit_code: i32) -> Run {

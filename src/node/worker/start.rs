@@ -124,12 +124,15 @@ impl Worker {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let objects = resolve::objects(&self.shared.client, &namespace, &self.references).await;
         let objects = objects.map_err(|error| Refusal::config(error.to_string()))?;
+        let services = resolve::services(&self.shared.client, &namespace).await;
+        let services = services.map_err(|error| Refusal::config(error.to_string()))?;
         let (passwd, group) = resolve::image_names(&self.shared.images, &image).await;
         let volumes = volume::places(&self.pod, &self.paths);
         let (spec, _) = self.spec_of(name).ok_or_else(|| gone("the container"))?;
         let facts = ContainerFacts {
             node: &self.shared.facts,
             objects: &objects,
+            services: &services,
             volumes: &volumes,
             paths: &self.paths,
             address: match self.host_network() {

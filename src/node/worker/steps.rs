@@ -12,9 +12,10 @@ use kube::api::{DeleteParams, Preconditions};
 use super::Worker;
 use crate::events::Kind;
 use crate::net::{HostPort, NetError, Protocol};
+use crate::node::compile::check::Hook;
 use crate::node::compile::downward::{Addresses, ResourceDefaults};
 use crate::node::compile::{self, ObjectFacts, pod_files};
-use crate::node::lifecycle::{Outcome, Run, Shim, Step, Want};
+use crate::node::lifecycle::{HookState, Outcome, Run, Shim, Step, Want};
 use crate::node::resolve;
 use crate::node::volume::{self, payload};
 use crate::runtime::RuntimeError;
@@ -33,6 +34,10 @@ impl Worker {
             Step::Image(name) => self.image(&name).await,
             Step::Start(name) => self.start(&name).await,
             Step::TellBackoff(name) => self.tell_backoff(&name),
+            Step::PostStart(name) => self.begin_hook(&name, Hook::PostStart),
+            Step::PreStop(name) => self.begin_hook(&name, Hook::PreStop),
+            Step::Withdraw => self.withdraw(),
+            Step::Drain => self.drain(want),
             Step::Stop(name) => self.stop(&name).await,
             Step::Kill(name) => self.kill(&name).await,
             Step::Conclude(outcome) => self.conclude(outcome),
@@ -251,21 +256,21 @@ impl Worker {
 
     async fn stop(&mut self, name: &str) {
         let now = clock::now();
-        let Some(running) = self.state.containers.get_mut(name).and_then(|c| match &mut c.run {
-            Run::Running(running) => Some(running),
-            Run::Idle | Run::Ended(_) => None,
-        }) else {
-            return;
-        };
-        // Also when the signal cannot be sent: the deadline decides then.
-        running.stopped_at = Some(now);
-        self.tell_container(name, Kind::Normal, "Killing", format!("Stopping container {name}"));
+        // A hook before it has told already.
+        if self.running_mut(name).is_some_and(|r| r.pre_stop == HookState::Absent) {
+            self.tell_killing(name);
+        }
         let signal = self.plans.get(name).map_or(libc::SIGTERM, |plan| plan.stop_signal);
         if let Some(shim) = &self.shim
             && let Err(error) = shim.signal(name, signal).await
         {
             tracing::debug!(pod = %self.uid, container = name, %error, "stop signal not sent");
         }
+        if let Some(running) = self.running_mut(name) {
+            // Also when the signal could not be sent: the deadline decides then.
+            running.stopped_at = Some(now);
+        }
+        self.record(name);
     }
 
     async fn kill(&mut self, name: &str) {

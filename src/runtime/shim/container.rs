@@ -169,8 +169,13 @@ impl Container {
         pidfd::signal(self.pidfd.as_fd(), signal)
     }
 
+    /// Everything in the cgroup, and the first process wherever it was moved to: its end is that of its PID namespace.
     pub fn kill(&self) -> io::Result<()> {
-        self.cgroup.kill()
+        let all = self.cgroup.kill();
+        match pidfd::signal(self.pidfd.as_fd(), libc::SIGKILL) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+            Ok(()) | Err(_) => all,
+        }
     }
 
     pub fn freeze(&self, frozen: bool) -> io::Result<()> {

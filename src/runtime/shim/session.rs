@@ -61,6 +61,18 @@ impl Session {
         }
     }
 
+    pub fn asker(&self) -> Asker {
+        self.asker
+    }
+
+    /// Kills the process with its group: it leads one, so what a shell of it has started goes along.
+    pub fn kill(&self) -> std::io::Result<()> {
+        match self.inner.as_ref().or(self.outer.as_ref()) {
+            Some(process) => pidfd::kill_group(process.as_fd()),
+            None => Ok(()),
+        }
+    }
+
     pub fn watches<'a>(&'a self, mut add: impl FnMut(Watch, BorrowedFd<'a>)) {
         for (watch, descriptor) in [
             (Watch::Report, &self.report),

@@ -21,8 +21,7 @@ fn what_is_not_implemented_is_refused_by_name() {
         ("/spec/volumes/0/emptyDir", json!({"sizeLimit": "1Gi"})),
         ("/spec/volumes/0/emptyDir", json!({"medium": "HugePages"})),
         ("/spec/initContainers/0/restartPolicy", json!("Always")),
-        ("/spec/containers/0/startupProbe", json!({"tcpSocket": {"port": 1}})),
-        ("/spec/containers/0/lifecycle", json!({"preStop": {"exec": {"command": ["a"]}}})),
+        ("/spec/containers/0/lifecycle", json!({"preStop": {"tcpSocket": {"port": 1}}})),
         (
             "/spec/containers/0/resizePolicy",
             json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]),

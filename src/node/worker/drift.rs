@@ -1,0 +1,81 @@
+//! What others did to a container's cgroup behind our back, and its repair.
+//!
+//! It never looks by itself; the kernel tells (`runtime::drift`).
+
+use std::time::Duration;
+
+use super::Worker;
+use super::errands::Report;
+use crate::events;
+use crate::node::lifecycle::Doom;
+use crate::runtime::ContainerPhase;
+use crate::runtime::drift::Drift;
+use crate::sys::clock;
+
+/// Between the repair of a frozen container and the next look.
+const GUARD_AGAIN: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Has the kernel tell what others do to the container's cgroup.
+    pub(super) fn guard(&mut self, name: &str) {
+        let seen = self.shim_state.as_ref().map(|state| state.borrow().clone());
+        let phase = seen.and_then(|seen| Some(seen.containers.get(name)?.clone()));
+        let (Some(shim), Some(seen)) = (self.shim.clone(), phase) else {
+            return;
+        };
+        let ContainerPhase::Running { pid, .. } = seen.phase else {
+            return;
+        };
+        let (container, attempt) = (name.to_owned(), seen.attempt);
+        self.errands.spawn(async move {
+            let drift = shim.drift(&container, attempt, pid).await;
+            Report::Drifted { container, attempt, drift }
+        });
+    }
+
+    pub(super) fn drifted(&mut self, name: &str, drift: Drift) {
+        let Some(attempt) = self.running_mut(name).map(|running| running.attempt) else {
+            return;
+        };
+        match drift {
+            Drift::Frozen => {
+                let thawed = self.shim.as_ref().map(|shim| shim.thaw(name, attempt));
+                match thawed {
+                    Some(Ok(())) => {
+                        let message =
+                            format!("Container {name} was frozen from outside and goes on");
+                        self.tell_container(name, events::Kind::Warning, "Thawed", message);
+                        // One that is frozen again at once, or from above the pod, is not fought over without end.
+                        self.guard_later(name, attempt);
+                    }
+                    Some(Err(error)) => {
+                        let message = format!("Container {name} was frozen from outside: {error}");
+                        self.tell_container(name, events::Kind::Warning, "FailedThaw", message);
+                    }
+                    None => {}
+                }
+            }
+            Drift::Moved => {
+                let kill_at = clock::now().plus(self.own_grace());
+                let message =
+                    format!("Container {name} was moved out of its cgroup, will be restarted");
+                if let Some(health) = self.health.get_mut(name) {
+                    health.doom();
+                }
+                if let Some(running) = self.running_mut(name) {
+                    running.doom.get_or_insert(Doom { message, kill_at });
+                }
+                self.record(name);
+                self.show_health(name);
+            }
+        }
+    }
+
+    fn guard_later(&mut self, name: &str, attempt: u32) {
+        let container = name.to_owned();
+        self.errands.spawn(async move {
+            tokio::time::sleep(GUARD_AGAIN).await;
+            Report::GuardAgain { container, attempt }
+        });
+    }
+}

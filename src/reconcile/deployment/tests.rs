@@ -144,8 +144,7 @@ fn an_undone_rollout_uses_the_old_set_again_under_a_new_revision() {
         expect![[r#"
             patch old {"minReadySeconds":0}
             Available=False MinimumReplicasUnavailable
-            Progressing=True ReplicaSetUpdated
-            {"deployment.kubernetes.io/revision": "1"}"#]],
+            Progressing=True ReplicaSetUpdated"#]],
     );
 }
 

@@ -6,6 +6,9 @@ mod cluster;
 #[path = "story/pod.rs"]
 mod pod;
 
+#[path = "story/deployment.rs"]
+mod deployment;
+
 #[path = "story/restart.rs"]
 mod restart;
 

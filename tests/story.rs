@@ -17,3 +17,6 @@ mod streams;
 
 #[path = "story/mistakes.rs"]
 mod mistakes;
+
+#[path = "story/why.rs"]
+mod why;

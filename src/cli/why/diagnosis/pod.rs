@@ -255,6 +255,10 @@ fn crash(case: &Case, pod: &Value, container: &Value) -> Diagnosis {
         }
         _ => (Cause::Crashes, text(&end["message"]).trim().to_owned()),
     };
+    if cause == Cause::CannotStart && !message.is_empty() {
+        let sentence = format!("container {name} cannot be started: {message}.");
+        return Diagnosis::new(cause, sentence).with([evidence]);
+    }
     let said = match message.as_str() {
         "" => String::new(),
         message => format!(": {message}"),

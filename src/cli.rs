@@ -20,9 +20,11 @@ pub mod logging;
 pub mod report;
 pub mod reset;
 pub mod resources;
+pub mod rollout;
 pub mod serve;
 pub mod settings;
 pub mod streams;
+pub mod why;
 
 use self::args::{Args, Command};
 use self::settings::Settings;
@@ -52,6 +54,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Describe(args) => with_client(&settings, |client| describe::run(client, args)),
         Command::Apply(args) => with_client(&settings, |client| apply::apply(client, args)),
         Command::Delete(args) => with_client(&settings, |client| apply::delete(client, args)),
+        Command::Why(args) => with_client(&settings, |client| why::run(client, args)),
+        Command::Scale(args) => with_client(&settings, |client| rollout::scale(client, args)),
+        Command::Rollout(command) => {
+            with_client(&settings, |client| rollout::rollout(client, command))
+        }
         Command::Logs(args) => with_client(&settings, |client| streams::logs(client, args)),
         Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
         Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),

@@ -32,7 +32,11 @@ use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
 use crate::net::Network;
 use crate::node::{self, Agent, NodeConfig};
-use crate::reconcile;
+use crate::reconcile::caches::Caches;
+use crate::reconcile::decide::Decide;
+use crate::reconcile::deployment::Deployments;
+use crate::reconcile::replicaset::ReplicaSets;
+use crate::reconcile::{self, driver};
 use crate::runtime::image::Images;
 use crate::runtime::zygote::Zygote;
 use crate::runtime::{Runtime, RuntimeConfig};
@@ -98,7 +102,12 @@ pub async fn run(
         "service account controller",
         reconcile::service_account::run(manager.clone(), pki.ca_pem, stop.clone()),
     );
-    spawn(&mut parts, "namespace controller", reconcile::namespace::run(manager, stop.clone()));
+    spawn(
+        &mut parts,
+        "namespace controller",
+        reconcile::namespace::run(manager.clone(), stop.clone()),
+    );
+    start_controllers(&mut parts, &manager, &stop);
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
 
     let agent =
@@ -162,6 +171,25 @@ pub async fn run(
         None => Ok(ExitCode::SUCCESS),
         Some(what) => bail!("{what}"),
     }
+}
+
+/// The controllers that decide on shared caches, and the collector of what they leave.
+fn start_controllers(
+    parts: &mut JoinSet<&'static str>,
+    client: &kube::Client,
+    stop: &CancellationToken,
+) {
+    let caches = Caches::new();
+    let follow = caches.clone().follow(client.clone(), stop.clone());
+    spawn(parts, "controllers' caches", follow);
+    let run = (client.clone(), caches, stop.clone());
+    spawn(parts, "ReplicaSet controller", drive::<ReplicaSets>(run.clone()));
+    spawn(parts, "Deployment controller", drive::<Deployments>(run));
+    spawn(parts, "garbage collector", reconcile::garbage::run(client.clone(), stop.clone()));
+}
+
+async fn drive<D: Decide>((client, caches, stop): (kube::Client, Arc<Caches>, CancellationToken)) {
+    driver::run::<D>(client, caches, stop).await;
 }
 
 fn spawn(

@@ -5,9 +5,15 @@
 pub mod apply;
 pub mod caches;
 pub mod decide;
+pub mod deployment;
 pub mod driver;
+pub mod garbage;
 pub mod gate;
 pub mod namespace;
+pub mod owners;
+pub mod pods;
+pub mod replicaset;
 pub mod roots;
 pub mod scheduler;
 pub mod service_account;
+pub mod settle;

@@ -10,6 +10,9 @@ mod scene;
 #[path = "crash/mixed.rs"]
 mod mixed;
 
+#[path = "crash/rollouts.rs"]
+mod rollouts;
+
 #[path = "crash/unwatched.rs"]
 mod unwatched;
 

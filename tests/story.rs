@@ -8,6 +8,8 @@ mod pod;
 
 #[path = "story/probes.rs"]
 mod probes;
+#[path = "story/deployment.rs"]
+mod deployment;
 
 #[path = "story/restart.rs"]
 mod restart;
@@ -17,3 +19,6 @@ mod streams;
 
 #[path = "story/mistakes.rs"]
 mod mistakes;
+
+#[path = "story/why.rs"]
+mod why;

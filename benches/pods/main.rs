@@ -5,6 +5,7 @@
 //! must be its own. `ROUNDS=n` (20), `PODS=a,b,c` (1,10,100,300), `IDLE=seconds` (20).
 
 mod cluster;
+mod deployments;
 mod floor;
 mod measure;
 mod peers;
@@ -113,6 +114,7 @@ async fn everything(
 
     one_pod(&cluster, &client, &mut sightings, kubectl, place).await?;
     many_pods(&cluster, &client, &mut sightings, fresh).await?;
+    deployments::run(&cluster, &client, IMAGE).await?;
     idle(&cluster, &client, &mut sightings).await?;
     cluster.stop()
 }

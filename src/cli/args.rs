@@ -97,10 +97,19 @@ pub enum Command {
     Get(super::get::GetArgs),
     /// Show one object for people, with its events
     Describe(super::describe::DescribeArgs),
+    /// Say in one sentence why something is not as declared, and show the evidence
+    ///
+    /// Exits with 0 when everything is as declared or on its way, with 1 when something has gone wrong.
+    Why(super::why::WhyArgs),
     /// Declare objects from manifests
     Apply(super::apply::ApplyArgs),
     /// Delete objects, and wait until they are gone
     Delete(super::apply::DeleteArgs),
+    /// Set how many pods there are to be
+    Scale(super::rollout::ScaleArgs),
+    /// Follow, undo, restart, pause and resume the rollouts of a Deployment
+    #[command(subcommand)]
+    Rollout(super::rollout::RolloutCommand),
     /// Print a container's output
     Logs(super::streams::LogsArgs),
     /// Run a command in a container

@@ -51,6 +51,11 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))
     }
 
+    /// Without its fraction of a second, as conditions carry times.
+    pub fn whole_seconds(self) -> Timestamp {
+        Timestamp::from_unix(self.unix_seconds(), 0)
+    }
+
     pub fn as_jiff(self) -> jiff::Timestamp {
         self.0
     }

@@ -5,14 +5,13 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Status;
 use kube::{Api, ResourceExt};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::caches::{Caches, Held, Kind};
 use super::decide::{Decision, Failure, Intent, Note, Target, Told, Write};
-use super::gate::Until;
 use super::roots::Outcome;
+use super::settle::{Ended, Missed, Written, difference, guarded, settle};
 use crate::events::{self, Recorder};
 
 /// Writes of one decision at a time. The store commits those that come together in one sync.
@@ -38,14 +37,19 @@ pub async fn apply<R: Held>(
         changes(context, Some(&root_is), decision.changes, &mut outcome).await;
         decision.notes.into_iter().for_each(|note| tell(context, &root_is, note));
     }
-    if let Some(status) = decision.status {
+    // A status that speaks of changes is true only if they were made.
+    let went_well = outcome.failures.is_empty() && !outcome.was_overtaken;
+    if let Some(status) = decision.status.filter(|_| went_well) {
         let held = serde_json::to_value(root).unwrap_or_default();
-        let patch = json!({"status": difference(&held["status"], &status)});
+        let mut patch = json!({"status": difference(&held["status"], &status)});
+        if !decision.annotations.is_empty() {
+            patch["metadata"] = json!({"annotations": decision.annotations});
+        }
         let target = &root_is.target;
         let api = api(context.client, R::KIND, &target.key.namespace);
         let patch = Patch::Merge(guarded(target, patch));
         let written = api.patch_status(&target.key.name, &PatchParams::default(), &patch).await;
-        settle(context, Missed::Target(target), R::KIND, written.map(Some), &mut outcome);
+        settle(context.caches, Missed::Target(target), R::KIND, written.map(Some), &mut outcome);
     }
     outcome
 }
@@ -79,12 +83,13 @@ async fn changes(
         let results = futures::future::join_all(writes).await;
         for (intent, result) in batch.into_iter().zip(results) {
             let name = name(&intent.write, &result);
-            let missed = match &intent.write {
-                Write::Create { .. } => Missed::Nothing,
-                Write::Patch { target, .. } | Write::Adopt { target, .. } => Missed::Target(target),
-                Write::Delete { target, .. } => Missed::Deleted(target),
-            };
-            let ended = settle(context, missed, intent.write.kind(), result, outcome);
+            let ended = settle(
+                context.caches,
+                Missed::of(&intent.write),
+                intent.write.kind(),
+                result,
+                outcome,
+            );
             if let Some(root) = root
                 && let Some(note) = note(intent.told, ended, &mut outcome.failures, &name)
             {
@@ -93,8 +98,6 @@ async fn changes(
         }
     }
 }
-
-type Written = Result<Option<DynamicObject>, kube::Error>;
 
 async fn write(context: &Context<'_>, root: Option<&Root>, write: &Write) -> Written {
     match write {
@@ -144,81 +147,6 @@ async fn is_alive(client: &kube::Client, root: &Root) -> Result<bool, kube::Erro
     }))
 }
 
-/// What the caches will show once a write has found nothing, or has removed what it found.
-enum Missed<'a> {
-    Nothing,
-    /// The write was for this object.
-    Target(&'a Target),
-    /// The write was to delete it.
-    Deleted(&'a Target),
-}
-
-/// How a write ended, for those who tell of it.
-enum Ended {
-    Done,
-    /// Somebody was faster, or there is nothing left to write.
-    Overtaken,
-    Failed,
-}
-
-/// Notes what a write means for the next decision.
-fn settle(
-    context: &Context<'_>,
-    missed: Missed<'_>,
-    kind: Kind,
-    result: Written,
-    outcome: &mut Outcome,
-) -> Ended {
-    let going =
-        |target: &Target| Until::Going { kind, key: target.key.clone(), uid: target.uid.clone() };
-    match (result, missed) {
-        (Ok(_), Missed::Deleted(target)) => {
-            outcome.gate.add(going(target));
-            Ended::Done
-        }
-        (Ok(None), _) => Ended::Overtaken,
-        (Ok(Some(object)), _) => {
-            if let Some(revision) = object.resource_version().and_then(|text| text.parse().ok()) {
-                context.caches.wrote(revision);
-                outcome.gate.add(Until::Reached { kind, revision });
-            }
-            Ended::Done
-        }
-        (Err(kube::Error::Api(status)), Missed::Target(target) | Missed::Deleted(target))
-            if status.code == 404 =>
-        {
-            outcome.gate.add(going(target));
-            Ended::Overtaken
-        }
-        (Err(kube::Error::Api(status)), _) if status.code == 409 || is_terminating(&status) => {
-            outcome.was_overtaken = true;
-            Ended::Overtaken
-        }
-        (Err(error), _) => {
-            let (message, is_certain) = match &error {
-                kube::Error::Api(status) => (status.message.clone(), status.code < 500),
-                other => (other.to_string(), false),
-            };
-            if !is_certain {
-                // It may have been written all the same.
-                let list = context.caches.list_again(kind);
-                outcome.gate.add(Until::Listed { kind, list });
-            }
-            outcome.failures.push(Failure { reason: "FailedWrite", message });
-            if let Some(failure) = outcome.failures.last() {
-                tracing::debug!(?kind, message = failure.message, "a controller's write failed");
-            }
-            Ended::Failed
-        }
-    }
-}
-
-/// Nothing can be created in a namespace that goes; its objects go with it.
-fn is_terminating(status: &Status) -> bool {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-}
-
 fn name(write: &Write, written: &Written) -> String {
     match (written, write) {
         (Ok(Some(object)), _) => object.name_any(),
@@ -237,6 +165,10 @@ fn name(write: &Write, written: &Written) -> String {
 fn note(told: Told, ended: Ended, failures: &mut [Failure], name: &str) -> Option<Note> {
     let (done, failed, name) = match told {
         Told::Nothing => return None,
+        Told::Failed { failed } => match ended {
+            Ended::Failed => (failed.clone(), failed, ""),
+            Ended::Done | Ended::Overtaken => return None,
+        },
         Told::ByName { done, failed } => (done, failed, name),
         Told::Whole { done, failed } => (done, failed, ""),
     };
@@ -292,66 +224,5 @@ fn reference<R: Held>(root: &R) -> ObjectReference {
         uid: root.uid(),
         resource_version: root.resource_version(),
         field_path: None,
-    }
-}
-
-/// The patch, refused by the server if the object is no longer as it was observed.
-fn guarded(target: &Target, mut patch: Value) -> Value {
-    if patch["metadata"].is_null() {
-        patch["metadata"] = json!({});
-    }
-    // Revisions are never reused, so that this one also says which of several namesakes is meant.
-    patch["metadata"]["resourceVersion"] = target.resource_version.as_str().into();
-    patch
-}
-
-/// The JSON merge patch (RFC 7396) that makes `new` of `old`.
-fn difference(old: &Value, new: &Value) -> Value {
-    let (Value::Object(held), Value::Object(wanted)) = (old, new) else {
-        return new.clone();
-    };
-    let mut patch = Map::new();
-    for (key, value) in wanted {
-        match held.get(key) {
-            Some(same) if same == value => {}
-            Some(other) => {
-                patch.insert(key.clone(), difference(other, value));
-            }
-            None => {
-                patch.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    for key in held.keys().filter(|key| !wanted.contains_key(*key)) {
-        patch.insert(key.clone(), Value::Null);
-    }
-    Value::Object(patch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::decide::Key;
-    use super::*;
-
-    #[test]
-    fn a_patch_holds_only_what_differs_and_removes_what_is_no_longer_said() {
-        let old = json!({"replicas": 3, "readyReplicas": 2, "conditions": [1], "same": {"a": 1}});
-        let new = json!({"replicas": 3, "conditions": [1, 2], "same": {"a": 1}});
-        assert_eq!(difference(&old, &new), json!({"conditions": [1, 2], "readyReplicas": null}));
-        assert_eq!(difference(&Value::Null, &new), new);
-    }
-
-    #[test]
-    fn every_patch_demands_the_revision_that_was_observed() {
-        let target = Target {
-            key: Key::new("default", "web"),
-            uid: "u".into(),
-            resource_version: "41".into(),
-        };
-        let patch = guarded(&target, json!({"metadata": {"labels": {"a": "b"}}, "spec": {}}));
-        assert_eq!(
-            patch,
-            json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "41"}, "spec": {}})
-        );
     }
 }

@@ -12,6 +12,7 @@
 //!   decision, which is made when the caches show the first (the [gate](super::gate)).
 //! - A decision in a world that is as it should be is empty. That is what makes a restart free of writes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +94,10 @@ pub struct Seen<'a> {
 pub struct Decision {
     /// Independent of each other: see the module's rules.
     pub changes: Vec<Intent>,
-    /// The root's whole new `status`, written after the changes and only if the root is as it was observed.
+    /// The root's whole new `status`, written after the changes: if they were made, and the root is as observed.
     pub status: Option<Value>,
+    /// Annotations of the root, written with the status.
+    pub annotations: BTreeMap<String, String>,
     /// Events about the root that do not depend on a change.
     pub notes: Vec<Note>,
     /// Decide again after this long, though nothing has happened.
@@ -162,6 +165,10 @@ impl Target {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     Nothing,
+    /// Only of a failure.
+    Failed {
+        failed: Phrase,
+    },
     /// `done` is followed by the object's name, `failed` by the error.
     ByName {
         done: Phrase,

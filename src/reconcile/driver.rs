@@ -177,3 +177,52 @@ fn reason(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::runtime::watcher::Event;
+
+    use super::super::caches::Kind;
+    use super::*;
+
+    struct Poisonous;
+
+    impl Decide for Poisonous {
+        type Root = Pod;
+        type World = Option<String>;
+        const NAME: &'static str = "poisonous-controller";
+        const READS: &'static [Kind] = &[];
+
+        fn wakes(_: &Arc<Caches>, _: &Wake) {}
+
+        fn observe(root: &Arc<Pod>, _: &Seen<'_>) -> Option<String> {
+            root.metadata.name.clone()
+        }
+
+        fn decide(world: &Option<String>, _: Timestamp) -> Decision {
+            assert_ne!(world.as_deref(), Some("poison"), "it does not agree with me");
+            Decision::default()
+        }
+    }
+
+    #[test]
+    fn a_panic_is_the_fault_of_one_object_and_stops_no_other() {
+        let caches = Caches::new();
+        for name in ["poison", "bread"] {
+            let metadata =
+                serde_json::json!({"namespace": "default", "name": name, "resourceVersion": "3"});
+            let pod = serde_json::from_value(serde_json::json!({"metadata": metadata}));
+            caches.pods.take(Event::Apply(pod.expect("a pod")));
+        }
+        let decided = |name: &str| {
+            let key = Key::new("default", name);
+            let root = caches.pods.get(&key);
+            let turn = Turn { key, failures: Vec::new(), may_change: true };
+            decide::<Poisonous>(&caches, &turn, root.as_ref(), clock::now())
+        };
+        assert!(decided("poison").is_err_and(|message| message.contains("does not agree")));
+        assert_eq!(decided("bread"), Ok(Decision::default()));
+        assert_eq!(decided("gone"), Ok(Decision::default()));
+    }
+}

@@ -18,7 +18,9 @@ mod nft;
 mod owner;
 mod part;
 mod probe;
+mod program;
 mod ruleset;
+pub mod service;
 mod skeleton;
 mod sysctl;
 
@@ -32,7 +34,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::dial::dial;
 use self::owner::{Command, Owner, Seen};
-pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
 use crate::model::cidr::Cidr;
 

@@ -6,6 +6,7 @@ mod address_pool;
 mod attach;
 mod conntrack;
 mod dial;
+pub mod dns;
 mod drift;
 mod expression;
 mod host;
@@ -20,9 +21,13 @@ mod nft;
 mod owner;
 mod part;
 mod probe;
+mod program;
 mod ruleset;
+pub mod service;
 mod skeleton;
+pub mod sync;
 mod sysctl;
+mod withdraw;
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -38,8 +43,11 @@ pub use self::drift::{Repaired, What};
 pub use self::listeners::until_listening;
 pub use self::names::PROBE_MARK;
 use self::owner::{Command, Owner, Seen};
-pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
+pub use self::withdraw::DataPlane;
+use self::withdraw::Planes;
 use crate::model::cidr::Cidr;
 
 /// Attachments that may wait for the owner before callers wait to ask.
@@ -64,6 +72,7 @@ pub struct Network {
 
 struct Shared {
     seen: Arc<Seen>,
+    planes: Planes,
     /// Both are taken when the last clone goes.
     commands: Option<mpsc::Sender<Command>>,
     owner: Option<thread::JoinHandle<()>>,
@@ -145,7 +154,12 @@ impl Network {
             .map_err(step("start the network's thread"))?;
         let seen = started.await.map_err(step("start the network"))??;
         Ok(Network {
-            shared: Arc::new(Shared { seen, commands: Some(commands), owner: Some(owner) }),
+            shared: Arc::new(Shared {
+                seen,
+                planes: Planes::default(),
+                commands: Some(commands),
+                owner: Some(owner),
+            }),
         })
     }
 
@@ -157,10 +171,6 @@ impl Network {
         self.ask(|answer| Command::Attach { pod, ports, answer }).await
     }
 
-    /// Takes the pod out of whatever leads requests to it, and returns once nothing does. Nothing of this version
-    /// leads to pods by anything but their own address or host ports, which end with the pod.
-    pub async fn withdraw(&self, _pod: &str) {}
-
     /// Waits until connection tracking knows no TCP connection to `address` that both sides may still use,
     /// `limit` at most. True when none is left.
     pub async fn drained(&self, address: IpAddr, limit: Duration) -> bool {
@@ -169,8 +179,34 @@ impl Network {
 
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.
     pub async fn detach(&self, pod: &str) -> Result<(), NetError> {
+        let address = self.address_of(pod);
         let pod = pod.to_owned();
-        self.ask(|answer| Command::Detach { pod, answer }).await
+        self.ask(|answer| Command::Detach { pod, answer }).await?;
+        if let Some(address) = address {
+            self.shared.planes.release(address);
+        }
+        Ok(())
+    }
+
+    /// Returns when nobody is led to the pod any more: no Service map, no DNS answer and no backend list of a registered
+    /// [`DataPlane`] holds its address. Usually its endpoints say so by themselves; after half a second it is
+    /// taken out whatever they say. It stays out until it is detached. Established connections go on.
+    ///
+    /// Never fails: a plane that does not answer within seconds is logged, since a pod must be able to end.
+    pub async fn withdraw(&self, pod: &str) {
+        if let Some(address) = self.address_of(pod) {
+            self.shared.planes.withdraw(address).await;
+        }
+    }
+
+    /// From now on [`Network::withdraw`] asks `plane`, too.
+    pub fn register(&self, plane: Arc<dyn DataPlane>) {
+        self.shared.planes.register(plane);
+    }
+
+    fn address_of(&self, pod: &str) -> Option<IpAddr> {
+        let pods = self.shared.seen.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.get(pod).map(|address| IpAddr::V4(*address))
     }
 
     /// Brings the rules of a part to `plan`; they are in force on return. See [`PartPlan`].
@@ -182,7 +218,7 @@ impl Network {
     pub fn attached(&self) -> Vec<String> {
         let pods = self.shared.seen.pods.lock();
         let pods = pods.unwrap_or_else(PoisonError::into_inner);
-        pods.iter().cloned().collect()
+        pods.keys().cloned().collect()
     }
 
     /// What is found changed by hand and put back, from now on.

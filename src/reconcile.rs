@@ -3,10 +3,12 @@
 //! They never see the store, the node agent or each other. How to write one stands in [`decide`].
 
 pub mod apply;
+pub mod builtin;
 pub mod caches;
 pub mod decide;
 pub mod deployment;
 pub mod driver;
+pub mod endpoints;
 pub mod garbage;
 pub mod gate;
 pub mod namespace;

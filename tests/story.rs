@@ -6,10 +6,10 @@ mod cluster;
 #[path = "story/pod.rs"]
 mod pod;
 
-#[path = "story/probes.rs"]
-mod probes;
 #[path = "story/deployment.rs"]
 mod deployment;
+#[path = "story/probes.rs"]
+mod probes;
 
 #[path = "story/restart.rs"]
 mod restart;
@@ -20,5 +20,7 @@ mod streams;
 #[path = "story/mistakes.rs"]
 mod mistakes;
 
+#[path = "story/service.rs"]
+mod service;
 #[path = "story/why.rs"]
 mod why;

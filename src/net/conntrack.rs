@@ -5,6 +5,7 @@
 //! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Only pods with UDP or
 //! SCTP ports of the host pay the walk through the table.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use nix::errno::Errno;
 
 use super::host_port::Lease;
 use super::netlink::{ACK, REQUEST, Request, Socket};
-use super::{HostPort, Protocol, nfnetlink};
+use super::nfnetlink::find;
+use super::{HostPort, Protocol, nfnetlink, part};
+use crate::model::cidr::Cidr;
 
 /// ctnetlink's messages (nfnetlink_conntrack.h).
 const GET: u16 = 1 << 8 | 1;
@@ -41,19 +44,65 @@ pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Resul
     if !lease.ports.iter().any(|port| is_connectionless(&port)) {
         return Ok(());
     }
-    let requests: Vec<Request> = socket
-        .dump(GET, &FAMILY)?
-        .iter()
-        .filter_map(|reply| parse(reply.get(FAMILY.len()..)?))
-        .filter(|flow| {
-            let is_port = |port: &HostPort| {
-                nfnetlink::number(port.protocol) == flow.protocol && port.host_port == flow.port
-            };
-            let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
-            let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
-            (if is_leaving { is_ours } else { is_astray })
-                && lease.ports.iter().filter(is_connectionless).any(is_port)
-        })
+    let flows = flows(socket)?.into_iter().filter(|flow| {
+        let is_port = |port: &HostPort| {
+            nfnetlink::number(port.protocol) == flow.protocol && port.host_port == flow.port
+        };
+        let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
+        let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
+        (if is_leaving { is_ours } else { is_astray })
+            && lease.ports.iter().filter(is_connectionless).any(is_port)
+    });
+    delete(socket, flows)
+}
+
+/// Forgets flows without connections to Services that lead to none of `now`'s endpoints: those of the range, and those to
+/// ports of the host that `old` or `now` name.
+pub fn forget_strays(
+    socket: &mut Socket,
+    services: Cidr,
+    old: &BTreeSet<part::Flow>,
+    now: &BTreeSet<part::Flow>,
+) -> io::Result<()> {
+    let connectionless = [Protocol::Udp, Protocol::Sctp].map(nfnetlink::number);
+    let key = |flow: &part::Flow| (nfnetlink::number(flow.protocol), flow.to, flow.port);
+    let mut served: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
+    for flow in now {
+        served.entry(key(flow)).or_default().insert(flow.backend);
+    }
+    let node_ports: BTreeSet<(u8, u16)> = old
+        .union(now)
+        .filter(|flow| flow.to.is_none())
+        .map(|flow| (nfnetlink::number(flow.protocol), flow.port))
+        .collect();
+    let known: BTreeSet<IpAddr> = old.union(now).map(|flow| flow.backend).collect();
+    let flows = flows(socket)?.into_iter().filter(|flow| {
+        let (to, by) = (IpAddr::V4(flow.to), IpAddr::V4(flow.answered_by));
+        let is_served = |to: Option<IpAddr>| {
+            served.get(&(flow.protocol, to, flow.port)).is_some_and(|all| all.contains(&by))
+        };
+        if !connectionless.contains(&flow.protocol) {
+            false
+        } else if services.contains(to) {
+            !is_served(Some(to))
+        } else {
+            // Also what went to the host itself before anybody served the port.
+            node_ports.contains(&(flow.protocol, flow.port))
+                && (to == by || known.contains(&by))
+                && !known.contains(&to)
+                && !is_served(None)
+        }
+    });
+    delete(socket, flows)
+}
+
+fn flows(socket: &mut Socket) -> io::Result<Vec<Flow>> {
+    let replies = socket.dump(GET, &FAMILY)?;
+    Ok(replies.iter().filter_map(|reply| parse(reply.get(FAMILY.len()..)?)).collect())
+}
+
+fn delete(socket: &mut Socket, flows: impl Iterator<Item = Flow>) -> io::Result<()> {
+    let requests: Vec<Request> = flows
         .map(|flow| Request {
             kind: DELETE,
             flags: REQUEST | ACK,
@@ -133,19 +182,6 @@ fn parse(attributes: &[u8]) -> Option<Flow> {
 
 fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?))
-}
-
-/// The value of the first attribute of a kind; `None` when it is missing or cut short.
-fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    while let Some(header) = attributes.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let value = attributes.get(4..length)?;
-        if u16::from_ne_bytes([header[2], header[3]]) & 0x3fff == kind {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod leaving;
 pub(super) mod machine;
 mod parts;
+mod services;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

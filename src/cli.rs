@@ -14,9 +14,11 @@ pub mod describe;
 pub mod doctor;
 pub mod get;
 pub mod image;
+pub mod install;
 pub mod instance;
 pub mod kubeconfig;
 pub mod logging;
+pub mod manifests;
 pub mod report;
 pub mod reset;
 pub mod resources;
@@ -24,9 +26,11 @@ pub mod rollout;
 pub mod serve;
 pub mod settings;
 pub mod streams;
+pub mod uninstall;
 pub mod why;
 
 use self::args::{Args, Command};
+use self::reset::Keep;
 use self::settings::Settings;
 
 /// Runs the command line and returns the exit code: 0 done, 1 failed, 2 not understood.
@@ -63,10 +67,16 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
         Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),
         Command::Image(command) => asynchronous(image::run(&settings, command)),
-        Command::Reset { yes } => reset::run(&settings, yes),
-        Command::Kubeconfig { merge } => kubeconfig::run(&settings, merge),
+        Command::Install { dry_run, no_start, package_root } => match package_root {
+            Some(root) => install::lay_out(&root),
+            None => install::run(&settings, dry_run, !no_start),
+        },
+        Command::Uninstall { yes } => uninstall::run(&settings, yes),
+        Command::Reset { yes, keep_data } => reset::run(&settings, yes, Keep::data(keep_data)),
+        Command::Kubeconfig { of_user: true, .. } => install::user::answer(),
+        Command::Kubeconfig { merge, of_user: false } => kubeconfig::run(&settings, merge),
         Command::Completions { shell } => {
-            args::write_completions(shell);
+            std::io::Write::write_all(&mut std::io::stdout(), &args::completions(shell))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { directory } => {

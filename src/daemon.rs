@@ -5,13 +5,16 @@
 //! ```
 //!
 //! Parts that belong to everyone end the daemon when they end: the service manager starts it again, and
-//! recovery is the normal path. Pods are never stopped here; they outlive the daemon.
+//! recovery is the normal path. Pods outlive the daemon and are stopped only when the host goes down.
 
 mod inside;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,7 @@ use crate::api::identity::Identity;
 use crate::api::streams::{Dial, Stream};
 use crate::api::{Api, ApiConfig, pki, serve};
 use crate::cli::instance::Instance;
+use crate::cli::manifests::Manifests;
 use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
 use crate::net::sync::Services;
@@ -46,7 +50,9 @@ use crate::runtime::image::Images;
 use crate::runtime::zygote::Zygote;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::store::Store;
-use crate::sys::notify::Notifier;
+use crate::sys::notify::{self, Notifier};
+
+mod shutdown;
 
 /// Parts get this long to end after the signal; then the process ends without them.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -72,7 +78,7 @@ pub async fn run(
     let data_dir = instance.data_dir.clone();
 
     // Ports first: a second daemon or a wrong address must be told before anything is touched.
-    let mut listeners = listen(&settings.listen()).await?;
+    let mut listeners = listen(&settings.listen(), notifier.as_ref()).await?;
     let places = Places::of(settings)?;
     let names = pki::PkiConfig {
         listen: listeners.iter().map(|(address, _)| *address).collect(),
@@ -152,7 +158,19 @@ pub async fn run(
             tracing::error!(%error, "the zygote cannot be watched");
         }
     });
+    let farewell = agent.farewell();
     spawn(&mut parts, "node agent", agent.ended());
+
+    let manifests = Manifests {
+        client: api.client(
+            Identity::authenticated("joey:manifests", ["system:masters".to_owned()]),
+            "default",
+        ),
+        directory: settings.manifests_dir(),
+        data_dir: data_dir.clone(),
+        run_dir: instance.run_dir.clone(),
+    };
+    spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
     for (address, listener) in listeners {
@@ -168,10 +186,18 @@ pub async fn run(
     let mut watchdog =
         notifier.as_ref().and_then(|notifier| notifier.watchdog).map(tokio::time::interval);
 
+    let mut announcement = pin!(shutdown::announced());
+    let mut is_announced = false;
     let failed = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
+            lock = &mut announcement, if !is_announced => {
+                is_announced = true;
+                shutdown::stop_pods(farewell.clone(), notifier.as_ref()).await;
+                // The shutdown goes on, and SIGTERM comes with it.
+                drop(lock);
+            }
             ended = parts.join_next() => break Some(match ended {
                 Some(Ok(name)) => format!("the {name} has ended"),
                 Some(Err(error)) => format!("a part has failed: {error}"),
@@ -188,7 +214,10 @@ pub async fn run(
     if let Some(notifier) = &notifier {
         notifier.tell("STOPPING=1");
     }
-    tracing::info!("stopping; pods run on");
+    if failed.is_none() && (is_announced || shutdown::is_under_way().await) {
+        shutdown::stop_pods(farewell, notifier.as_ref()).await;
+    }
+    tracing::info!("stopping");
     stop.cancel();
     let goodbye =
         tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} });
@@ -243,15 +272,46 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
     }
 }
 
-async fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+/// Listens on every address: with the socket that the daemon before this one has left with the service manager, so
+/// that clients who came in between wait instead of being refused, or else with a new one.
+async fn listen(
+    addresses: &[SocketAddr],
+    notifier: Option<&Notifier>,
+) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+    let mut kept = BTreeMap::new();
+    for inherited in notify::take_descriptors().context("taking the service manager's sockets")? {
+        let listener = std::net::TcpListener::from(inherited.descriptor);
+        // What is no TCP socket has no such address, and is none of ours.
+        match listener.local_addr() {
+            Ok(address) if addresses.contains(&address) => drop(kept.insert(address, listener)),
+            _ => notifier.into_iter().for_each(|notifier| notifier.forget(&inherited.name)),
+        }
+    }
     let mut listeners = Vec::new();
     for address in addresses {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("listening on {address} (--listen); `joey doctor` says who holds it")
-        })?;
+        let listener = match kept.remove(address) {
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)?
+            }
+            None => {
+                let listener = TcpListener::bind(address).await.with_context(|| {
+                    format!("listening on {address} (--listen); `joey doctor` says who holds it")
+                })?;
+                if let Some(notifier) = notifier {
+                    notifier.keep(&kept_name(*address), listener.as_fd());
+                }
+                listener
+            }
+        };
         listeners.push((listener.local_addr()?, listener));
     }
     Ok(listeners)
+}
+
+/// sd_pid_notify_with_fds(3) allows no colon in a name.
+fn kept_name(address: SocketAddr) -> String {
+    format!("api-{address}").replace([':', '[', ']'], "-")
 }
 
 async fn start_runtime(instance: &Instance, zygote: Zygote) -> anyhow::Result<Runtime> {

@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod agent;
 pub mod compile;
 mod credentials;
+mod farewell;
 pub mod health;
 pub mod lifecycle;
 mod milestones;
@@ -22,3 +23,4 @@ pub mod volume;
 mod worker;
 
 pub use agent::{Agent, AgentError, NodeConfig};
+pub use farewell::Farewell;

@@ -22,6 +22,7 @@ use crate::net::{self, Network};
 use crate::node::adopt::{self, Fate};
 use crate::node::compile::dns::ClusterDns;
 use crate::node::compile::{NodeFacts, PodPaths};
+use crate::node::farewell::Farewell;
 use crate::node::pods::Pods;
 use crate::node::register::{self, host};
 use crate::node::volume;
@@ -56,6 +57,7 @@ pub struct NodeConfig {
 /// The running agent. Cancelling its token ends it and leaves every pod as it is.
 pub struct Agent {
     pods: Pods,
+    farewell: Farewell,
     tasks: JoinSet<()>,
 }
 
@@ -64,6 +66,8 @@ pub struct Agent {
 pub enum AgentError {
     #[error("finding the pods of an earlier daemon")]
     Adopt(#[source] RuntimeError),
+    #[error("bounding what pods may take of the host")]
+    Bound(#[source] RuntimeError),
     #[error("reading {path}")]
     Scan {
         path: PathBuf,
@@ -89,6 +93,7 @@ impl Agent {
         let traces = traces(&config, &network)?;
         let capacity = host::capacity(&config.data_dir);
         let allocatable = capacity.allocatable();
+        runtime.bound(allocatable.memory_bytes).await.map_err(AgentError::Bound)?;
         let facts = NodeFacts {
             name: config.node_name.clone(),
             addresses: vec![network.node_address()],
@@ -108,12 +113,14 @@ impl Agent {
             config.node_name.clone(),
             stop.child_token(),
         );
+        let farewell = Farewell::default();
         let (objects, _) = broadcast::channel(1024);
         let shared = Arc::new(Shared {
             client: client.clone(),
             runtime,
             images,
             network,
+            farewell: farewell.clone(),
             recorder,
             pods: pods.clone(),
             facts,
@@ -150,12 +157,17 @@ impl Agent {
             traces,
         };
         tasks.spawn(keeper.run(client, config.node_name));
-        Ok(Agent { pods, tasks })
+        Ok(Agent { pods, farewell, tasks })
     }
 
     /// What runs here, for whoever streams.
     pub fn pods(&self) -> &Pods {
         &self.pods
+    }
+
+    /// For the moment when the host goes down.
+    pub fn farewell(&self) -> Farewell {
+        self.farewell.clone()
     }
 
     /// Waits until every part has ended, which is after the cancellation.

@@ -14,3 +14,6 @@ mod streams;
 
 #[path = "story/mistakes.rs"]
 mod mistakes;
+
+#[path = "story/doctor.rs"]
+mod doctor;

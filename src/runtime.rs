@@ -29,7 +29,7 @@ mod mounts;
 pub mod plan;
 mod privileges;
 mod program;
-mod protocol;
+pub(crate) mod protocol;
 mod rootfs;
 mod seccomp;
 mod session;

@@ -15,6 +15,7 @@ pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod events;
+pub mod hostile;
 pub mod model;
 pub mod net;
 pub mod node;

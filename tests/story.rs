@@ -20,6 +20,8 @@ mod streams;
 #[path = "story/mistakes.rs"]
 mod mistakes;
 
+#[path = "story/doctor.rs"]
+mod doctor;
 #[path = "story/service.rs"]
 mod service;
 #[path = "story/why.rs"]

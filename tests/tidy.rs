@@ -16,6 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["model", "sys"]),
     ("api", &["store", "model", "sys"]),
     ("events", &["model", "sys"]),
+    // Every parser of what others send.
+    ("hostile", &["model", "runtime", "api"]),
     ("reconcile", &["model", "sys", "events"]),
     ("node", &["model", "sys", "runtime", "net", "events"]),
     ("cli", &["model", "sys", "store", "runtime", "net", "api", "node", "reconcile", "daemon"]),

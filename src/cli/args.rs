@@ -135,7 +135,7 @@ pub enum Command {
     #[command(subcommand)]
     Rollout(super::rollout::RolloutCommand),
     /// Print a container's output
-    Logs(super::streams::LogsArgs),
+    Logs(super::logs::LogsArgs),
     /// Run a command in a container
     Exec(super::streams::ExecArgs),
     /// Run one pod from an image, attached

@@ -23,9 +23,11 @@ tests![
     a_pod_that_is_removed_by_force_leaves_nothing_running,
     a_pod_whose_shim_dies_is_restarted_and_keeps_its_address,
     after_a_reboot_pods_return_with_one_restart_more,
+    after_a_reboot_a_finished_pod_gets_no_network,
     what_the_api_no_longer_knows_is_cleared_away,
     two_pods_of_one_name_never_share_anything,
     an_active_deadline_ends_a_pod,
+    what_an_earlier_agent_told_is_counted_on,
 ];
 
 fn is_running(pod: &core::Pod) -> bool {
@@ -363,6 +365,22 @@ async fn after_a_reboot_pods_return_with_one_restart_more(mut scene: Scene) {
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
 }
 
+async fn after_a_reboot_a_finished_pod_gets_no_network(mut scene: Scene) {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    scene.create_script("job", "Never", "true").await;
+    let pod = scene.until("job", |pod| phase(pod) == "Succeeded").await;
+    let uid = pod.metadata.uid.unwrap();
+    scene.until_detached(&uid).await;
+    scene.stop_agent().await;
+    // The machine went down before the end of the address was durable.
+    scene.leave_only_the_address(&uid).await;
+    let namespaces = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+    namespaces.add_watch(&scene.place.join("run/netns"), AddWatchFlags::IN_CREATE).unwrap();
+    scene.start_agent().await;
+    scene.until_detached(&uid).await;
+    assert_eq!(namespaces.read_events().map(|events| events.len()), Err(nix::Error::EAGAIN));
+}
+
 async fn what_the_api_no_longer_knows_is_cleared_away(mut scene: Scene) {
     scene.create_script("web", "Always", "trap '' TERM; while true; do sleep 0.1; done").await;
     let pod = scene.until("web", is_running).await;
@@ -420,4 +438,24 @@ async fn an_active_deadline_ends_a_pod(scene: Scene) {
         main_status(p).is_some_and(|c| c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
     };
     scene.until("web", ended).await;
+}
+
+async fn what_an_earlier_agent_told_is_counted_on(mut scene: Scene) {
+    let api: kube::Api<core::Event> = kube::Api::default_namespaced(scene.client.clone());
+    for starts in 1..=3 {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let events = api.list(&kube::api::ListParams::default()).await.unwrap().items;
+            let told = events.iter().filter(|event| event.reason.as_deref() == Some("Starting"));
+            let counts: Vec<_> = told.map(|event| event.count).collect();
+            assert!(counts.len() <= 1, "told anew: {counts:?}");
+            if counts == [Some(starts)] {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{counts:?} after {starts} starts");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        scene.stop_agent().await;
+        scene.start_agent().await;
+    }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,23 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-type Body = fn(Scene) -> Pin<Box<dyn Future<Output = ()>>>;
-
-#[derive(Clone, Copy)]
-pub struct Test {
-    pub name: &'static str,
-    pub body: Body,
-}
-
-#[macro_export]
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const TESTS: &[$crate::scene::Test] = &[$($crate::scene::Test {
-            name: stringify!($name),
-            body: |scene| Box::pin($name(scene)),
-        }),*];
-    };
-}
+use crate::alone::{self, Test};
 
 /// Longest that a test may take.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -67,18 +50,8 @@ impl Dial for NoNode {
 }
 
 /// Runs one test in this process, which is the test's own.
-pub fn run(test: &Test) -> ExitCode {
-    let place = std::env::temp_dir().join(format!("joey-node-test-{}", std::process::id()));
-    fs::create_dir_all(&place).unwrap();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
-        .unwrap();
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
-    // What is under test must not ask this host's service manager for units.
-    if Path::new("/run/systemd/system").is_dir() {
-        mount("none", "/run/systemd", "tmpfs", MountFlags::empty(), None).unwrap();
-    }
+pub fn run(test: &Test<Scene>) -> ExitCode {
+    let place = alone::settle("node");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "lo could not be set up");
     let zygote = Zygote::spawn().unwrap();
@@ -87,12 +60,7 @@ pub fn run(test: &Test) -> ExitCode {
     let passed = tokio.block_on(async {
         let scene = Scene::new(&place, zygote).await;
         let runtime = scene.runtime.clone();
-        let body = (test.body)(scene);
-        let ended = tokio::time::timeout(LIMIT, async {
-            // A panic must not keep the pods alive.
-            futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(body)).await
-        });
-        let passed = matches!(ended.await, Ok(Ok(())));
+        let passed = alone::ends_well((test.body)(scene), LIMIT).await;
         for found in runtime.adopt().await.unwrap() {
             found.pod.remove().await.unwrap();
         }
@@ -100,8 +68,7 @@ pub fn run(test: &Test) -> ExitCode {
         passed
     });
     tokio.shutdown_timeout(Duration::from_secs(2));
-    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
-    fs::remove_dir(&place).unwrap();
+    alone::leave(&place);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -122,7 +89,7 @@ impl Scene {
             cgroup: format!("joey-node-test-{}", std::process::id()),
         };
         let runtime = Runtime::start(runtime_config, zygote).await.unwrap();
-        let images = Images::open(&place.join("images"), Registries::default()).unwrap();
+        let images = open_images(place);
         let network = Network::start(NetworkConfig {
             instance: "abc123".into(),
             data_dir: place.join("data"),
@@ -167,6 +134,11 @@ impl Scene {
         self.agent = Some(agent.await.unwrap());
     }
 
+    /// The image store as a daemon finds it that has just started.
+    pub fn reopen_images(&mut self) {
+        self.images = open_images(&self.place);
+    }
+
     /// Ends the agent as the end of the daemon does: nothing happens to the pods.
     pub async fn stop_agent(&mut self) {
         self.stop.cancel();
@@ -176,6 +148,22 @@ impl Scene {
     /// Takes a pod's network away, as a reboot does.
     pub async fn forget_network(&self, uid: &str) {
         self.network.detach(uid).await.unwrap();
+    }
+
+    /// Leaves of a pod's network what a reboot leaves: the record of its address.
+    pub async fn leave_only_the_address(&self, uid: &str) {
+        self.network.attach(uid, &[]).await.unwrap();
+        let pin = self.place.join("run/netns").join(uid);
+        rustix::mount::unmount(&pin, rustix::mount::UnmountFlags::DETACH).unwrap();
+        fs::remove_file(pin).unwrap();
+    }
+
+    pub async fn until_detached(&self, uid: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.network.attached().iter().any(|attached| attached == uid) {
+            assert!(Instant::now() < deadline, "{uid} keeps its address");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn import(&self, name: &str) {
@@ -330,8 +318,14 @@ pub fn phase(pod: &core::Pod) -> &str {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
 }
 
+/// The registry of the tests speaks plain HTTP.
+fn open_images(place: &Path) -> Images {
+    let registries = Registries { plain_http: vec!["127.0.0.1:5000".into()], ca_file: None };
+    Images::open(&place.join("images"), registries).unwrap()
+}
+
 /// A docker-archive with one layer: busybox.
-fn archive(name: &str) -> Vec<u8> {
+pub fn archive(name: &str) -> Vec<u8> {
     let mut layer = tar::Builder::new(Vec::new());
     let file = |layer: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -365,7 +359,12 @@ fn archive(name: &str) -> Vec<u8> {
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": ["sleep", "1000"], "Env": ["PATH=/bin"]},
+        // Images of different names are different images.
+        "config": {
+            "Cmd": ["sleep", "1000"],
+            "Env": ["PATH=/bin"],
+            "Labels": {"name": name.rsplit('/').next()},
+        },
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
     })
     .to_string();

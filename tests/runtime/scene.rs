@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::future::Future;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,26 +16,16 @@ use joey::runtime::{ContainerPhase, Pod, Runtime, RuntimeConfig, RuntimeError, S
 use joey::sys::cgroup::Cgroup;
 use tokio::io::AsyncReadExt;
 
-type Body = fn(Scene) -> Pin<Box<dyn Future<Output = ()>>>;
+use crate::alone::{self, Test};
 
-#[derive(Clone, Copy)]
-pub struct Test {
-    pub name: &'static str,
-    pub body: Body,
-}
-
-#[macro_export]
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const TESTS: &[$crate::scene::Test] = &[$($crate::scene::Test {
-            name: stringify!($name),
-            body: |scene| Box::pin($name(scene)),
-        }),*];
-    };
+/// The long forms of the tests (`make test-long`).
+pub fn is_long() -> bool {
+    std::env::var_os("JOEY_TEST_LONG").is_some_and(|value| value == "1")
 }
 
 /// Longest that a test may take.
 const LIMIT: Duration = Duration::from_secs(60);
+const LONG_LIMIT: Duration = Duration::from_secs(1200);
 
 pub struct Scene {
     pub runtime: Runtime,
@@ -48,17 +37,10 @@ pub struct Scene {
 }
 
 /// Runs one test in this process, which is the test's own.
-pub fn run(test: &Test) -> ExitCode {
-    let place = std::env::temp_dir().join(format!("joey-runtime-test-in-{}", std::process::id()));
-    fs::create_dir_all(&place).unwrap();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
-        .unwrap();
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
-    // What is under test must not ask this host's service manager for units.
-    if Path::new("/run/systemd/system").is_dir() {
-        mount("none", "/run/systemd", "tmpfs", MountFlags::empty(), None).unwrap();
+pub fn run(test: &Test<Scene>) -> ExitCode {
+    let place = alone::settle("runtime");
+    if Path::new("/proc/key-users").exists() {
+        add_host_key();
     }
     let zygote = Zygote::spawn().unwrap();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -75,12 +57,8 @@ pub fn run(test: &Test) -> ExitCode {
             cgroup: cgroup.clone(),
             next: AtomicU32::new(0),
         };
-        let body = (test.body)(scene);
-        let ended = tokio::time::timeout(LIMIT, async {
-            // A panic must not keep the pods alive.
-            futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(body)).await
-        });
-        let passed = matches!(ended.await, Ok(Ok(())));
+        let limit = if is_long() { LONG_LIMIT } else { LIMIT };
+        let passed = alone::ends_well((test.body)(scene), limit).await;
         for found in runtime.adopt().await.unwrap() {
             found.pod.remove().await.unwrap();
         }
@@ -88,9 +66,20 @@ pub fn run(test: &Test) -> ExitCode {
         passed
     });
     drop(tokio);
-    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
-    fs::remove_dir(&place).unwrap();
+    alone::leave(&place);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Adds a key to this process's session keyring, as a host's administrator may have some.
+fn add_host_key() {
+    // SAFETY: numbers, NUL-terminated strings and a buffer with its length, all outliving the calls.
+    unsafe {
+        let joined = libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<i8>());
+        assert!(joined > 0, "{}", std::io::Error::last_os_error());
+        let (kind, name) = (c"user".as_ptr(), c"joey-test-secret".as_ptr());
+        let added = libc::syscall(libc::SYS_add_key, kind, name, c"secret".as_ptr(), 6, -3);
+        assert!(added > 0, "{}", std::io::Error::last_os_error());
+    }
 }
 
 /// A daemon of its own, for tests that kill it: one pod that counts, then pods without end.
@@ -139,6 +128,37 @@ pub fn without_cgroups(place: &Path, cgroup: &str) -> ExitCode {
         let outcome = scene.outcome(&scene.script("grep ^0: /proc/self/cgroup; exit 4")).await;
         print!("{} {}", outcome.exit.code, outcome.text);
     });
+    ExitCode::SUCCESS
+}
+
+/// A zygote that comes to a request only now, however old it is: forks a shim for the pod in `directory` and
+/// prints whether anybody answers there.
+pub fn late_zygote(directory: &Path, cgroup: &str) -> ExitCode {
+    use joey::runtime::zygote::Launch;
+    use joey::sys::{cgroup::Cgroup, socket};
+    let zygote = Zygote::spawn().unwrap();
+    let open = fs::File::open(directory).unwrap();
+    // Not the pod's own group: Linux 6.18 kills whatever is born into a group that was killed before.
+    let group = Cgroup::root().unwrap().open(cgroup).unwrap().ensure("late").unwrap();
+    let shim_group = group.ensure("shim").unwrap();
+    let listener = socket::listen(open.as_fd(), "shim.sock").unwrap();
+    let launch = Launch {
+        new_ipc: true,
+        new_uts: true,
+        directory: open.as_fd(),
+        listener: listener.as_fd(),
+        pod_cgroup: group.as_fd(),
+        shim_cgroup: shim_group.as_fd(),
+        netns: None,
+    };
+    zygote.launch(&launch).unwrap();
+    // From here on the shim alone can answer.
+    drop(listener);
+    let answered = socket::connect(directory, "shim.sock")
+        .and_then(|mut stream| std::io::Read::read(&mut stream, &mut [0; 1]));
+    println!("{}", if matches!(answered, Ok(1)) { "a shim" } else { "nobody" });
+    group.kill().unwrap();
+    assert!(group.wait_empty(LIMIT).unwrap());
     ExitCode::SUCCESS
 }
 

@@ -135,6 +135,12 @@ pub async fn run(
     }
     let renew = pki::keep(pki.presented.clone(), data_dir.clone(), names, stop.clone());
     spawn(&mut parts, "certificates", renew);
+    let policies = api.client(Identity::component("system:kube-controller-manager"), "default");
+    spawn(
+        &mut parts,
+        "network policies",
+        crate::net::policy::run(policies, network.clone(), stop.clone()),
+    );
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
 
     let agent = start_agent(

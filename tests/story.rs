@@ -17,6 +17,9 @@ mod restart;
 #[path = "story/streams.rs"]
 mod streams;
 
+#[path = "story/policy.rs"]
+mod policy;
+
 #[path = "story/mistakes.rs"]
 mod mistakes;
 

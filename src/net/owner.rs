@@ -3,6 +3,8 @@
 //! Callers send it messages, so a caller that gives up halves nothing. It decides which steps follow which; what they
 //! are is written in `attach`, `ruleset` and `nfnetlink`.
 
+mod policies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -11,11 +13,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as blocking};
 use std::thread;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use rustix::pipe::PipeFlags;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use self::policies::REST;
+pub use self::policies::{InForce, PolicyOrder};
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::drift::{self, Held, Places, Repaired, What};
@@ -29,7 +34,8 @@ use super::probe::{self, Culprit};
 use super::ruleset::{self, Element, ElementChanges, Elements, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
-    Attached, HostPort, NetError, NetworkConfig, conntrack, host, link, nfnetlink, nft, step,
+    Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, host, link, nfnetlink, nft,
+    step,
 };
 use crate::model::cidr::Cidr;
 use crate::sys::netns;
@@ -56,6 +62,10 @@ pub enum Command {
     Inspect {
         places: Places,
     },
+    PutPolicies {
+        order: PolicyOrder,
+        answer: oneshot::Sender<Result<(), NetError>>,
+    },
 }
 
 /// What others may look at without asking.
@@ -66,6 +76,10 @@ pub struct Seen {
     pub node_address: IpAddr,
     /// What was changed by hand and put back.
     pub repairs: broadcast::Sender<Repaired>,
+    pub gateway: IpAddr,
+    /// Addresses by pod, from before the first packet until after the last.
+    pub leases: watch::Sender<Arc<BTreeMap<String, IpAddr>>>,
+    pub in_force: watch::Sender<Arc<InForce>>,
     /// Set before anybody sees this.
     pub problems: OnceLock<Vec<String>>,
 }
@@ -99,6 +113,8 @@ pub struct Owner {
     /// What the kernel held when we started: the last plans of the daemon before.
     found: Present,
     services: Cidr,
+    policies: Policies,
+    born: Instant,
     journal: Journal,
     fabric: Fabric,
     elements: Socket,
@@ -196,6 +212,8 @@ impl Owner {
             parts: BTreeMap::new(),
             found,
             services: config.service_cidr,
+            policies: config.policies,
+            born: Instant::now(),
             journal,
             fabric,
             elements: nfnetlink::open().map_err(step("open nfnetlink"))?,
@@ -207,14 +225,19 @@ impl Owner {
                 repairs: broadcast::Sender::new(REPAIRS),
                 problems: OnceLock::new(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
+                gateway: IpAddr::V4(gateway),
+                leases: watch::Sender::default(),
+                in_force: watch::Sender::default(),
             }),
         };
+        owner.close()?;
         owner.take_over(config, &links, &alive)?;
         for pod in &alive {
             owner.held.take(pod, &owner.fabric.pin(pod));
         }
         // What was changed while nobody looked.
         owner.inspect(&Places { all_links: true, ..Places::default() });
+        owner.publish_leases();
         let held = owner.leases.iter().map(|(pod, lease)| (pod.clone(), lease.address));
         owner.published().extend(held);
         let problems = owner.probe(config);
@@ -239,6 +262,9 @@ impl Owner {
                 }
                 Command::Put { part, plan, answer } => {
                     let _ = answer.send(self.put(part, plan));
+                }
+                Command::PutPolicies { order, answer } => {
+                    let _ = answer.send(self.put_policies(&order));
                 }
                 Command::Inspect { places } => self.inspect(&places),
             }
@@ -344,6 +370,7 @@ impl Owner {
         if let Some(lease) = before.as_ref().filter(|lease| is_alive && lease.ports == ports) {
             return Ok(answer(lease.address));
         }
+        self.pool.wake(self.born.elapsed());
         let address =
             self.pool.take(pod).ok_or_else(|| NetError::AddressesExhausted(self.range()))?;
         let offset = self.pool.offset(address).unwrap_or_default();
@@ -356,15 +383,19 @@ impl Owner {
         let new = host_port::elements(&self.fabric.names, offset, &lease);
         let changes = ruleset::diff(&old, &new);
 
+        // Policies are told now, so that they are compiled while the links are made.
+        self.leases.insert(pod.to_owned(), lease);
+        self.publish_leases();
+
         // The disk is as slow as the links; neither waits for the other.
-        let Owner { journal, fabric, ahead, .. } = self;
+        let Owner { journal, fabric, ahead, leases, .. } = self;
+        let lease = &leases[pod];
         let (recorded, wired) = thread::scope(|scope| {
-            let record = scope.spawn(|| journal.hold(pod, &lease));
+            let record = scope.spawn(|| journal.hold(pod, lease));
             let wired = if is_alive { Ok(()) } else { wire(fabric, ahead, &pin, offset, address) };
             let panicked = || Err(io::Error::other("panicked"));
             (record.join().unwrap_or_else(|_| panicked()), wired)
         });
-        self.leases.insert(pod.to_owned(), lease);
         let outcome = recorded
             .map_err(step("record the pod's address"))
             .and(wired)
@@ -417,6 +448,7 @@ impl Owner {
         failures.extend(outcome.map_err(step("remove the pod's rules")).err());
         let outcome = conntrack::forget(&mut self.elements, lease, true);
         failures.extend(outcome.map_err(step("forget the pod's flows")).err());
+        failures.extend(self.retire(address).err());
         failures.extend(self.fabric.disconnect(pod, address));
         if !failures.is_empty() {
             let reasons: Vec<_> = failures.iter().map(ToString::to_string).collect();
@@ -424,8 +456,9 @@ impl Owner {
         }
         self.journal.free(pod).map_err(step("record that the address is free"))?;
         self.leases.remove(pod);
-        self.pool.free(pod);
+        self.pool.rest(pod, self.born.elapsed() + REST);
         self.published().remove(pod);
+        self.publish_leases();
         Ok(())
     }
 
@@ -545,6 +578,9 @@ impl Owner {
             if let Err(error) = removed.and(self.fabric.delete_port(offset)) {
                 tracing::warn!(%error, "could not remove a probe; the next start does");
             }
+            if let Err(error) = self.open_to(address, false) {
+                tracing::warn!(%error, "could not close the way of a probe; the first plan does");
+            }
         }
         match outcome {
             Ok(passed) if passed.between_pods && passed.with_host => Vec::new(),
@@ -573,6 +609,7 @@ impl Owner {
         };
         nfnetlink::apply(&mut self.elements, &self.table, &changes)
             .map_err(step("put the probe's rules in force"))?;
+        self.open_to(address, true)?;
         Ok((prepared, address))
     }
 

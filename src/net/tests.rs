@@ -3,6 +3,7 @@
 mod leaving;
 pub(super) mod machine;
 mod parts;
+mod policy;
 mod services;
 
 use std::io;

@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod clock;
+pub mod dbus;
 pub mod files;
 pub mod image_of_self;
 pub mod mount;
@@ -16,3 +17,4 @@ pub mod readiness;
 pub mod seccomp;
 pub mod socket;
 pub mod spawn;
+pub mod systemd;

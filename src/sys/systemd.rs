@@ -1,0 +1,232 @@
+//! What the host's service manager is asked: a scope for pods, whether the host goes down, to be told before it does.
+//!
+//! It decides nothing. Interfaces: org.freedesktop.systemd1(5), org.freedesktop.login1(5), "Control Group APIs and
+//! Delegation" (systemd.io/CGROUP_DELEGATION), "Inhibitor Locks" (systemd.io/INHIBITOR_LOCKS).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use super::dbus::wire::{Call, Value};
+use super::dbus::{CallError, Connection};
+
+/// The direct line to process 1, which root may use, also where no message bus runs (as systemctl does).
+const MANAGER: &str = "/run/systemd/private";
+const BUS: &str = "/run/dbus/system_bus_socket";
+const PATIENCE: Duration = Duration::from_secs(25);
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const OBJECT: &str = "/org/freedesktop/systemd1";
+const INTERFACE: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+
+/// systemd as process 1.
+#[derive(Debug)]
+pub struct Manager {
+    connection: Connection,
+}
+
+/// Whether a start made the unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    New,
+    WasThere,
+}
+
+impl Manager {
+    /// `None` where systemd does not manage this host, by the rule of sd_booted(3).
+    ///
+    /// # Errors
+    /// It does, and cannot be reached.
+    pub fn connect() -> io::Result<Option<Manager>> {
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Ok(None);
+        }
+        Ok(Some(Manager { connection: Connection::open(Path::new(MANAGER), PATIENCE)? }))
+    }
+
+    /// Asks for a delegated scope that holds the process `pid`. It starts in the background: see [`Self::state`].
+    ///
+    /// # Errors
+    /// The manager cannot be asked, or refuses.
+    pub fn start_scope(
+        &mut self,
+        name: &str,
+        description: &str,
+        pid: u32,
+    ) -> Result<Started, CallError> {
+        let property =
+            |name: &str, value| Value::Struct(vec![Value::text(name), Value::variant(value)]);
+        let properties = vec![
+            property("Description", Value::text(description)),
+            property("PIDs", Value::Array("u".to_owned(), vec![Value::U32(pid)])),
+            property("Delegate", Value::Bool(true)),
+            // At the top, beside system.slice and user.slice: pods as a whole are their peer.
+            property("Slice", Value::text("-.slice")),
+            property("TasksMax", Value::U64(u64::MAX)),
+            // A unit that has failed would keep its name, and the next start would find it.
+            property("CollectMode", Value::text("inactive-or-failed")),
+            // Units stop in the other order: the daemon first, which ends pods in order; then what is left here.
+            property("Before", Value::texts(["joey.service"])),
+        ];
+        let body = vec![
+            Value::text(name),
+            Value::text("fail"),
+            Value::Array("(sv)".to_owned(), properties),
+            Value::Array("(sa(sv))".to_owned(), Vec::new()),
+        ];
+        match self.ask("StartTransientUnit", body) {
+            Ok(_) => Ok(Started::New),
+            Err(CallError::Refused { name, .. }) if name.ends_with(".UnitExists") => {
+                Ok(Started::WasThere)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A unit's ActiveState: `active`, `inactive`, …; a unit that is not known is `inactive`.
+    ///
+    /// # Errors
+    /// The manager cannot be asked.
+    pub fn state(&mut self, unit: &str) -> Result<String, CallError> {
+        let path = format!("{OBJECT}/unit/{}", escape(unit));
+        let answer = self.connection.call(&Call {
+            destination: SERVICE,
+            path: &path,
+            interface: "org.freedesktop.DBus.Properties",
+            member: "Get",
+            body: vec![Value::text(UNIT), Value::text("ActiveState")],
+        })?;
+        Ok(variant_text(answer))
+    }
+
+    /// Stops a unit and whatever runs in it; one that is not there is stopped already.
+    ///
+    /// # Errors
+    /// The manager cannot be asked, or refuses.
+    pub fn stop(&mut self, unit: &str) -> Result<(), CallError> {
+        match self.ask("StopUnit", vec![Value::text(unit), Value::text("replace")]) {
+            Err(CallError::Refused { name, .. }) if name.ends_with(".NoSuchUnit") => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Whether the host goes down: a shutdown, reboot or halt has begun.
+    ///
+    /// # Errors
+    /// The manager cannot be asked.
+    pub fn is_stopping(&mut self) -> Result<bool, CallError> {
+        let answer = self.connection.call(&Call {
+            destination: SERVICE,
+            path: OBJECT,
+            interface: "org.freedesktop.DBus.Properties",
+            member: "Get",
+            body: vec![Value::text(INTERFACE), Value::text("SystemState")],
+        })?;
+        Ok(variant_text(answer) == "stopping")
+    }
+
+    fn ask(&mut self, member: &str, body: Vec<Value>) -> Result<Vec<Value>, CallError> {
+        self.connection.call(&Call {
+            destination: SERVICE,
+            path: OBJECT,
+            interface: INTERFACE,
+            member,
+            body,
+        })
+    }
+}
+
+/// A promise of the login manager to say so before the host goes down, and to wait as long as its
+/// InhibitDelayMaxSec allows.
+#[derive(Debug)]
+pub struct Inhibitor {
+    connection: Connection,
+    /// Closing it lets the shutdown go on.
+    lock: Option<OwnedFd>,
+}
+
+impl Inhibitor {
+    /// `None` where nobody manages logins.
+    ///
+    /// # Errors
+    /// Somebody does, and refuses.
+    pub fn take(who: &str, why: &str) -> Result<Option<Inhibitor>, CallError> {
+        let Ok(mut connection) = Connection::open(Path::new(BUS), PATIENCE) else {
+            return Ok(None);
+        };
+        let bus = |member, body| Call {
+            destination: "org.freedesktop.DBus",
+            path: "/org/freedesktop/DBus",
+            interface: "org.freedesktop.DBus",
+            member,
+            body,
+        };
+        connection.call(&bus("Hello", Vec::new()))?;
+        let rule = "type='signal',sender='org.freedesktop.login1',member='PrepareForShutdown'";
+        connection.call(&bus("AddMatch", vec![Value::text(rule)]))?;
+        let asked = connection.call(&Call {
+            destination: "org.freedesktop.login1",
+            path: "/org/freedesktop/login1",
+            interface: "org.freedesktop.login1.Manager",
+            member: "Inhibit",
+            body: ["shutdown", who, why, "delay"].map(Value::text).to_vec(),
+        });
+        match asked {
+            Ok(_) => {
+                let lock = connection.take_descriptor();
+                Ok(Some(Inhibitor { connection, lock }))
+            }
+            Err(CallError::Refused { name, .. }) if name.ends_with(".ServiceUnknown") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the host is about to go down; returns the lock that holds it up.
+    ///
+    /// # Errors
+    /// The bus has gone.
+    pub fn wait(mut self) -> Result<Option<OwnedFd>, CallError> {
+        loop {
+            let signal = self.connection.signal("PrepareForShutdown")?;
+            // False: a shutdown was called off.
+            if signal.body.first() == Some(&Value::Bool(true)) {
+                return Ok(self.lock.take());
+            }
+        }
+    }
+}
+
+fn variant_text(answer: Vec<Value>) -> String {
+    match answer.into_iter().next() {
+        Some(Value::Variant(value)) => match *value {
+            Value::Text(text) => text,
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
+/// A unit's name in an object path: all but letters and digits, and a digit in front, as `_` and two hex digits.
+fn escape(name: &str) -> String {
+    let mut path = String::new();
+    for (index, byte) in name.bytes().enumerate() {
+        match byte.is_ascii_alphabetic() || (index > 0 && byte.is_ascii_digit()) {
+            true => path.push(char::from(byte)),
+            false => path.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_names_become_object_paths_as_systemd_writes_them() {
+        assert_eq!(escape("joey-3fa9c1.scope"), "joey_2d3fa9c1_2escope");
+        assert_eq!(escape("9p"), "_39p");
+    }
+}

@@ -17,6 +17,7 @@ use self::zygote::Zygote;
 
 mod adopt;
 pub mod caps;
+mod classes;
 mod enter;
 pub mod image;
 mod init;
@@ -31,6 +32,7 @@ mod privileges;
 mod program;
 mod protocol;
 mod rootfs;
+mod scope;
 mod seccomp;
 mod session;
 mod shim;
@@ -43,7 +45,7 @@ pub mod zygote;
 pub struct RuntimeConfig {
     pub data_dir: PathBuf,
     pub run_dir: PathBuf,
-    /// Name of the instance's own top cgroup, e.g. `joey-3fa9c1`.
+    /// Name of the instance's own top cgroup, e.g. `joey-3fa9c1`; under systemd it is that of a scope.
     pub cgroup: String,
 }
 
@@ -140,6 +142,11 @@ impl Runtime {
     /// cgroup v2 controllers that may be used for pods (`cpu`, `memory`, `pids`, `io` …).
     pub fn controllers(&self) -> &BTreeSet<String> {
         self.instance.controllers()
+    }
+
+    /// Bounds what all pods together may take of the host's memory.
+    pub async fn bound(&self, memory_bytes: u64) -> Result<(), RuntimeError> {
+        self.instance.bound(memory_bytes)
     }
 
     /// Creates the pod's surroundings and its shim; the plan is on disk before the shim exists.

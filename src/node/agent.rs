@@ -58,6 +58,8 @@ pub struct Agent {
 pub enum AgentError {
     #[error("finding the pods of an earlier daemon")]
     Adopt(#[source] RuntimeError),
+    #[error("bounding what pods may take of the host")]
+    Bound(#[source] RuntimeError),
     #[error("reading {path}")]
     Scan {
         path: PathBuf,
@@ -83,6 +85,7 @@ impl Agent {
         let traces = traces(&config, &network)?;
         let capacity = host::capacity(&config.data_dir);
         let allocatable = capacity.allocatable();
+        runtime.bound(allocatable.memory_bytes).await.map_err(AgentError::Bound)?;
         let facts = NodeFacts {
             name: config.node_name.clone(),
             addresses: vec![network.node_address()],

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::limits::Scope;
@@ -16,12 +16,15 @@ use super::link::{self, Link};
 use super::plan::{NetworkPlan, PodPlan};
 use super::protocol::Failure;
 use super::zygote::{Launch, Zygote};
-use super::{RuntimeConfig, RuntimeError, launch as start, state};
+use super::{RuntimeConfig, RuntimeError, classes, launch as start, state};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::{readiness, socket};
 
 /// Controllers that limits of a plan may need.
-const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
+const CONTROLLERS: [&str; 5] = ["cpu", "io", "memory", "pids", "hugetlb"];
+
+/// The group of all pods in the instance's own.
+const PODS: &str = "pods";
 
 /// The group of a pod's shim, beside those of its containers.
 const SHIM: &str = "shim";
@@ -32,11 +35,12 @@ const DEATH: Duration = Duration::from_secs(10);
 
 pub struct Instance {
     run_dir: PathBuf,
-    name: String,
-    root: Cgroup,
+    scope: super::scope::Scope,
     group: Cgroup,
     controllers: BTreeSet<String>,
     zygote: Zygote,
+    /// Held while the groups above pods are brought up to date: two at once could write in the wrong order.
+    balancing: Mutex<()>,
 }
 
 impl Instance {
@@ -47,24 +51,40 @@ impl Instance {
             .mode(0o700)
             .create(&pods)
             .map_err(|error| RuntimeError::step("make run directory", error))?;
-        let root = Cgroup::root().map_err(|error| RuntimeError::step("find cgroup v2", error))?;
-        root.delegate(CONTROLLERS);
+        let scope = super::scope::Scope::open(&config.cgroup, zygote.pid())?;
         let at = "make the instance's cgroup";
-        let group = root.ensure(&config.cgroup).map_err(|error| RuntimeError::step(at, error))?;
+        let group = scope
+            .group(&CONTROLLERS)?
+            .ensure(PODS)
+            .map_err(|error| RuntimeError::step(at, error))?;
         group.delegate(CONTROLLERS);
         let controllers = group.controllers().map_err(|error| RuntimeError::step(at, error))?;
         Ok(Instance {
             run_dir: config.run_dir,
-            name: config.cgroup,
-            root,
+            scope,
             group,
             controllers,
             zygote,
+            balancing: Mutex::new(()),
         })
     }
 
     pub fn controllers(&self) -> &BTreeSet<String> {
         &self.controllers
+    }
+
+    /// Bounds what all pods may take together.
+    pub fn bound(&self, memory_bytes: u64) -> Result<(), RuntimeError> {
+        classes::bound(&self.group, memory_bytes)
+            .map_err(|error| RuntimeError::step("bound the memory of all pods", error))
+    }
+
+    fn balance(&self, cgroup: &Path) -> Result<(), RuntimeError> {
+        let _one = self.balancing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match classes::balance(&self.group, cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|error| RuntimeError::step("weigh the class of a pod", error)),
+        }
     }
 
     pub fn run_dir(&self) -> &Path {
@@ -79,9 +99,7 @@ impl Instance {
     }
 
     pub fn remove_cgroup(&self) -> Result<(), RuntimeError> {
-        self.root
-            .remove(&self.name)
-            .map_err(|error| RuntimeError::step("remove the instance's cgroup", error))
+        self.scope.remove()
     }
 
     /// Everything before the shim answers. Blocks.
@@ -109,6 +127,7 @@ impl Instance {
             .map_err(|error| RuntimeError::step("write pod plan", error))?;
         let pod_cgroup = self.ensure_group(&plan.cgroup)?;
         start::apply_limits(&pod_cgroup, &plan.limits, Scope::Pod).map_err(RuntimeError::from)?;
+        self.balance(&plan.cgroup)?;
         let shim_cgroup = pod_cgroup
             .ensure(SHIM)
             .map_err(|error| RuntimeError::step("make shim cgroup", error))?;
@@ -183,6 +202,7 @@ impl Instance {
             self.group
                 .remove(path)
                 .map_err(|error| RuntimeError::step("remove pod cgroup", error))?;
+            self.balance(cgroup)?;
         }
         for attempt in state::all_attempts(directory) {
             remove_tree(&attempt.rootfs.scratch)

@@ -50,6 +50,9 @@ pub fn writes(limits: &Limits, scope: Scope) -> Vec<Write> {
         };
         write("memory", "memory.max", bytes.to_string(), false);
     }
+    if let Some(bytes) = limits.memory_min_bytes {
+        write("memory", "memory.min", bytes.to_string(), false);
+    }
     if let Some(pids) = limits.pids_max {
         write("pids", "pids.max", pids.to_string(), false);
     }
@@ -76,12 +79,13 @@ mod tests {
             cpu_weight: Some(79),
             cpu_max: Some(CpuMax { quota_us: 50_000, period_us: 100_000 }),
             memory_max_bytes: Some(64 << 20),
+            memory_min_bytes: Some(32 << 20),
             pids_max: Some(1024),
         };
         assert_eq!(
             text(&limits, Scope::Container),
             "cpu.weight=79;cpu.max=50000 100000;memory.swap.max=0;memory.oom.group=1;\
-             memory.max=67108864;pids.max=1024;"
+             memory.max=67108864;memory.min=33554432;pids.max=1024;"
         );
     }
 

@@ -187,6 +187,9 @@ pub struct Limits {
     pub cpu_max: Option<CpuMax>,
     /// `memory.max` in bytes; sets `memory.swap.max` 0 and `memory.oom.group` 1 beside it.
     pub memory_max_bytes: Option<u64>,
+    /// `memory.min` in bytes: what is not reclaimed while others have more than their share.
+    #[serde(default)]
+    pub memory_min_bytes: Option<u64>,
     pub pids_max: Option<u64>,
 }
 

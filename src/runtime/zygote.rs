@@ -33,6 +33,7 @@ pub const ROLE: &CStr = c"joey-zygote";
 #[derive(Debug)]
 pub struct Zygote {
     socket: Mutex<OwnedFd>,
+    pid: u32,
     pidfd: OwnedFd,
 }
 
@@ -69,7 +70,9 @@ impl Zygote {
         let (ours, theirs) = socket::message_pair().map_err(ZygoteError::Socket)?;
         let birth = Birth { namespaces: CloneFlags::empty(), cgroup: None, parent: Parent::Caller };
         match spawn::fork(birth).map_err(ZygoteError::Fork)? {
-            Fork::Parent(child) => Ok(Zygote { socket: Mutex::new(ours), pidfd: child.pidfd }),
+            Fork::Parent(child) => {
+                Ok(Zygote { socket: Mutex::new(ours), pid: child.pid, pidfd: child.pidfd })
+            }
             Fork::Child => {
                 // Only failures return from here, and the parent sees them as the end of the
                 // connection.
@@ -112,6 +115,11 @@ impl Zygote {
             0 => Ok(u32::from_le_bytes(pid.try_into().expect("four bytes"))),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
+    }
+
+    /// It is our child and uncollected, so the number is nobody else's.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Becomes readable when the zygote has ended, which a daemon cannot mend but by restarting.

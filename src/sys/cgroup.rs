@@ -70,10 +70,19 @@ impl Cgroup {
 
     /// Names of the groups in this one.
     pub fn children(&self) -> io::Result<Vec<String>> {
+        self.entries(FileType::Directory)
+    }
+
+    /// Names of the group's own files: which there are depends on controllers and kernel.
+    pub fn files(&self) -> io::Result<Vec<String>> {
+        self.entries(FileType::RegularFile)
+    }
+
+    fn entries(&self, kind: FileType) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
-            if entry.file_type() == FileType::Directory
+            if entry.file_type() == kind
                 && let Ok(name) = entry.file_name().to_str()
                 && !matches!(name, "." | "..")
             {

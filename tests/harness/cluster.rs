@@ -126,6 +126,11 @@ impl Cluster {
         self.kubectl = kubectl.to_owned();
     }
 
+    /// Absent, unless a test makes it.
+    pub fn manifests_dir(&self) -> PathBuf {
+        self.dir.join("manifests")
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
@@ -141,7 +146,8 @@ impl Cluster {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.dir.join("home"))
             .env("JOEY_DATA_DIR", self.data_dir())
-            .env("JOEY_RUN_DIR", self.run_dir());
+            .env("JOEY_RUN_DIR", self.run_dir())
+            .env("JOEY_MANIFESTS_DIR", self.manifests_dir());
         for (name, value) in &self.settings {
             command.env(name, value);
         }
@@ -365,6 +371,11 @@ pub fn fresh_namespaces() {
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
         .expect("mounts can be made private");
+    // A daemon under test must not ask this host's service manager for units.
+    if Path::new("/run/systemd/system").is_dir() {
+        mount(Some("none"), "/run/systemd", Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .expect("the service manager can be hidden");
+    }
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip can run");
     assert!(up.success(), "the loopback comes up");
 }

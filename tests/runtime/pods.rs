@@ -7,7 +7,6 @@ use std::path::Path;
 
 use joey::runtime::plan::*;
 use joey::runtime::{ContainerPhase, Pod, RuntimeError, ShimState};
-use joey::sys::cgroup::Cgroup;
 
 use crate::scene::*;
 
@@ -75,7 +74,7 @@ async fn host_namespaces_are_shared_when_asked(scene: Scene) {
 
 /// Pids in a pod's cgroup, its shim included.
 fn processes(scene: &Scene, plan: &PodPlan) -> Vec<u32> {
-    let root = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
+    let root = scene.pods_cgroup();
     let Ok(group) = root.open(plan.cgroup.to_str().unwrap()) else {
         return vec![];
     };
@@ -224,7 +223,7 @@ async fn a_killed_daemon_changes_nothing_and_leaves_nothing_half_done(scene: Sce
         }
         counting.remove().await.unwrap();
         assert_eq!(fs::read_dir(scene.place.join("run/pods")).unwrap().count(), 0);
-        let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
+        let group = scene.pods_cgroup();
         assert_eq!(group.open("besteffort").unwrap().children().unwrap(), [""; 0]);
     }
 }
@@ -253,7 +252,7 @@ async fn a_pod_without_shim_is_killed_whole_and_reported(scene: Scene) {
         pod.start(&ended).await.unwrap();
         exit(&pod, "ended").await;
         pod.start(&scene.script("sleep 1000 & sleep 1000")).await.unwrap();
-        let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
+        let group = scene.pods_cgroup();
         let shim = group.open(&format!("{}/shim", plan.cgroup.display())).unwrap();
         let shim: i32 = shim.read("cgroup.procs").unwrap().trim().parse().unwrap();
         let pod = if is_adopted {
@@ -297,7 +296,7 @@ async fn frozen_containers_stand_still(scene: Scene) {
     pod.start(&container).await.unwrap();
     logged(&container, "tick").await;
     pod.freeze("main", true).await.unwrap();
-    let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
+    let group = scene.pods_cgroup();
     let group = group.open(&format!("besteffort/{}/main.0", pod.uid().as_str())).unwrap();
     until(|| group.read("cgroup.events").unwrap().contains("frozen 1")).await;
     pod.freeze("main", false).await.unwrap();
@@ -368,7 +367,7 @@ fn traces(scene: &Scene) -> Vec<String> {
     names(&scene.place.join("run"), &mut files);
     names(&scene.place.join("data"), &mut files);
     let mut all: Vec<String> = files.into_iter().collect();
-    let group = Cgroup::root().unwrap().open(&scene.cgroup).unwrap();
+    let group = scene.pods_cgroup();
     all.extend(group.children().unwrap());
     all.extend(group.open("besteffort").unwrap().children().unwrap());
     all.extend(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned));

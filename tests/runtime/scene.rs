@@ -14,6 +14,7 @@ use std::time::Duration;
 use joey::runtime::plan::*;
 use joey::runtime::zygote::Zygote;
 use joey::runtime::{ContainerPhase, Pod, Runtime, RuntimeConfig, RuntimeError, Session};
+use joey::sys::cgroup::Cgroup;
 use tokio::io::AsyncReadExt;
 
 type Body = fn(Scene) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -55,6 +56,10 @@ pub fn run(test: &Test) -> ExitCode {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
+    // What is under test must not ask this host's service manager for units.
+    if Path::new("/run/systemd/system").is_dir() {
+        mount("none", "/run/systemd", "tmpfs", MountFlags::empty(), None).unwrap();
+    }
     let zygote = Zygote::spawn().unwrap();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let cgroup = format!("joey-test-{}", std::process::id());
@@ -163,6 +168,11 @@ pub fn lay_out(layer: &Path) {
 }
 
 impl Scene {
+    /// The group that holds those of the pods.
+    pub fn pods_cgroup(&self) -> Cgroup {
+        Cgroup::root().unwrap().open(&format!("{}/pods", self.cgroup)).unwrap()
+    }
+
     pub fn pod_plan(&self) -> PodPlan {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let uid = PodUid::try_from(format!("pod-{number}")).unwrap();

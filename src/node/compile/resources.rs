@@ -46,6 +46,7 @@ pub fn container_limits(
         cpu_weight: has(controllers, "cpu").then(|| cpu_weight(amounts.cpu_request.unwrap_or(0))),
         cpu_max: amounts.cpu_limit.map(cpu_max),
         memory_max_bytes: amounts.memory_limit,
+        memory_min_bytes: amounts.memory_request.filter(|_| has(controllers, "memory")),
         pids_max: None,
     })
 }
@@ -72,6 +73,8 @@ pub fn pod_limits(spec: &core::PodSpec, controllers: &BTreeSet<String>) -> Resul
         cpu_weight: has(controllers, "cpu").then(|| cpu_weight(requested)),
         cpu_max: over(|a| a.cpu_limit).map(cpu_max),
         memory_max_bytes: over(|a| a.memory_limit),
+        memory_min_bytes: over(|a| Some(a.memory_request.unwrap_or(0)))
+            .filter(|bytes| *bytes > 0 && has(controllers, "memory")),
         pids_max: has(controllers, "pids").then_some(DEFAULT_PIDS),
     })
 }
@@ -192,6 +195,7 @@ mod tests {
                 cpu_weight: Some(39),
                 cpu_max: Some(CpuMax { quota_us: 25_000, period_us: 100_000 }),
                 memory_max_bytes: Some(67_108_864),
+                memory_min_bytes: Some(67_108_864),
                 pids_max: None,
             }
         );

@@ -180,6 +180,7 @@ fn a_plain_container_gets_the_safe_defaults() {
             "cpu_weight": 1,
             "cpu_max": null,
             "memory_max_bytes": null,
+            "memory_min_bytes": null,
             "pids_max": null
           },
           "output": {

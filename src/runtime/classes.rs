@@ -1,0 +1,91 @@
+//! The groups above pods: what all of them may take together, and how much the pods of a class weigh against others.
+//!
+//! It touches no pod's own group.
+//!
+//! A class (`burstable`, `besteffort`: whatever stands between the instance's group and a pod's) competes with the pods
+//! beside it as one. Left at the kernel's default weight of 100 it would beat a pod that asked for two cores, however
+//! little its own pods have asked for; so it weighs what they weigh. kubelet does the same to its `burstable` group.
+
+use std::io;
+use std::path::Path;
+
+use crate::sys::cgroup::Cgroup;
+
+/// The weight of a pod that asked for no CPU at all: the kernel's least.
+const NOTHING: u64 = 1;
+const MOST: u64 = 10_000;
+
+/// Bounds all pods together, so that they run out of memory before the host and its services do; and keeps them off
+/// huge pages, which no pod can ask for and which the host may have put aside for others.
+pub fn bound(pods: &Cgroup, memory_bytes: u64) -> io::Result<()> {
+    if pods.controllers()?.contains("memory") {
+        pods.write("memory.max", &memory_bytes.to_string())?;
+    }
+    for file in pods.files()?.iter().filter(|file| is_hugetlb_max(file)) {
+        pods.write(file, "0")?;
+    }
+    Ok(())
+}
+
+fn is_hugetlb_max(file: &str) -> bool {
+    // hugetlb.2MB.max for what is used, hugetlb.2MB.rsvd.max for what is only reserved.
+    file.starts_with("hugetlb.") && file.ends_with(".max")
+}
+
+/// Gives the class that the pod at `path` belongs to, if it has one, what its pods have asked for. Call after a pod
+/// came or went.
+pub fn balance(pods: &Cgroup, path: &Path) -> io::Result<()> {
+    let class = path.parent().and_then(Path::to_str).filter(|class| !class.is_empty());
+    let Some(class) = class else { return Ok(()) };
+    let class = pods.open(class)?;
+    let (mut weights, mut least_memory) = (Vec::new(), 0u64);
+    for name in class.children()? {
+        // A pod that goes at this moment counts for nothing; whoever removes it balances again.
+        let Ok(pod) = class.open(&name) else { continue };
+        let number =
+            |file: &str| pod.read(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        weights.extend(number("cpu.weight"));
+        least_memory = least_memory.saturating_add(number("memory.min").unwrap_or(0));
+    }
+    let controllers = class.controllers()?;
+    if controllers.contains("cpu") {
+        class.write("cpu.weight", &weight(&weights).to_string())?;
+    }
+    if controllers.contains("memory") {
+        // Protection holds only as far as every group above has it, too.
+        class.write("memory.min", &least_memory.to_string())?;
+    }
+    Ok(())
+}
+
+/// The sum, in which pods that asked for nothing do not count: a hundred of them weigh as one.
+fn weight(pods: &[u64]) -> u64 {
+    let asked: u64 = pods.iter().map(|weight| weight.saturating_sub(NOTHING)).sum();
+    asked.saturating_add(NOTHING).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_weighs_what_its_pods_have_asked_for() {
+        for (pods, class) in [
+            (vec![], 1),
+            (vec![1; 100], 1),
+            (vec![10, 20], 29),
+            (vec![1, 79, 1], 79),
+            (vec![9_000, 9_000], 10_000),
+        ] {
+            assert_eq!(weight(&pods), class, "{pods:?}");
+        }
+    }
+
+    #[test]
+    fn every_size_of_huge_pages_is_bounded() {
+        let files =
+            ["hugetlb.2MB.max", "hugetlb.1GB.rsvd.max", "hugetlb.2MB.current", "memory.max"];
+        let bounded: Vec<_> = files.into_iter().filter(|file| is_hugetlb_max(file)).collect();
+        assert_eq!(bounded, ["hugetlb.2MB.max", "hugetlb.1GB.rsvd.max"]);
+    }
+}

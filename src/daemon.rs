@@ -7,8 +7,10 @@
 //! Parts that belong to everyone end the daemon when they end: the service manager starts it again, and
 //! recovery is the normal path. Pods are never stopped here; they outlive the daemon.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use crate::runtime::image::Images;
 use crate::runtime::zygote::Zygote;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::store::Store;
-use crate::sys::notify::Notifier;
+use crate::sys::notify::{self, Notifier};
 
 /// Parts get this long to end after the signal; then the process ends without them.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -62,7 +64,7 @@ pub async fn run(
     let data_dir = instance.data_dir.clone();
 
     // Ports first: a second daemon or a wrong address must be told before anything is touched.
-    let listeners = listen(&settings.listen()).await?;
+    let listeners = listen(&settings.listen(), notifier.as_ref()).await?;
     let pki = pki::ensure(
         &data_dir,
         &pki::PkiConfig {
@@ -183,15 +185,46 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
     }
 }
 
-async fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+/// Listens on every address: with the socket that the daemon before this one has left with the service manager, so
+/// that clients who came in between wait instead of being refused, or else with a new one.
+async fn listen(
+    addresses: &[SocketAddr],
+    notifier: Option<&Notifier>,
+) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+    let mut kept = BTreeMap::new();
+    for inherited in notify::take_descriptors().context("taking the service manager's sockets")? {
+        let listener = std::net::TcpListener::from(inherited.descriptor);
+        // What is no TCP socket has no such address, and is none of ours.
+        match listener.local_addr() {
+            Ok(address) if addresses.contains(&address) => drop(kept.insert(address, listener)),
+            _ => notifier.into_iter().for_each(|notifier| notifier.forget(&inherited.name)),
+        }
+    }
     let mut listeners = Vec::new();
     for address in addresses {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("listening on {address} (--listen); `joey doctor` says who holds it")
-        })?;
+        let listener = match kept.remove(address) {
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)?
+            }
+            None => {
+                let listener = TcpListener::bind(address).await.with_context(|| {
+                    format!("listening on {address} (--listen); `joey doctor` says who holds it")
+                })?;
+                if let Some(notifier) = notifier {
+                    notifier.keep(&kept_name(*address), listener.as_fd());
+                }
+                listener
+            }
+        };
         listeners.push((listener.local_addr()?, listener));
     }
     Ok(listeners)
+}
+
+/// sd_pid_notify_with_fds(3) allows no colon in a name.
+fn kept_name(address: SocketAddr) -> String {
+    format!("api-{address}").replace([':', '[', ']'], "-")
 }
 
 async fn start_runtime(instance: &Instance, zygote: Zygote) -> anyhow::Result<Runtime> {

@@ -17,6 +17,7 @@ pub mod image;
 pub mod instance;
 pub mod kubeconfig;
 pub mod logging;
+pub mod manifests;
 pub mod report;
 pub mod reset;
 pub mod resources;

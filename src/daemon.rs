@@ -30,6 +30,7 @@ use crate::api::identity::Identity;
 use crate::api::streams::{Dial, Stream};
 use crate::api::{Api, ApiConfig, pki, serve};
 use crate::cli::instance::Instance;
+use crate::cli::manifests::Manifests;
 use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
 use crate::net::Network;
@@ -115,6 +116,17 @@ pub async fn run(
         }
     });
     spawn(&mut parts, "node agent", agent.ended());
+
+    let manifests = Manifests {
+        client: api.client(
+            Identity::authenticated("joey:manifests", ["system:masters".to_owned()]),
+            "default",
+        ),
+        directory: settings.manifests_dir(),
+        data_dir: data_dir.clone(),
+        run_dir: instance.run_dir.clone(),
+    };
+    spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
     for (address, listener) in listeners {

@@ -110,6 +110,7 @@ pub fn command(joey: &Path, place: &Path) -> Command {
         .env("HOME", place)
         .env("JOEY_DATA_DIR", place.join("data"))
         .env("JOEY_RUN_DIR", place.join("run"))
+        .env("JOEY_MANIFESTS_DIR", place.join("manifests"))
         .env("JOEY_LISTEN", "127.0.0.1:6443")
         .stdin(Stdio::null());
     command

@@ -109,7 +109,7 @@ fn texts(file: &Path) -> anyhow::Result<Vec<(String, String)>> {
 }
 
 /// The object's resource, its namespace if it has one, and its name.
-fn place<'a>(
+pub fn place<'a>(
     resources: &Resources,
     object: &'a Value,
     namespace: &'a str,
@@ -132,46 +132,66 @@ pub async fn apply(client: kube::Client, args: ApplyArgs) -> anyhow::Result<Exit
     let note = if dry.is_empty() { "" } else { " (server dry run)" };
     let resources = Resources::discover(&client).await?;
     for object in read(&args.filename)? {
-        let (resource, namespace, name) = place(&resources, &object, &args.namespace)?;
-        let collection = resource.path(Some(namespace));
-        let mut wanted = object.clone();
-        let mut bare = object.clone();
-        if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
-            annotations.remove(LAST_APPLIED);
-        }
-        if wanted["metadata"]["annotations"].is_null() {
-            wanted["metadata"]["annotations"] = json!({});
-        }
-        wanted["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{bare}\n"));
-        let printed = format!("{}/{name}", resource.printed_kind());
-        let existing = client
-            .request::<Value>(http::Request::get(format!("{collection}/{name}")).body(Vec::new())?)
-            .await;
-        match existing {
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                let request = http::Request::post(format!("{collection}?{MANAGER}{dry}"))
-                    .header("content-type", "application/json")
-                    .body(serde_json::to_vec(&wanted)?)?;
-                client.request::<Value>(request).await?;
-                println!("{printed} created{note}");
-            }
-            Err(error) => return Err(error.into()),
-            Ok(current) => {
-                let before = current["metadata"]["annotations"][LAST_APPLIED].as_str();
-                let before =
-                    before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
-                let patch = three_way(&before, &wanted, &current);
-                let request = http::Request::patch(format!("{collection}/{name}?{MANAGER}{dry}"))
-                    .header("content-type", "application/merge-patch+json")
-                    .body(serde_json::to_vec(&patch)?)?;
-                let after: Value = client.request(request).await?;
-                let same =
-                    after["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
-                println!("{printed} {}{note}", if same { "unchanged" } else { "configured" });
-            }
-        }
+        let query = format!("{MANAGER}{dry}");
+        let place = place(&resources, &object, &args.namespace)?;
+        let printed = format!("{}/{}", place.0.printed_kind(), place.2);
+        let outcome = declare(&client, place, &object, &query).await?;
+        println!("{printed} {}{note}", outcome.word);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of one object.
+pub struct Outcome {
+    /// `created`, `configured` or `unchanged`.
+    pub word: &'static str,
+    pub path: String,
+    pub uid: String,
+}
+
+/// Makes one object as its manifest says, or changes it to that, as `kubectl apply` does.
+pub async fn declare(
+    client: &kube::Client,
+    (resource, namespace, name): (Resource, &str, &str),
+    object: &Value,
+    query: &str,
+) -> anyhow::Result<Outcome> {
+    let collection = resource.path(Some(namespace));
+    let path = format!("{collection}/{name}");
+    let mut wanted = object.clone();
+    let mut bare = object.clone();
+    if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+    if wanted["metadata"]["annotations"].is_null() {
+        wanted["metadata"]["annotations"] = json!({});
+    }
+    wanted["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{bare}\n"));
+    let existing = client.request::<Value>(http::Request::get(&path).body(Vec::new())?).await;
+    let (word, after) = match existing {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let request = http::Request::post(format!("{collection}?{query}"))
+                .header("content-type", "application/json")
+                .body(serde_json::to_vec(&wanted)?)?;
+            ("created", client.request::<Value>(request).await?)
+        }
+        Err(error) => return Err(error.into()),
+        Ok(current) => {
+            let before = current["metadata"]["annotations"][LAST_APPLIED].as_str();
+            let before =
+                before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
+            let patch = three_way(&before, &wanted, &current);
+            let request = http::Request::patch(format!("{path}?{query}"))
+                .header("content-type", "application/merge-patch+json")
+                .body(serde_json::to_vec(&patch)?)?;
+            let after: Value = client.request(request).await?;
+            let same =
+                after["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
+            (if same { "unchanged" } else { "configured" }, after)
+        }
+    };
+    let uid = after["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Ok(Outcome { word, path, uid })
 }
 
 /// A merge patch (RFC 7386) that sets what is wanted and removes what was applied before and is no longer.

@@ -34,6 +34,9 @@ pub struct SettingFlags {
     /// Address of the Kubernetes API, repeatable [default: 127.0.0.1:6443]
     #[arg(long, global = true, value_name = "ADDRESS:PORT", hide_short_help = true)]
     pub listen: Vec<String>,
+    /// Directory whose manifests are kept applied [default: /etc/joey/manifests]
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    pub manifests_dir: Option<String>,
     /// Name of this host's Node [default: the host name]
     #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     pub node_name: Option<String>,
@@ -68,6 +71,7 @@ impl SettingFlags {
             ("data-dir", one(&self.data_dir)),
             ("run-dir", one(&self.run_dir)),
             ("listen", self.listen.clone()),
+            ("manifests-dir", one(&self.manifests_dir)),
             ("node-name", one(&self.node_name)),
             ("pod-cidr", one(&self.pod_cidr)),
             ("service-cidr", one(&self.service_cidr)),

@@ -46,6 +46,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         ("API address", listen(settings)),
         ("name resolution", resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())),
         ("network", network_problems(&settings.run_dir())),
+        ("manifests", manifest_problems(settings)),
     ];
     let mut out = io::stdout().lock();
     let colour = out.is_terminal();
@@ -284,6 +285,19 @@ fn network_problems(run_dir: &Path) -> Verdict {
                 [] => "add the rule named above, then restart Joey".to_owned(),
                 _ => rest.join("; "),
             },
+        },
+    }
+}
+
+fn manifest_problems(settings: &Settings) -> Verdict {
+    let directory = settings.manifests_dir();
+    let told = settings.run_dir().join(super::manifests::PROBLEMS);
+    let text = fs::read_to_string(told).unwrap_or_default();
+    match text.trim() {
+        "" => Verdict::Good(format!("nothing is wrong with {}", directory.display())),
+        problems => Verdict::Limited {
+            finding: problems.replace('\n', "; "),
+            cure: format!("mend the files in {}; Joey notices", directory.display()),
         },
     }
 }

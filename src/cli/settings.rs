@@ -44,6 +44,13 @@ pub const SETTINGS: &[Setting] = &[
         check: socket_address,
     },
     Setting {
+        name: "manifests-dir",
+        default: "/etc/joey/manifests",
+        help: "Directory whose manifests are applied at start and whenever one changes; it may be absent",
+        many: false,
+        check: absolute,
+    },
+    Setting {
         name: "node-name",
         default: "",
         help: "Name of this host's Node object (default: the host name)",
@@ -229,6 +236,10 @@ impl Settings {
 
     pub fn listen(&self) -> Vec<SocketAddr> {
         self.get("listen").0.iter().map(|text| text.parse().expect("checked in merge")).collect()
+    }
+
+    pub fn manifests_dir(&self) -> PathBuf {
+        PathBuf::from(self.one("manifests-dir"))
     }
 
     /// `None`: the host name.

@@ -24,7 +24,7 @@ else
 fi
 
 scratch=$(mktemp -d /tmp/joey-demo-XXXXXX)
-export JOEY_DATA_DIR=$scratch/data JOEY_RUN_DIR=$scratch/run JOEY_LISTEN=127.0.0.1:${PORT:-6443}
+export JOEY_DATA_DIR=$scratch/data JOEY_RUN_DIR=$scratch/run JOEY_MANIFESTS_DIR=$scratch/manifests JOEY_LISTEN=127.0.0.1:${PORT:-6443}
 export HOME=$scratch KUBECONFIG=$scratch/data/admin.kubeconfig
 kubectl=$here/.tools/kubectl
 daemon=

@@ -14,6 +14,7 @@ pub mod describe;
 pub mod doctor;
 pub mod get;
 pub mod image;
+pub mod install;
 pub mod instance;
 pub mod kubeconfig;
 pub mod logging;
@@ -24,8 +25,10 @@ pub mod resources;
 pub mod serve;
 pub mod settings;
 pub mod streams;
+pub mod uninstall;
 
 use self::args::{Args, Command};
+use self::reset::Keep;
 use self::settings::Settings;
 
 /// Runs the command line and returns the exit code: 0 done, 1 failed, 2 not understood.
@@ -57,10 +60,16 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
         Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),
         Command::Image(command) => asynchronous(image::run(&settings, command)),
-        Command::Reset { yes } => reset::run(&settings, yes),
-        Command::Kubeconfig { merge } => kubeconfig::run(&settings, merge),
+        Command::Install { dry_run, no_start, package_root } => match package_root {
+            Some(root) => install::lay_out(&root),
+            None => install::run(&settings, dry_run, !no_start),
+        },
+        Command::Uninstall { yes } => uninstall::run(&settings, yes),
+        Command::Reset { yes, keep_data } => reset::run(&settings, yes, Keep::data(keep_data)),
+        Command::Kubeconfig { of_user: true, .. } => install::user::answer(),
+        Command::Kubeconfig { merge, of_user: false } => kubeconfig::run(&settings, merge),
         Command::Completions { shell } => {
-            args::write_completions(shell);
+            std::io::Write::write_all(&mut std::io::stdout(), &args::completions(shell))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { directory } => {

@@ -92,6 +92,26 @@ pub enum Command {
     /// Makes its certificates and <data-dir>/admin.kubeconfig at the first start. Pods outlive it: stop and
     /// start it as you like, or `joey reset` to be rid of everything.
     Serve,
+    /// Install Joey on this host: binary, systemd unit, directories, completions, man pages, your kubeconfig
+    ///
+    /// Can be repeated, and is how a newer Joey takes the place of an older one: pods run on.
+    Install {
+        /// Only print what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not start it now
+        #[arg(long)]
+        no_start: bool,
+        /// Lay the files of a package out below this directory and touch nothing else
+        #[arg(long, value_name = "DIR", hide = true)]
+        package_root: Option<PathBuf>,
+    },
+    /// Undo `joey install`: stop every pod, remove all data, leave this host as it was
+    Uninstall {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Show objects
     Get(super::get::GetArgs),
     /// Show one object for people, with its events
@@ -118,12 +138,18 @@ pub enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Leave the data directory: the next start runs everything declared again
+        #[arg(long)]
+        keep_data: bool,
     },
     /// Print the administrator's kubeconfig
     Kubeconfig {
         /// Put it into your own kubeconfig (KUBECONFIG or ~/.kube/config) and make it current
         #[arg(long)]
         merge: bool,
+        /// Used by install and uninstall, as the user whose kubeconfig it is: reads what to do from standard input
+        #[arg(long, hide = true)]
+        of_user: bool,
     },
     /// Print a shell completion script
     Completions { shell: clap_complete::Shell },
@@ -131,9 +157,33 @@ pub enum Command {
     Man { directory: PathBuf },
 }
 
-/// Prints the completion script for `shell`.
-pub fn write_completions(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Args::command(), "joey", &mut std::io::stdout());
+/// The completion script for `shell`.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "joey", &mut script);
+    script
+}
+
+/// One page a command: file name and text.
+///
+/// # Errors
+/// A page cannot be rendered.
+pub fn man_pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut command = Args::command();
+    // Subcommands inherit settings and version, and get their full names, only here.
+    command.build();
+    let mut pages = Vec::new();
+    let mut queue = vec![command];
+    while let Some(command) = queue.pop() {
+        let children = command.get_subcommands().filter(|child| !child.is_hide_set());
+        queue.extend(children.filter(|child| child.get_name() != "help").cloned());
+        let page = clap_mangen::Man::new(command);
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        pages.push((page.get_filename(), text));
+    }
+    pages.sort();
+    Ok(pages)
 }
 
 /// Writes one page a command.
@@ -142,7 +192,10 @@ pub fn write_completions(shell: clap_complete::Shell) {
 /// The directory cannot be made or written.
 pub fn write_man_pages(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(Args::command(), directory)
+    for (name, text) in man_pages()? {
+        std::fs::write(directory.join(name), text)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

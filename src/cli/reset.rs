@@ -13,8 +13,23 @@ use super::settings::Settings;
 use crate::net::Network;
 use crate::runtime::{Runtime, RuntimeConfig};
 
+/// What survives a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    Nothing,
+    /// The data directory: what was declared, images, volumes.
+    Data,
+}
+
+impl Keep {
+    /// From the flag as it was typed.
+    pub fn data(typed: bool) -> Keep {
+        if typed { Keep::Data } else { Keep::Nothing }
+    }
+}
+
 /// Asks, removes, and fails when anything is left.
-pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
+pub fn run(settings: &Settings, yes: bool, keep: Keep) -> anyhow::Result<ExitCode> {
     let (data_dir, run_dir) = (settings.data_dir(), settings.run_dir());
     if !data_dir.exists() && !run_dir.exists() {
         println!(
@@ -24,7 +39,7 @@ pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    if !yes && !confirmed(&data_dir, &run_dir)? {
+    if !yes && !confirmed(&data_dir, &run_dir, keep)? {
         bail!("nothing was removed");
     }
     let instance = Instance::take(settings)?;
@@ -33,14 +48,17 @@ pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
     println!("stopped {pods} {}", if pods == 1 { "pod" } else { "pods" });
     unmount_below(&[&data_dir, &run_dir])?;
     let (id, cgroup) = (instance.id.clone(), instance.cgroup());
-    empty(&run_dir)?;
-    empty(&data_dir)?;
+    let directories: &[&Path] = match keep {
+        Keep::Nothing => &[&run_dir, &data_dir],
+        Keep::Data => &[&run_dir],
+    };
+    directories.iter().try_for_each(|directory| empty(directory))?;
     drop(instance);
-    for directory in [&run_dir, &data_dir] {
+    for directory in directories {
         fs::remove_dir(directory).with_context(|| format!("removing {}", directory.display()))?;
+        println!("removed {}", directory.display());
     }
-    println!("removed {} and {}", data_dir.display(), run_dir.display());
-    let left = traces(&id, &cgroup, &[&data_dir, &run_dir]);
+    let left = traces(&id, &cgroup, directories);
     for trace in &left {
         eprintln!("left behind: {trace}");
     }
@@ -55,15 +73,17 @@ pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn confirmed(data_dir: &Path, run_dir: &Path) -> anyhow::Result<bool> {
+pub fn confirmed(data_dir: &Path, run_dir: &Path, keep: Keep) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("joey reset removes every pod and all data; say --yes where nobody can be asked");
     }
-    print!(
-        "This stops every pod and removes all data of {} and {}. Go on? [y/N] ",
-        data_dir.display(),
-        run_dir.display()
-    );
+    let (data, run) = (data_dir.display(), run_dir.display());
+    match keep {
+        Keep::Nothing => {
+            print!("This stops every pod and removes all data of {data} and {run}. Go on? [y/N] ");
+        }
+        Keep::Data => print!("This stops every pod of {data}. Go on? [y/N] "),
+    }
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
@@ -151,28 +171,31 @@ fn traces(id: &str, cgroup: &str, directories: &[&Path]) -> Vec<String> {
     let tables = output_lines("nft", &["list", "tables"]);
     look("nftables", tables.into_iter().filter(|line| line.contains(id)).collect());
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let cgroups = super::doctor::cgroup_mount(&mountinfo).map(|mount| mount.join(cgroup));
+    let groups = [cgroup.to_owned(), format!("{cgroup}.scope")];
+    let mount = super::doctor::cgroup_mount(&mountinfo);
+    let cgroups = groups.iter().filter_map(|group| Some(mount.as_ref()?.join(group)));
     look(
         "cgroup",
-        cgroups.filter(|path| path.exists()).map(|p| p.display().to_string()).into_iter().collect(),
+        cgroups.filter(|path| path.exists()).map(|path| path.display().to_string()).collect(),
     );
     let paths = directories.iter().filter(|directory| directory.exists());
     look("directory", paths.map(|directory| directory.display().to_string()).collect());
-    look("process", processes(cgroup));
+    look("process", processes(&groups));
     found
 }
 
-/// Processes that are in the instance's cgroup.
-fn processes(cgroup: &str) -> Vec<String> {
+/// Processes that are in one of the groups.
+fn processes(groups: &[String]) -> Vec<String> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let own = std::process::id();
     entries
         .filter_map(|entry| {
             let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-            let within = groups.lines().any(|line| {
-                line.strip_prefix("0::")
-                    .is_some_and(|path| path.split('/').any(|part| part == cgroup))
+            let place = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+            let within = place.lines().any(|line| {
+                line.strip_prefix("0::").is_some_and(|path| {
+                    path.split('/').any(|part| groups.iter().any(|g| g == part))
+                })
             });
             // A zombie holds nothing; whoever is its parent will collect it.
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -8,7 +8,7 @@ one boot, except where a script's head asks for more:
     # vm: reboot            before it, the machine goes down as systemd does it, and comes back
     # vm: power-cut         before it, the machine loses its power, and comes back
 
-The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/, cases/ and joey.service. A
+The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/ and cases/. A
 failing case leaves everything there is to know in vm-cache/transcripts/CASE.log.
 """
 
@@ -107,7 +107,6 @@ def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path) -> pathlib.Path:
     subprocess.run(["strip", "--strip-debug", content / "bin/joey"], check=True)
     shutil.copytree(asked.images, content / "images")
     shutil.copytree(HERE / "cases", content / "cases")
-    shutil.copy(HERE / "joey.service", content)
     size = sum(path.stat().st_size for path in content.rglob("*"))
     disk = scratch / "lane.ext4"
     environment = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")

@@ -13,6 +13,7 @@ group=$(container_cgroup one)
 
 systemctl stop joey.service
 is "the unit" "$(systemctl is-active joey.service || true)" inactive
+has "the pods' place" "$group" '^/sys/fs/cgroup/joey-[0-9a-f]{6}\.scope/pods/'
 left=$(find /sys/fs/cgroup/system.slice/joey.service -name cgroup.procs -exec cat {} + 2>/dev/null || true)
 is "processes in the unit's own cgroup" "$left" ""
 # systemd goes over the whole tree when it loads units; what is ours stays ours.
@@ -30,6 +31,19 @@ systemctl kill -s KILL --kill-whom=main joey.service
 within 60 "Joey is back" joey_answers
 is_ready one
 is "both pods after a kill" "$(identity one) $(identity two)" "$before"
+
+# Clients that come while it restarts wait for it instead of being refused.
+ask() { until [ -e "$keep/enough" ]; do curl -sSk --max-time 60 -o /dev/null https://127.0.0.1:6443/readyz 2>>"$keep/refused"; done; }
+rm -f "$keep/enough" "$keep/refused"
+ask &
+for how in "restart joey.service" "kill -s KILL --kill-whom=main joey.service" "restart joey.service"; do
+    # shellcheck disable=SC2086
+    systemctl $how
+    within 60 "Joey is back" joey_answers
+done
+touch "$keep/enough"
+wait
+! grep -q 'Failed to connect' "$keep/refused" || fail "connections were refused: $(cat "$keep/refused")"
 
 # What happens meanwhile is told afterwards, with its true code.
 systemctl stop joey.service

@@ -54,27 +54,24 @@ host_state() {
     echo "== sysctls"; grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward \
         /proc/sys/kernel/core_pattern /proc/sys/fs/inotify | sort || true # some can only be written
     echo "== files"; find / -xdev \( -path /var/log -o -path "$keep" -o -path /var/lib/systemd -o -path /tmp \) -prune -o -printf '%p %m %u %g %l\n' |
-        grep -vE '^/(root/\.kube|var/tmp/systemd-private-)' | sort
+        grep -vE '^/var/tmp/systemd-private-' | sort
+    echo "== units"; systemctl list-unit-files --no-legend --plain; systemctl list-units --all --no-legend --plain '*joey*'
 }
 
-# Joey as a user has it: in its place, as a unit, with the sample images; nothing when it is there already.
+# Joey as a user has it: installed by its own command, with the sample images; nothing when it is there already.
 joey_is_up() {
     if [ ! -e "$keep/before" ]; then
         host_state >"$keep/before.part"
         mv "$keep/before.part" "$keep/before"
     fi
-    if [ ! -e /etc/systemd/system/joey.service ]; then
-        install -m 755 /lane/bin/joey /usr/local/bin/joey
-        install -m 644 /lane/joey.service /etc/systemd/system/joey.service
-        systemctl daemon-reload
-    fi
-    if ! systemctl is-active --quiet joey.service; then
+    if [ ! -e /etc/joey/installed.json ]; then
+        /lane/bin/joey install
         local archive
         for archive in /lane/images/kangaroo-backend-1.14.2.oci.tar /lane/images/toolbox.oci.tar; do
             joey image import "$archive" >/dev/null
         done
-        systemctl enable --now joey.service
     fi
+    systemctl is-active --quiet joey.service || systemctl start joey.service
 }
 
 # Joey is up and has no pod of an earlier case.

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Builds the Debian 12 machine that the VM lane boots and prints its directory: tests/vm/build-image.sh
+# Builds the Debian 12 machine that the VM lane boots and prints its directory: tests/vm/build-image.sh [box]
+#
+# With `box`, the same machine as Vagrant wants one: with ssh and the user vagrant, and without the console's agent.
 #
 # The directory holds root.ext4 (systemd and what Joey asks of a host, nothing of Joey), vmlinuz (Debian's own
 # cloud kernel) and initrd (busybox, which mounts the disk and leaves: Debian's generic one takes ten seconds more
@@ -13,9 +15,11 @@ cache=$(cd "$cache" && pwd)
 PATH=$PATH:/usr/sbin:/sbin
 
 suite=bookworm
+kind=${1:-lane}
 # What a host needs for Joey, then what the cases look with.
 packages=(linux-image-cloud-amd64 systemd systemd-sysv udev dbus kmod iproute2 nftables procps ca-certificates
     busybox-static bash-static strace curl jq)
+[ "$kind" != box ] || packages+=(openssh-server sudo)
 units_off=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
     fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-timesyncd.service)
 
@@ -36,7 +40,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 key=$(cd "$here" && cat build-image.sh guest/* | sha256sum | cut -c1-16)
-image=$cache/image-$key
+image=$cache/$kind-$key
 if [ -d "$image" ]; then
     echo "$image" >&3
     exit
@@ -56,11 +60,21 @@ mmdebstrap --quiet --mode=root --format=directory --variant=minbase \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     "$suite" "$root"
 
-# The person at the console: a root program that runs what the lane tells it.
-install -D -m 755 "$here/guest/agent.sh" "$root/usr/local/lib/vm-lane/agent"
-install -m 644 "$here/guest/vm-lane.service" "$root/etc/systemd/system/vm-lane.service"
-ln -s ../vm-lane.service "$root/etc/systemd/system/multi-user.target.wants/vm-lane.service"
-install -m 644 "$here/guest/lan0.netdev" "$here/guest/lan0.network" "$root/etc/systemd/network/"
+if [ "$kind" = box ]; then
+    # What Vagrant expects of a box: this user, this well-known key (it replaces it), sudo without questions.
+    chroot "$root" useradd --create-home --shell /bin/bash vagrant
+    install -D -m 440 /dev/stdin "$root/etc/sudoers.d/vagrant" <<<'vagrant ALL=(ALL) NOPASSWD: ALL'
+    install -d -m 700 "$root/home/vagrant/.ssh"
+    install -m 600 "$here/guest/vagrant.pub" "$root/home/vagrant/.ssh/authorized_keys"
+    chroot "$root" chown -R vagrant:vagrant /home/vagrant/.ssh
+    install -m 644 "$here/guest/eth0.network" "$root/etc/systemd/network/"
+else
+    # The person at the console: a root program that runs what the lane tells it.
+    install -D -m 755 "$here/guest/agent.sh" "$root/usr/local/lib/vm-lane/agent"
+    install -m 644 "$here/guest/vm-lane.service" "$root/etc/systemd/system/vm-lane.service"
+    ln -s ../vm-lane.service "$root/etc/systemd/system/multi-user.target.wants/vm-lane.service"
+    install -m 644 "$here/guest/lan0.netdev" "$here/guest/lan0.network" "$root/etc/systemd/network/"
+fi
 ln -s /lib/systemd/system/systemd-networkd.service \
     "$root/etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
 for unit in "${units_off[@]}"; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the cases in a virtual machine: tests/vm/run.py JOEY IMAGES [--kubectl PATH] [--only 10,20]
+"""Runs the cases in a virtual machine: tests/vm/run.py JOEY IMAGES [--kubectl PATH] [--only 10,20] [--core]
 
 A case is one bash script of cases/, run as root, in the order of the names; it passes by exit code 0. All share
 one boot, except where a script's head asks for more:
@@ -7,9 +7,10 @@ one boot, except where a script's head asks for more:
     # vm: seconds 300       how long it may take (180)
     # vm: reboot            before it, the machine goes down as systemd does it, and comes back
     # vm: power-cut         before it, the machine loses its power, and comes back
+    # vm: core              it is one of those that `make test` runs
 
-The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/ and cases/. A
-failing case leaves everything there is to know in vm-cache/transcripts/CASE.log.
+The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/ and cases/. A failing case leaves
+everything there is to know in vm-cache/transcripts/CASE.log.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import time
 
 from machine import Machine, MachineError, Outcome
+from vagrant import VagrantMachine
 
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("JOEY_VM_CACHE", HERE.parent.parent / "vm-cache"))
@@ -59,6 +61,7 @@ class Case:
     promise: str
     seconds: int
     before: str | None
+    is_core: bool
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class Case:
 
     @staticmethod
     def read(path: pathlib.Path) -> "Case":
-        promise, seconds, before = None, 180, None
+        promise, seconds, before, is_core = None, 180, None, False
         for line in path.read_text().splitlines():
             if not line.startswith("#"):
                 break
@@ -76,13 +79,15 @@ class Case:
                         seconds = int(number)
                     case ["reboot" | "power-cut" as before]:
                         pass
+                    case ["core"]:
+                        is_core = True
                     case _:
                         sys.exit(f"{path}: cannot do {asked[1]!r}")
             elif line.startswith("# ") and promise is None:
                 promise = line[2:]
         if promise is None:
             sys.exit(f"{path}: its first comment must say what it promises")
-        return Case(path, promise, seconds, before)
+        return Case(path, promise, seconds, before, is_core)
 
 
 def arguments() -> argparse.Namespace:
@@ -91,13 +96,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("images", type=pathlib.Path, help="the directory that images/build.sh filled")
     parser.add_argument("--kubectl", type=pathlib.Path, default=HERE.parent.parent / ".tools/kubectl")
     parser.add_argument("--only", default="", help="beginnings of case names, separated by commas")
+    parser.add_argument("--core", action="store_true", help="only what `make test` runs")
+    parser.add_argument("--vagrant", action="store_true", help="in a machine of vagrant/Vagrantfile")
+    parser.add_argument("--stage", type=pathlib.Path, help="lay out what the machine gets in this directory, run nothing")
     parser.add_argument("--verbose", action="store_true", help="show the output of passing cases, too")
     return parser.parse_args()
 
 
-def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path) -> pathlib.Path:
-    """Packs everything that the cases use into one ext4 image."""
-    content = scratch / "lane"
+def stage(asked: argparse.Namespace, content: pathlib.Path) -> None:
+    """Lays out everything that the cases use."""
     (content / "bin").mkdir(parents=True)
     for name, source in (("joey", asked.joey), ("kubectl", asked.kubectl)):
         if not source.is_file():
@@ -107,6 +114,12 @@ def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path) -> pathlib.Path:
     subprocess.run(["strip", "--strip-debug", content / "bin/joey"], check=True)
     shutil.copytree(asked.images, content / "images")
     shutil.copytree(HERE / "cases", content / "cases")
+
+
+def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path) -> pathlib.Path:
+    """Packs it into one ext4 image."""
+    content = scratch / "lane"
+    stage(asked, content)
     size = sum(path.stat().st_size for path in content.rglob("*"))
     disk = scratch / "lane.ext4"
     environment = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
@@ -132,7 +145,7 @@ def run_case(machine: Machine, case: Case) -> Outcome:
 class Lane:
     """The cases of one run, and what became of them."""
 
-    def __init__(self, machine: Machine, verbose: bool):
+    def __init__(self, machine: Machine | VagrantMachine, verbose: bool):
         self.machine = machine
         self.verbose = verbose
         self.transcripts = CACHE / "transcripts"
@@ -203,15 +216,23 @@ def main() -> int:
     wanted = tuple(part for part in asked.only.split(",") if part)
     cases = [Case.read(path) for path in sorted((HERE / "cases").glob("[0-9]*.sh"))]
     cases = [case for case in cases if not wanted or case.name.startswith(wanted)]
+    cases = [case for case in cases if case.is_core or not asked.core]
+    if asked.stage:
+        stage(asked, asked.stage)
+        return 0
     if not cases:
         sys.exit(f"no case begins with {asked.only}")
-    built = subprocess.run([HERE / "build-image.sh"], stdout=subprocess.PIPE, text=True)
-    if built.returncode != 0:
-        return built.returncode  # it has said why
-    image = pathlib.Path(built.stdout.strip())
+    CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as directory:
         scratch = pathlib.Path(directory)
-        machine = Machine(image, lane_disk(asked, scratch), scratch)
+        if asked.vagrant:
+            stage(asked, scratch / "lane")
+            machine = VagrantMachine(scratch / "lane", scratch)
+        else:
+            built = subprocess.run([HERE / "build-image.sh"], stdout=subprocess.PIPE, text=True)
+            if built.returncode != 0:
+                return built.returncode  # it has said why
+            machine = Machine(pathlib.Path(built.stdout.strip()), lane_disk(asked, scratch), scratch)
         lane = Lane(machine, asked.verbose)
         try:
             for case in cases:

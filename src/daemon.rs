@@ -101,6 +101,12 @@ pub async fn run(
         reconcile::service_account::run(manager.clone(), pki.ca_pem, stop.clone()),
     );
     spawn(&mut parts, "namespace controller", reconcile::namespace::run(manager, stop.clone()));
+    let policies = api.client(Identity::component("system:kube-controller-manager"), "default");
+    spawn(
+        &mut parts,
+        "network policies",
+        crate::net::policy::run(policies, network.clone(), stop.clone()),
+    );
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
 
     let agent =

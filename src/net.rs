@@ -17,27 +17,32 @@ mod nfnetlink;
 mod nft;
 mod owner;
 mod part;
+pub mod policy;
 mod probe;
 mod ruleset;
 mod skeleton;
 mod sysctl;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::dial::dial;
-use self::owner::{Command, Owner, Seen};
+use self::owner::{Command, InForce, Owner, PolicyOrder, Seen};
 pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
 use crate::model::cidr::Cidr;
 
 /// Attachments that may wait for the owner before callers wait to ask.
 const QUEUE: usize = 64;
+/// Rules that are to know a pod are some milliseconds away, and whoever waits longer asks again.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the network of this instance lives.
 #[derive(Debug, Clone)]
@@ -48,6 +53,16 @@ pub struct NetworkConfig {
     pub run_dir: PathBuf,
     pub pod_cidr: Cidr,
     pub service_cidr: Cidr,
+    pub policies: Policies,
+}
+
+/// Whether somebody hands in NetworkPolicies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policies {
+    /// A pod is cut off until rules know it, and attached when they do.
+    Enforced,
+    /// Every pod reaches every other.
+    Open,
 }
 
 /// Links, addresses and rules of one instance. Clones share it.
@@ -58,6 +73,7 @@ pub struct Network {
 
 struct Shared {
     seen: Arc<Seen>,
+    policies: Policies,
     /// Both are taken when the last clone goes.
     commands: Option<mpsc::Sender<Command>>,
     owner: Option<thread::JoinHandle<()>>,
@@ -124,6 +140,7 @@ impl Network {
     /// mount namespaces of the calling thread. Packets of pods that run already keep flowing meanwhile.
     pub async fn start(config: NetworkConfig) -> Result<Network, NetError> {
         let (ready, started) = oneshot::channel();
+        let policies = config.policies;
         let (commands, inbox) = mpsc::channel(QUEUE);
         let owner = thread::Builder::new()
             .name("net".into())
@@ -138,16 +155,55 @@ impl Network {
             .map_err(step("start the network's thread"))?;
         let seen = started.await.map_err(step("start the network"))??;
         Ok(Network {
-            shared: Arc::new(Shared { seen, commands: Some(commands), owner: Some(owner) }),
+            shared: Arc::new(Shared {
+                seen,
+                policies,
+                commands: Some(commands),
+                owner: Some(owner),
+            }),
         })
     }
 
-    /// Gives the pod a namespace, an address, a veth and its rules; everything is in force on return.
+    /// Gives the pod (by its uid) a namespace, an address, a veth and its rules; everything is in force on return,
+    /// NetworkPolicies too: until then nothing from or to it gets through.
     /// Idempotent: a pod already attached gets what it has; other ports than before replace those. A pod whose
     /// namespace died with the machine gets a new one, with the address it had.
     pub async fn attach(&self, pod: &str, ports: &[HostPort]) -> Result<Attached, NetError> {
-        let (pod, ports) = (pod.to_owned(), ports.to_vec());
-        self.ask(|answer| Command::Attach { pod, ports, answer }).await
+        let (asked, ports) = (pod.to_owned(), ports.to_vec());
+        let attached = self.ask(|answer| Command::Attach { pod: asked, ports, answer }).await?;
+        let mut in_force = self.shared.seen.in_force.subscribe();
+        let knows = |known: &Arc<InForce>| known.pods.get(pod) == Some(&attached.address);
+        match self.shared.policies {
+            Policies::Open => {}
+            Policies::Enforced => {
+                tokio::time::timeout(KNOWN_WITHIN, in_force.wait_for(knows))
+                    .await
+                    .map_err(step("put the pod's network policies in force"))?
+                    .map_err(step("hear from the network's thread"))?;
+            }
+        }
+        Ok(attached)
+    }
+
+    /// Who holds which address; every change wakes the receiver.
+    fn leases(&self) -> watch::Receiver<Arc<BTreeMap<String, IpAddr>>> {
+        self.shared.seen.leases.subscribe()
+    }
+
+    /// The address under which pods know the host.
+    pub fn gateway(&self) -> IpAddr {
+        self.shared.seen.gateway
+    }
+
+    /// Puts policies in force and ends the flows that they deny. On return both is so.
+    async fn put_policies(&self, order: PolicyOrder) -> Result<(), NetError> {
+        self.ask(|answer| Command::PutPolicies { order, answer }).await
+    }
+
+    /// What the policies in force say of a flow: for those who connect on somebody's behalf.
+    pub fn explain(&self, flow: policy::Flow) -> policy::Explanation {
+        let in_force = Arc::clone(&self.shared.seen.in_force.borrow());
+        policy::explain(&in_force.world, flow)
     }
 
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.

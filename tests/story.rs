@@ -12,5 +12,8 @@ mod restart;
 #[path = "story/streams.rs"]
 mod streams;
 
+#[path = "story/policy.rs"]
+mod policy;
+
 #[path = "story/mistakes.rs"]
 mod mistakes;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::instance::Instance;
 use super::logging;
 use super::settings::Settings;
-use crate::net::NetworkConfig;
+use crate::net::{NetworkConfig, Policies};
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -34,5 +34,6 @@ pub fn network_config(settings: &Settings, instance: &Instance) -> NetworkConfig
         run_dir: instance.run_dir.clone(),
         pod_cidr: settings.pod_cidr(),
         service_cidr: settings.service_cidr(),
+        policies: Policies::Enforced,
     }
 }

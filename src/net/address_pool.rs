@@ -3,8 +3,9 @@
 //! Addresses go round: a freed one comes last, so that caches and connections of its former owner cannot meet a
 //! new one soon. The pool neither touches links nor remembers anything beyond its owner's life.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use crate::model::cidr::Cidr;
 
@@ -22,6 +23,8 @@ pub struct AddressPool {
     taken: BTreeSet<u32>,
     /// Where the search for a free one begins.
     cursor: u32,
+    /// Given back, and held by nobody until then; in order.
+    resting: VecDeque<(Duration, u32)>,
 }
 
 const FIRST: u32 = 2;
@@ -40,6 +43,7 @@ impl AddressPool {
             held: BTreeMap::new(),
             taken: BTreeSet::new(),
             cursor: FIRST,
+            resting: VecDeque::new(),
         })
     }
 
@@ -91,10 +95,19 @@ impl AddressPool {
         }
     }
 
-    pub fn free(&mut self, pod: &str) -> Option<Ipv4Addr> {
-        let offset = self.held.remove(pod)?;
-        self.taken.remove(&offset);
-        Some(self.address(offset))
+    /// Gives the pod's address back, for others only from `until` on: somebody may still take it for the old pod's.
+    /// `until` never lies before that of an earlier call.
+    pub fn rest(&mut self, pod: &str, until: Duration) {
+        if let Some(offset) = self.held.remove(pod) {
+            self.resting.push_back((until, offset));
+        }
+    }
+
+    /// Frees those that have rested long enough.
+    pub fn wake(&mut self, now: Duration) {
+        while let Some((_, offset)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
+            self.taken.remove(&offset);
+        }
     }
 
     /// The highest free offset, held by nobody afterwards either: for what is over before it is given away.
@@ -121,6 +134,15 @@ mod tests {
 
     use super::*;
 
+    impl AddressPool {
+        fn free(&mut self, pod: &str) -> Option<Ipv4Addr> {
+            let address = self.of(pod);
+            self.rest(pod, Duration::ZERO);
+            self.wake(Duration::ZERO);
+            address
+        }
+    }
+
     fn pool(cidr: &str) -> AddressPool {
         AddressPool::new(cidr.parse().unwrap()).unwrap()
     }
@@ -143,6 +165,17 @@ mod tests {
         assert!(!others.contains(&first));
         assert_eq!(pool.take("last"), first);
         assert_eq!(pool.take("none"), None);
+    }
+
+    #[test]
+    fn an_address_rests_before_others_get_it() {
+        let mut pool = pool("10.0.0.0/30");
+        let only = pool.take("a");
+        pool.rest("a", Duration::from_secs(60));
+        pool.wake(Duration::from_secs(59));
+        assert_eq!(pool.take("b"), None);
+        pool.wake(Duration::from_secs(60));
+        assert_eq!(pool.take("b"), only);
     }
 
     #[test]

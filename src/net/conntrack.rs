@@ -1,6 +1,6 @@
-//! Flows that the kernel remembers, forgotten when the translation they were made under changes.
+//! Flows that the kernel remembers, forgotten when the translation or the policy they were made under changes.
 //!
-//! Translation is decided once a flow. A UDP client that keeps sending from one port would reach a pod that is gone
+//! Translation is decided once a flow, and so is admission. A UDP client that keeps sending from one port would reach a pod that is gone
 //! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Only pods with UDP or
 //! SCTP ports of the host pay the walk through the table.
 
@@ -20,36 +20,33 @@ const DELETE: u16 = 1 << 8 | 2;
 const FAMILY: [u8; 4] = [2, 0, 0, 0];
 const NESTED: u16 = 0x8000;
 
+/// A flow as conntrack keeps it.
 #[derive(Debug, PartialEq, Eq)]
-struct Flow {
-    protocol: u8,
-    to: Ipv4Addr,
-    port: u16,
+pub struct Flow {
+    /// IANA's number.
+    pub protocol: u8,
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    /// Where it was sent to; `None` where the protocol has no ports.
+    pub port: Option<u16>,
     /// Who answers: another than `to` when translated.
-    answered_by: Ipv4Addr,
+    pub answered_by: Ipv4Addr,
+    pub answered_at: Option<u16>,
+    /// To whom answers go: another than `from` when masqueraded.
+    pub answered_to: Ipv4Addr,
+    pub icmp_type: Option<u8>,
+    pub mark: u32,
     /// The original tuple as the kernel wrote it, which names the flow.
     tuple: Vec<u8>,
 }
 
-/// Forgets flows through the connectionless ports of `lease` that its coming or going makes wrong.
-pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Result<()> {
-    let is_connectionless = |port: &&HostPort| port.protocol != Protocol::Tcp;
-    if !lease.ports.iter().any(|port| is_connectionless(&port)) {
-        return Ok(());
-    }
+/// Forgets every flow that `is_over` says is.
+pub fn end(socket: &mut Socket, is_over: impl Fn(&Flow) -> bool) -> io::Result<()> {
     let requests: Vec<Request> = socket
         .dump(GET, &FAMILY)?
         .iter()
         .filter_map(|reply| parse(reply.get(FAMILY.len()..)?))
-        .filter(|flow| {
-            let is_port = |port: &HostPort| {
-                nfnetlink::number(port.protocol) == flow.protocol && port.host_port == flow.port
-            };
-            let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
-            let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
-            (if is_leaving { is_ours } else { is_astray })
-                && lease.ports.iter().filter(is_connectionless).any(is_port)
-        })
+        .filter(is_over)
         .map(|flow| Request {
             kind: DELETE,
             flags: REQUEST | ACK,
@@ -63,19 +60,44 @@ pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Resul
     Ok(())
 }
 
+/// Forgets flows through the connectionless ports of `lease` that its coming or going makes wrong.
+pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Result<()> {
+    let is_connectionless = |port: &&HostPort| port.protocol != Protocol::Tcp;
+    if !lease.ports.iter().any(|port| is_connectionless(&port)) {
+        return Ok(());
+    }
+    end(socket, |flow| {
+        let is_port = |port: &HostPort| {
+            nfnetlink::number(port.protocol) == flow.protocol && Some(port.host_port) == flow.port
+        };
+        let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
+        let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
+        (if is_leaving { is_ours } else { is_astray })
+            && lease.ports.iter().filter(is_connectionless).any(is_port)
+    })
+}
+
 fn parse(attributes: &[u8]) -> Option<Flow> {
     let original = find(attributes, 1)?;
     let reply = find(attributes, 2)?;
     let protocol = find(original, 2)?;
+    let [asked, answer] = [find(original, 1)?, find(reply, 1)?];
+    let port = |said, kind| Some(u16::from_be_bytes(*find(said, kind)?.first_chunk()?));
+    let mark = find(attributes, 8).and_then(|mark| mark.first_chunk::<4>());
     let mut tuple = Vec::with_capacity(original.len() + 4);
     tuple.extend_from_slice(&((original.len() + 4) as u16).to_ne_bytes());
     tuple.extend_from_slice(&(1 | NESTED).to_ne_bytes());
     tuple.extend_from_slice(original);
     Some(Flow {
         protocol: *find(protocol, 1)?.first()?,
-        port: u16::from_be_bytes(*find(protocol, 3)?.first_chunk()?),
-        to: address(find(find(original, 1)?, 2)?)?,
-        answered_by: address(find(find(reply, 1)?, 1)?)?,
+        from: address(find(asked, 1)?)?,
+        to: address(find(asked, 2)?)?,
+        port: port(protocol, 3),
+        answered_by: address(find(answer, 1)?)?,
+        answered_at: find(reply, 2).and_then(|said| port(said, 2)),
+        answered_to: address(find(answer, 2)?)?,
+        icmp_type: find(protocol, 5).and_then(|kind| kind.first().copied()),
+        mark: mark.map_or(0, |mark| u32::from_be_bytes(*mark)),
         tuple,
     })
 }

@@ -3,6 +3,8 @@
 //! Callers send it messages, so a caller that gives up halves nothing. It decides which steps follow which; what they
 //! are is written in `attach`, `ruleset` and `nfnetlink`.
 
+mod policies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -10,10 +12,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as blocking};
 use std::thread;
+use std::time::Instant;
 
 use nix::errno::Errno;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::policies::REST;
+pub use self::policies::{InForce, PolicyOrder};
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::host_port::{self, Lease, Refused};
@@ -26,7 +31,8 @@ use super::probe::{self, Culprit};
 use super::ruleset::{self, ElementChanges, Elements, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
-    Attached, HostPort, NetError, NetworkConfig, conntrack, host, link, nfnetlink, nft, step,
+    Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, host, link, nfnetlink, nft,
+    step,
 };
 use crate::sys::netns;
 
@@ -45,6 +51,10 @@ pub enum Command {
         plan: PartPlan,
         answer: oneshot::Sender<Result<(), NetError>>,
     },
+    PutPolicies {
+        order: PolicyOrder,
+        answer: oneshot::Sender<Result<(), NetError>>,
+    },
 }
 
 /// What others may look at without asking.
@@ -53,6 +63,10 @@ pub struct Seen {
     /// Short sections only.
     pub pods: Mutex<BTreeSet<String>>,
     pub node_address: IpAddr,
+    pub gateway: IpAddr,
+    /// Addresses by pod, from before the first packet until after the last.
+    pub leases: watch::Sender<Arc<BTreeMap<String, IpAddr>>>,
+    pub in_force: watch::Sender<Arc<InForce>>,
     /// Set before anybody sees this.
     pub problems: OnceLock<Vec<String>>,
 }
@@ -85,6 +99,8 @@ pub struct Owner {
     parts: BTreeMap<Part, Before>,
     /// What the kernel held when we started: the last plans of the daemon before.
     found: Present,
+    policies: Policies,
+    born: Instant,
     journal: Journal,
     fabric: Fabric,
     elements: Socket,
@@ -170,6 +186,8 @@ impl Owner {
             leases,
             parts: BTreeMap::new(),
             found,
+            policies: config.policies,
+            born: Instant::now(),
             journal,
             fabric,
             elements: nfnetlink::open().map_err(step("open nfnetlink"))?,
@@ -178,9 +196,14 @@ impl Owner {
                 pods: Mutex::default(),
                 problems: OnceLock::new(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
+                gateway: IpAddr::V4(gateway),
+                leases: watch::Sender::default(),
+                in_force: watch::Sender::default(),
             }),
         };
+        owner.close()?;
         owner.take_over(config, &links, &alive)?;
+        owner.publish_leases();
         owner.published().extend(owner.leases.keys().cloned());
         let problems = owner.probe(config);
         owner.seen.problems.get_or_init(|| problems);
@@ -204,6 +227,9 @@ impl Owner {
                 }
                 Command::Put { part, plan, answer } => {
                     let _ = answer.send(self.put(part, plan));
+                }
+                Command::PutPolicies { order, answer } => {
+                    let _ = answer.send(self.put_policies(&order));
                 }
             }
         }
@@ -281,6 +307,7 @@ impl Owner {
         if let Some(lease) = before.as_ref().filter(|lease| is_alive && lease.ports == ports) {
             return Ok(answer(lease.address));
         }
+        self.pool.wake(self.born.elapsed());
         let address =
             self.pool.take(pod).ok_or_else(|| NetError::AddressesExhausted(self.range()))?;
         let offset = self.pool.offset(address).unwrap_or_default();
@@ -293,15 +320,19 @@ impl Owner {
         let new = host_port::elements(&self.fabric.names, offset, &lease);
         let changes = ruleset::diff(&old, &new);
 
+        // Policies are told now, so that they are compiled while the links are made.
+        self.leases.insert(pod.to_owned(), lease);
+        self.publish_leases();
+
         // The disk is as slow as the links; neither waits for the other.
-        let Owner { journal, fabric, ahead, .. } = self;
+        let Owner { journal, fabric, ahead, leases, .. } = self;
+        let lease = &leases[pod];
         let (recorded, wired) = thread::scope(|scope| {
-            let record = scope.spawn(|| journal.hold(pod, &lease));
+            let record = scope.spawn(|| journal.hold(pod, lease));
             let wired = if is_alive { Ok(()) } else { wire(fabric, ahead, &pin, offset, address) };
             let panicked = || Err(io::Error::other("panicked"));
             (record.join().unwrap_or_else(|_| panicked()), wired)
         });
-        self.leases.insert(pod.to_owned(), lease);
         let outcome = recorded
             .map_err(step("record the pod's address"))
             .and(wired)
@@ -352,6 +383,7 @@ impl Owner {
         failures.extend(outcome.map_err(step("remove the pod's rules")).err());
         let outcome = conntrack::forget(&mut self.elements, lease, true);
         failures.extend(outcome.map_err(step("forget the pod's flows")).err());
+        failures.extend(self.retire(address).err());
         failures.extend(self.fabric.disconnect(pod, address));
         if !failures.is_empty() {
             let reasons: Vec<_> = failures.iter().map(ToString::to_string).collect();
@@ -359,8 +391,9 @@ impl Owner {
         }
         self.journal.free(pod).map_err(step("record that the address is free"))?;
         self.leases.remove(pod);
-        self.pool.free(pod);
+        self.pool.rest(pod, self.born.elapsed() + REST);
         self.published().remove(pod);
+        self.publish_leases();
         Ok(())
     }
 
@@ -433,6 +466,9 @@ impl Owner {
             if let Err(error) = removed.and(self.fabric.delete_port(offset)) {
                 tracing::warn!(%error, "could not remove a probe; the next start does");
             }
+            if let Err(error) = self.open_to(address, false) {
+                tracing::warn!(%error, "could not close the way of a probe; the first plan does");
+            }
         }
         match outcome {
             Ok(passed) if passed.between_pods && passed.with_host => Vec::new(),
@@ -461,6 +497,7 @@ impl Owner {
         };
         nfnetlink::apply(&mut self.elements, &self.table, &changes)
             .map_err(step("put the probe's rules in force"))?;
+        self.open_to(address, true)?;
         Ok((prepared, address))
     }
 

@@ -14,18 +14,24 @@
 //! changes nothing, and the next plan again replaces everything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::ruleset::{ElementChanges, Elements, Present, Set, SetName, Transaction, diff};
+use super::ruleset::{ElementChanges, Elements, Field, Present, Set, SetName, Transaction, diff};
 
 /// To what only pods and the host may reach; `nat`, from both.
 pub const SERVICES_NAT: &str = "services_nat";
 /// To addresses of the host; `nat`, from everywhere.
 pub const SERVICES_NODE: &str = "services_node";
 
+/// What pods send where conntrack knows no flow, to whomever.
+pub const POLICY_EGRESS: &str = "policy_egress";
+/// What is sent to pods where conntrack knows no flow, by whomever but the node's probes.
+pub const POLICY_INGRESS: &str = "policy_ingress";
+
 /// Chains that the skeleton calls and parts fill.
-pub const SLOTS: &[&str] = &[SERVICES_NAT, SERVICES_NODE];
+pub const SLOTS: &[&str] = &[POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE];
 
 /// Who hands in plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +60,18 @@ pub struct PartPlan {
 }
 
 impl PartPlan {
+    /// The plan without any member that tells of one of `addresses`.
+    pub fn without(mut self, addresses: &BTreeSet<IpAddr>) -> PartPlan {
+        let tells = |field: &Field| matches!(field, Field::Address(at) if addresses.contains(at));
+        if !addresses.is_empty() {
+            for members in self.elements.values_mut() {
+                members.retain(|member| !member.key.iter().chain(&member.value).any(tells));
+            }
+            self.elements.retain(|_, members| !members.is_empty());
+        }
+        self
+    }
+
     /// Names that are not the part's own, or members of sets that it does not declare: a mistake in its compiler.
     pub fn strays(&self, part: Part) -> Vec<String> {
         let is_stray = |name: &str| !name.starts_with(part.prefix());

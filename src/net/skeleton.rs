@@ -7,10 +7,10 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
-//! input      filter   node_hook     from our ports ──▶ node      what of the host pods may reach
-//! forward    filter   forward_hook  to the service range ▶ unserved; from / to our ports ▶ from_pods, to_pods;
-//!                                   all else ▶ transit
-//! output     filter   output_hook   to the service range ▶ unserved; to our ports ────▶ to_ports
+//! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
+//! forward    filter   forward_hook  to the service range ▶ unserved; from our ports ▶ from_pods, with POLICY_EGRESS
+//!                                   and POLICY_INGRESS; to our ports ▶ to_pods, with POLICY_INGRESS; else ▶ transit
+//! output     filter   output_hook   to the service range ▶ unserved; to our ports ▶ to_ports, with POLICY_INGRESS
 //! postrouting srcnat  outbound_hook from the pod range ▶ outbound
 //! ```
 //! Chains in capitals are slots: empty here, filled by a part (`part`), and left alone when the skeleton is replaced.
@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 use super::expression::{
     counted, ip, jump, matches, meta, payload, prefix, rule, translate, verdict,
 };
-use super::names::{LINKS_OF_ALL, Names};
-use super::part::{self, SERVICES_NAT, SERVICES_NODE};
+use super::names::{LINKS_OF_ALL, Names, PROBE_MARK};
+use super::part::{self, POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE};
 use super::ruleset::{BaseChain, Elements, RulesetPlan, Set};
 use crate::model::cidr::Cidr;
 
@@ -211,6 +211,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     matches("!=", meta("oifname"), json!(ours)),
                     json!({"reject": {"type": "icmpx", "expr": "host-unreachable"}}),
                 ]),
+                rule([jump(POLICY_EGRESS)]),
+                rule([to_ours(), jump(POLICY_INGRESS)]),
                 rule([verdict("accept")]),
             ],
         ),
@@ -221,20 +223,30 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 invalid(),
                 // From outside only what a hostPort or a Service let in; nobody routes to pods by their addresses.
                 rule([
-                    matches("in", json!({"ct": {"key": "status"}}), json!("dnat")),
-                    verdict("accept"),
+                    matches("!", json!({"ct": {"key": "status"}}), json!("dnat")),
+                    counted(),
+                    verdict("drop"),
                 ]),
-                rule([counted(), verdict("drop")]),
+                rule([jump(POLICY_INGRESS)]),
+                rule([verdict("accept")]),
             ],
         ),
         // A pod that reaches itself leaves by the link it came in by, for good reason; telling it of a "shorter way"
         // would make it try.
         (
             "to_ports",
-            vec![rule([
-                matches("==", payload("icmp", "type"), json!("redirect")),
-                verdict("drop"),
-            ])],
+            vec![
+                rule([matches("==", payload("icmp", "type"), json!("redirect")), verdict("drop")]),
+                established(),
+                // Whether a pod is well, the node may always ask; its other packets are a neighbour's. The flow keeps
+                // the mark, so that whoever ends flows spares it.
+                rule([
+                    matches("==", meta("mark"), json!(PROBE_MARK)),
+                    json!({"mangle": {"key": {"ct": {"key": "mark"}}, "value": PROBE_MARK}}),
+                    verdict("accept"),
+                ]),
+                rule([jump(POLICY_INGRESS)]),
+            ],
         ),
         (
             "outbound",
@@ -295,6 +307,7 @@ fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
     let mut rules = vec![
         established,
         invalid,
+        rule([jump(POLICY_EGRESS)]),
         rule([matches("==", payload("icmp", "type"), json!("echo-request")), verdict("accept")]),
     ];
     // Translated to the host: a Service whose endpoint it is, such as the API and DNS at the gateway's address.

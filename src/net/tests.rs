@@ -2,6 +2,7 @@
 
 mod machine;
 mod parts;
+mod policy;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

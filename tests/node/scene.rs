@@ -129,6 +129,7 @@ impl Scene {
             run_dir: place.join("run"),
             pod_cidr: "10.42.0.0/16".parse().unwrap(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
+            policies: joey::net::Policies::Open,
         })
         .await
         .unwrap();

@@ -47,6 +47,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"transit","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"unserved","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"policy_egress","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"hooks_698d43724def","family":"inet","table":"joey_abc123"}}}
@@ -92,6 +94,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"!=","left":{"meta":{"key":"nfproto"}},"right":"ipv4"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"!=","left":{"concat":[{"meta":{"key":"iifname"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ether","field":"saddr"}}]},"right":"@sources"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
@@ -100,6 +104,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"host_ports","expr":[{"dnat":{"family":"ip","addr":{"map":{"key":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_address"}},"port":{"map":{"key":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_port"}}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"node","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"echo-request"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"reject":{"type":"tcp reset"}}],"family":"inet","table":"joey_abc123"}}}
@@ -110,9 +115,13 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"strangers","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"to_pods","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"!","left":{"ct":{"key":"status"}},"right":"dnat"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_pods","expr":[{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_pods","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"redirect"}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"==","left":{"meta":{"key":"mark"}},"right":42}},{"mangle":{"key":{"ct":{"key":"mark"}},"value":42}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_ports","expr":[{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"transit","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":{"set":["eth0"]}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jy*"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"unserved","expr":[{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"reject":{"type":"tcp reset"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"unserved","expr":[{"reject":{"type":"icmpx","expr":"port-unreachable"}}],"family":"inet","table":"joey_abc123"}}}

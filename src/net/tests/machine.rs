@@ -76,6 +76,7 @@ pub fn config(instance: &str, pods: &str) -> NetworkConfig {
         run_dir: format!("/tmp/{instance}/run").into(),
         pod_cidr: pods.parse().unwrap(),
         service_cidr: "10.43.0.0/16".parse().unwrap(),
+        policies: Policies::Open,
     }
 }
 

@@ -1,0 +1,154 @@
+//! Policies at the owner of the table: who is in them is still who they were compiled for, and what they end ends.
+//!
+//! Whether a flow is allowed is `policy`'s answer; here it is carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Owner;
+use crate::net::names::PROBE_MARK;
+use crate::net::part::{Before, Part, PartPlan};
+use crate::net::policy::{Asked, Flow, Plan, World, explain};
+use crate::net::ruleset::{Element, Elements, Field, Verdict, diff};
+use crate::net::{NetError, Policies, Protocol, conntrack, nfnetlink, policy, step};
+
+/// How long an address that was given back is nobody's: caches and open connections of its peers outlive a pod.
+pub const REST: Duration = Duration::from_secs(60);
+
+/// A plan, and what it was compiled from.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyOrder {
+    pub plan: Plan,
+    pub world: Arc<World>,
+    /// Addresses by pod, as they were when the plan was compiled.
+    pub leases: Arc<BTreeMap<String, IpAddr>>,
+}
+
+/// What is known to hold.
+#[derive(Debug, Clone, Default)]
+pub struct InForce {
+    pub world: Arc<World>,
+    /// Pods that the rules know, by the addresses they know.
+    pub pods: BTreeMap<String, IpAddr>,
+}
+
+impl Owner {
+    /// With nothing in force yet, no pod may send or receive; what an earlier daemon left goes on until the first plan.
+    pub fn close(&mut self) -> Result<(), NetError> {
+        let is_left = self.found.sets.contains_key(policy::VERDICTS[0]);
+        match (self.policies, is_left) {
+            (Policies::Enforced, false) => self.put(Part::Policies, Plan::default().render()),
+            (Policies::Enforced, true) | (Policies::Open, _) => Ok(()),
+        }
+    }
+
+    /// Puts the plan in force and ends the flows that it denies.
+    pub fn put_policies(&mut self, order: &PolicyOrder) -> Result<(), NetError> {
+        let is_gone = |pod: &String, address: IpAddr| {
+            self.leases.get(pod).is_none_or(|lease| IpAddr::V4(lease.address) != address)
+        };
+        let leases = order.leases.iter();
+        let gone: BTreeSet<IpAddr> = leases
+            .filter(|(pod, address)| is_gone(pod, **address))
+            .map(|(_, address)| *address)
+            .collect();
+        let plan = order.plan.render().without(&gone);
+        let may_deny = match self.parts.get(&Part::Policies) {
+            Some(Before::InForce(before)) => may_deny_more(before, &plan),
+            Some(Before::Unknown(_)) | None => true,
+        };
+        self.put(Part::Policies, plan)?;
+        if may_deny {
+            self.end_denied(&order.world)?;
+        }
+        let known = |(pod, address): (&String, &IpAddr)| {
+            let is_known = order.plan.verdicts.contains_key(&(policy::Direction::Egress, *address));
+            (is_known && !gone.contains(address)).then(|| (pod.clone(), *address))
+        };
+        self.seen.in_force.send_replace(Arc::new(InForce {
+            world: Arc::clone(&order.world),
+            pods: order.leases.iter().filter_map(known).collect(),
+        }));
+        Ok(())
+    }
+
+    /// An answer of a denied flow would pass as the beginning of a new one where the rules did not ask for the first
+    /// packet of a connection (`policy::plan::Chain`); with that, a flow that is forgotten here is over.
+    fn end_denied(&mut self, world: &World) -> Result<(), NetError> {
+        conntrack::end(&mut self.elements, |flow| {
+            flow.mark != PROBE_MARK
+                && !explain(
+                    world,
+                    Flow {
+                        source: flow.from.into(),
+                        destination: flow.answered_by.into(),
+                        asked: asked(flow),
+                    },
+                )
+                .is_allowed()
+        })
+        .map_err(step("end flows that policies deny"))
+    }
+
+    /// Whoever has the address next inherits nothing: neither what policies allow it nor its flows.
+    pub fn retire(&mut self, address: Ipv4Addr) -> Result<(), NetError> {
+        if let Some(Before::InForce(plan)) = self.parts.get(&Part::Policies) {
+            let plan = plan.clone().without(&BTreeSet::from([address.into()]));
+            self.put(Part::Policies, plan)?;
+        }
+        conntrack::end(&mut self.elements, |flow| {
+            [flow.from, flow.to, flow.answered_by, flow.answered_to].contains(&address)
+        })
+        .map_err(step("forget the pod's flows"))
+    }
+
+    /// Tells everybody who holds which address.
+    pub fn publish_leases(&self) {
+        let leases = self.leases.iter();
+        let leases = leases.map(|(pod, lease)| (pod.clone(), IpAddr::V4(lease.address))).collect();
+        self.seen.leases.send_replace(Arc::new(leases));
+    }
+
+    /// Lets `address` through, or no more: for probes, which no policy knows.
+    pub fn open_to(&mut self, address: Ipv4Addr, is_open: bool) -> Result<(), NetError> {
+        if self.policies == Policies::Open {
+            return Ok(());
+        }
+        let entry = Element::entry(
+            vec![Field::Address(address.into())],
+            Field::Verdict(Verdict::Goto(policy::OPEN.to_owned())),
+        );
+        let members: Elements = policy::VERDICTS
+            .iter()
+            .map(|map| ((*map).into(), BTreeSet::from([entry.clone()])))
+            .collect();
+        let outcome = match is_open {
+            true => {
+                let changes = diff(&Elements::new(), &members);
+                nfnetlink::apply(&mut self.elements, &self.table, &changes)
+            }
+            false => nfnetlink::remove(&mut self.elements, &self.table, &members),
+        };
+        outcome.map_err(step("open the way for a probe"))
+    }
+}
+
+fn asked(flow: &conntrack::Flow) -> Asked {
+    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        .into_iter()
+        .find(|protocol| nfnetlink::number(*protocol) == flow.protocol);
+    match (protocol, flow.answered_at, flow.icmp_type) {
+        (Some(protocol), Some(port), _) => Asked::Port(protocol, port),
+        (None, _, Some(8)) => Asked::Echo,
+        (Some(_) | None, _, _) => Asked::Other,
+    }
+}
+
+/// New members only allow more; everything else may deny what was allowed.
+fn may_deny_more(before: &PartPlan, after: &PartPlan) -> bool {
+    before.chains != after.chains
+        || before.sets != after.sets
+        || !diff(&before.elements, &after.elements).remove.is_empty()
+}

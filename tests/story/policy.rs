@@ -1,0 +1,229 @@
+//! "I want to control which services talk to each other": the story's NetworkPolicy, from inside real pods.
+
+use crate::cluster::Cluster;
+
+/// As the story has it, word for word.
+const POLICY: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: kangaroo-network-policy
+  labels:
+    app: kangaroo
+    role: network-policy
+spec:
+  podSelector:
+    matchLabels:
+      app: kangaroo
+      role: backend
+  policyTypes:
+    - Ingress
+    - Egress
+  # Each element of `ingress` opens some port of Kangaroo to receive requests from a client.
+  ingress:
+    # Anything can ingress to the public API port
+    - ports:
+        - protocol: TCP
+          port: 80
+    # Hypothetical example: say your Platform team has configured cluster-wide metrics,
+    # you'll need to grant it access to your pod's metrics server. Your company will
+    # have examples for this. Assume kangaroo-backend serves metrics on TCP :81
+    - from:
+        - namespaceSelector:
+            matchLabels:
+              project: monitoring-system
+      ports:
+        - protocol: TCP
+          port: 81
+  # Each element of `egress` opens some port of Kangaroo to send requests to some server
+  egress:
+    # Say the Kangaroo backend calls into a membership microservice.
+    # You'll need to allow egress to it!
+    - ports:
+        - port: 443
+      to:
+        - namespaceSelector:
+            matchLabels:
+              project: membership
+              role: api
+";
+
+const DENY_ALL: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: default-deny}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress, Egress]
+";
+
+/// Serves every port of the list and nothing else.
+fn server(namespace: &str, name: &str, role: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {namespace}, labels: {{app: kangaroo, role: {role}}}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: a
+    image: toolbox
+    imagePullPolicy: Never
+    command: [/bin/bash, -c, 'for port in 80 81 443; do httpd -p $port -h /etc; done; sleep infinity']
+---
+"
+    )
+}
+
+fn namespace(name: &str, labels: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n---\n"
+    )
+}
+
+/// Whether `from` (`namespace/pod`) connects to the address and port; asked once, waiting no longer than a second.
+fn connects(cluster: &Cluster, from: &str, address: &str, port: u16) -> bool {
+    let (namespace, pod) = from.split_once('/').expect("namespace/pod");
+    let script = format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{address}/{port}'");
+    let ran = cluster.kubectl(&["exec", "-n", namespace, pod, "--", "/bin/bash", "-c", &script]);
+    ran.code == 0
+}
+
+/// Until the policy's own annotation says that the rules follow it.
+fn wait_in_force(cluster: &mut Cluster, policy: &str) {
+    cluster.wait_for(&format!("{policy} is in force"), |cluster| {
+        let generation = cluster.value(policy, "{.metadata.generation}");
+        let in_force = "{.metadata.annotations.policy\\.joey\\.dev/generation-in-force}";
+        !generation.is_empty() && cluster.value(policy, in_force) == generation
+    });
+}
+
+#[test]
+fn the_storys_policy_lets_in_and_out_what_it_says_and_nothing_else() {
+    let mut cluster = Cluster::start("policy");
+    let manifest = [
+        namespace("monitoring", "project: monitoring-system"),
+        namespace("membership", "project: membership, role: api"),
+        namespace("half", "project: membership"),
+        server("default", "backend", "backend"),
+        server("default", "other", "other"),
+        server("monitoring", "scraper", "scraper"),
+        server("membership", "members", "api"),
+        server("half", "stranger", "api"),
+    ];
+    cluster.apply(&manifest.concat()).ok();
+    let mut address = std::collections::BTreeMap::new();
+    for pod in [
+        "default/backend",
+        "default/other",
+        "monitoring/scraper",
+        "membership/members",
+        "half/stranger",
+    ] {
+        let (namespace, name) = pod.split_once('/').expect("namespace/pod");
+        cluster
+            .kubectl(&["wait", "--for=condition=Ready", "-n", namespace, &format!("pod/{name}")])
+            .ok();
+        let at = ["get", "pod", "-n", namespace, name, "-o", "jsonpath={.status.podIP}"];
+        address.insert(pod, cluster.kubectl(&at).ok());
+    }
+    let backend = address["default/backend"].clone();
+    assert!(connects(&cluster, "default/other", &backend, 443), "before any policy all is open");
+
+    assert_eq!(
+        cluster.apply(POLICY).ok(),
+        "networkpolicy.networking.k8s.io/kangaroo-network-policy created"
+    );
+    wait_in_force(&mut cluster, "networkpolicy/kangaroo-network-policy");
+    // kubectl takes a defaulted protocol in an atomic list for a difference; the object does not change.
+    cluster.apply(POLICY).ok();
+    let generation = "{.metadata.generation}";
+    assert_eq!(cluster.value("networkpolicy/kangaroo-network-policy", generation), "1");
+    let described = cluster.kubectl(&["describe", "networkpolicy", "kangaroo-network-policy"]).ok();
+    assert!(described.contains("To Port: 443/TCP"), "{described}");
+
+    // Port 80 for everybody, pods and host; port 81 for the monitoring system; others for nobody.
+    for (from, port, is_open) in [
+        ("default/other", 80, true),
+        ("half/stranger", 80, true),
+        ("monitoring/scraper", 81, true),
+        ("default/other", 81, false),
+        ("membership/members", 81, false),
+        ("monitoring/scraper", 443, false),
+        ("default/other", 443, false),
+    ] {
+        assert_eq!(connects(&cluster, from, &backend, port), is_open, "{from} to :{port}");
+    }
+    assert_eq!(cluster.fetch(&format!("http://{backend}:80/hostname")).code, 0, "the host");
+
+    // Out to port 443 of namespaces that carry both labels, and to nothing else: a hacked backend is contained.
+    for (to, port, is_open) in [
+        ("membership/members", 443, true),
+        ("membership/members", 80, false),
+        ("half/stranger", 443, false),
+        ("default/other", 443, false),
+        ("default/other", 80, false),
+    ] {
+        let open = connects(&cluster, "default/backend", &address[to], port);
+        assert_eq!(open, is_open, "to {to}:{port}");
+    }
+
+    // A label decides, on either side, as soon as it changes.
+    cluster.kubectl(&["label", "namespace", "half", "role=api"]).ok();
+    cluster.wait_for("the namespace is a member now", |cluster| {
+        connects(cluster, "default/backend", &address["half/stranger"], 443)
+    });
+    cluster.kubectl(&["label", "pod", "backend", "role-"]).ok();
+    cluster.wait_for("the pod is no backend any more", |cluster| {
+        connects(cluster, "default/backend", &address["default/other"], 80)
+    });
+
+    // Whatever policies say, a pod that starts under them is isolated when it starts.
+    cluster.apply(DENY_ALL).ok();
+    wait_in_force(&mut cluster, "networkpolicy/default-deny");
+    let first = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: a
+    image: toolbox
+    imagePullPolicy: Never
+    command: [/bin/bash, -c, 'timeout 1 bash -c \"exec 3<>/dev/tcp/ADDRESS/80\" && echo leaked || echo denied']
+";
+    cluster.apply(&first.replace("ADDRESS", &address["half/stranger"])).ok();
+    cluster.wait_for("the pod has ended", |cluster| {
+        cluster.value("pod/first", "{.status.phase}") == "Succeeded"
+    });
+    let said = cluster.kubectl(&["logs", "first"]).ok();
+    assert!(said.contains("Connection refused") && said.ends_with("denied"), "{said}");
+
+    cluster.kubectl(&["delete", "networkpolicy", "--all"]).ok();
+    cluster.wait_for("nothing is denied any more", |cluster| {
+        connects(cluster, "default/other", &address["half/stranger"], 80)
+    });
+    cluster.finish();
+}
+
+#[test]
+fn rules_outlive_the_daemon_and_are_followed_again_by_the_next() {
+    let mut cluster = Cluster::start("policy-restart");
+    cluster.apply(&[server("default", "one", "x"), server("default", "two", "x")].concat()).ok();
+    for pod in ["one", "two"] {
+        cluster.wait_running(pod);
+    }
+    cluster.apply(DENY_ALL).ok();
+    wait_in_force(&mut cluster, "networkpolicy/default-deny");
+    let two = cluster.value("pod/two", "{.status.podIP}");
+    assert!(!connects(&cluster, "default/one", &two, 80));
+    cluster.kill_daemon();
+    cluster.start_daemon();
+    assert!(!connects(&cluster, "default/one", &two, 80));
+    cluster.kubectl(&["delete", "networkpolicy", "default-deny"]).ok();
+    cluster.wait_for("nothing is denied any more", |cluster| {
+        connects(cluster, "default/one", &two, 80)
+    });
+    cluster.finish();
+}

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,7 +33,10 @@ use crate::cli::instance::Instance;
 use crate::cli::manifests::Manifests;
 use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
+use crate::events::Recorder;
+use crate::metrics::{self, Registry};
 use crate::net::Network;
+use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile;
 use crate::runtime::image::Images;
@@ -78,6 +81,7 @@ pub async fn run(
     let store = Store::open(&data_dir.join("store.redb"))?;
     let network = Network::start(network_config(settings, &instance)).await?;
     note_problems(&instance.run_dir, &network.problems())?;
+    let node_address = network.node_address();
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
@@ -133,6 +137,10 @@ pub async fn run(
         run_dir: instance.run_dir.clone(),
     };
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
+    let registry = Registry::default();
+    // These two end no daemon: without them pods run and the API answers.
+    start_ingress(settings, &registry, &api, &node_name, node_address, &mut parts, &stop)?;
+    start_metrics(settings, registry, &api, Arc::clone(&pki.server_tls), &mut parts, &stop).await;
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
     for (address, listener) in listeners {
@@ -289,6 +297,70 @@ async fn start_agent(
         kubelet_port: 0,
     };
     Ok(Agent::start(client, runtime, images, network, config, stop).await?)
+}
+
+/// The proxy on the host's ports and the controller that feeds it.
+fn start_ingress(
+    settings: &Settings,
+    registry: &Registry,
+    api: &Api,
+    node_name: &str,
+    node_address: IpAddr,
+    parts: &mut JoinSet<&'static str>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let config = IngressConfig {
+        http: settings.ingress_http(),
+        https: settings.ingress_https(),
+        trusted: settings.ingress_trusted(),
+        access_log: settings.ingress_access_log(),
+        ..IngressConfig::default()
+    };
+    let proxy = Ingress::new(&config, registry)?;
+    let (doors, taken) = proxy.open(&config);
+    let addresses = doors.addresses();
+    tracing::info!(?addresses, "serving Ingresses");
+    let client = api.client(Identity::component("system:ingress-controller"), "default");
+    let recorder =
+        Recorder::start(client.clone(), "joey-ingress", node_name.to_owned(), stop.clone());
+    let controller = ingress::sync::Controller {
+        client,
+        recorder,
+        address: addresses.first().map(|address| match address.ip() {
+            any if any.is_unspecified() => node_address,
+            one => one,
+        }),
+        taken,
+    };
+    spawn(parts, "ingress controller", ingress::sync::run(proxy.clone(), controller, stop.clone()));
+    let stop = stop.clone();
+    spawn(parts, "ingress", async move { proxy.serve(doors, stop).await });
+    Ok(())
+}
+
+/// The listener for scrapers.
+async fn start_metrics(
+    settings: &Settings,
+    registry: Registry,
+    api: &Api,
+    tls: Arc<rustls::ServerConfig>,
+    parts: &mut JoinSet<&'static str>,
+    stop: &CancellationToken,
+) {
+    let Some(address) = settings.metrics_listen() else { return };
+    let listener = match metrics::serve::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::warn!(
+                %error,
+                "no metrics: {address} cannot be listened on; choose another with --metrics-listen, or off"
+            );
+        }
+    };
+    let api = api.clone();
+    let guard: metrics::serve::Guard = Arc::new(move |headers| api.may_get("/metrics", headers));
+    let lock = metrics::serve::Lock { tls, guard };
+    spawn(parts, "metrics listener", metrics::serve::serve(registry, listener, lock, stop.clone()));
 }
 
 /// The way from the API to the node's HTTP surface: in one process, a pair of memory buffers.

@@ -9,6 +9,7 @@ mod dial;
 mod expression;
 mod host;
 mod host_port;
+pub mod ingress;
 mod journal;
 mod link;
 mod names;

@@ -6,6 +6,9 @@ mod cluster;
 #[path = "story/pod.rs"]
 mod pod;
 
+#[path = "story/ingress.rs"]
+mod ingress;
+
 #[path = "story/restart.rs"]
 mod restart;
 

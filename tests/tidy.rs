@@ -54,12 +54,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Files of the network that read the API's objects.
-const FOLLOWERS: &[&str] = &[
-    "net/ingress/observe.rs",
-    "net/ingress/sync.rs",
-    "net/policy/read.rs",
-    "net/policy/sync.rs",
-];
+const FOLLOWERS: &[&str] =
+    &["net/ingress/observe.rs", "net/ingress/sync.rs", "net/policy/read.rs", "net/policy/sync.rs"];
 
 const IMPURE_WORDS: &[&str] = &[
     "tokio::",

@@ -202,6 +202,11 @@ impl Ingress {
         self.proxy.upstreams.holds(address)
     }
 
+    /// Ends when no request can be sent to the address any more.
+    pub async fn without(&self, address: IpAddr) {
+        self.proxy.upstreams.without(address).await;
+    }
+
     /// Asks before each request whether its client may reach the pod.
     pub fn ask_before_connecting(&self, verdict: Box<dyn Verdict>) {
         self.proxy.ask_before_connecting(verdict);

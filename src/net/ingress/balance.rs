@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::pool::Pool;
@@ -24,6 +25,8 @@ const DOUBT: Duration = Duration::from_secs(2);
 pub struct Upstreams {
     /// Short sections; the hot path never locks.
     known: Mutex<Known>,
+    /// Marked after every change of a list.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -103,6 +106,7 @@ impl Upstreams {
             upstream.state.store(Arc::new(state));
         }
         known.forget_unlisted();
+        self.changed.send_replace(());
     }
 
     /// Takes an address out of every list, at once, and keeps it out until it is released.
@@ -121,6 +125,7 @@ impl Upstreams {
             }
         }
         known.forget_unlisted();
+        self.changed.send_replace(());
     }
 
     /// The address may belong to another pod now.
@@ -131,6 +136,16 @@ impl Upstreams {
     /// Whether any list holds the address.
     pub fn holds(&self, address: IpAddr) -> bool {
         self.lock().endpoints.keys().any(|endpoint| endpoint.ip() == address)
+    }
+
+    /// Ends when no list holds the address.
+    pub async fn without(&self, address: IpAddr) {
+        let mut changed = self.changed.subscribe();
+        while self.holds(address) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Drops connections that have been idle for too long.
@@ -295,7 +310,9 @@ mod tests {
         upstreams.get(&key());
         upstreams.update(|_| pods(THREE));
         let gone: IpAddr = "10.0.0.2".parse().unwrap();
-        upstreams.withdraw(gone);
+        let (without, ()) =
+            tokio::join!(upstreams.without(gone), async { upstreams.withdraw(gone) });
+        assert_eq!(without, ());
         assert!(!upstreams.holds(gone));
         upstreams.update(|_| pods(THREE));
         assert!(!upstreams.holds(gone));

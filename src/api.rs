@@ -113,4 +113,12 @@ impl Api {
         bootstrap::run(&api).await.map_err(|failure| StartError::Bootstrap(failure.message))?;
         Ok(api)
     }
+
+    /// Whether whoever sends these headers may GET a path that is no resource, such as `/metrics` of another listener.
+    pub fn may_get(&self, path: &str, headers: &http::HeaderMap) -> bool {
+        let what = authorize::Attributes::Path { verb: "get", path };
+        authenticate::identify(self, None, headers).is_ok_and(|who| {
+            matches!(authorize::decide(&who, &what), authorize::Verdict::Allowed { .. })
+        })
+    }
 }

@@ -37,6 +37,9 @@ use crate::cli::instance::Instance;
 use crate::cli::manifests::Manifests;
 use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
+use crate::events::Recorder;
+use crate::metrics::{self, Registry};
+use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
 use crate::net::{Network, dns};
 use crate::node::{self, Agent, NodeConfig};
@@ -96,6 +99,7 @@ pub async fn run(
     note_problems(&instance.run_dir, &network.problems())?;
     let inside = Inside::listen(&places, &mut listeners).await?;
     let services = Services::new(&network, settings.cluster_domain(), places.ranges);
+    let node_address = network.node_address();
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
@@ -177,6 +181,10 @@ pub async fn run(
         run_dir: instance.run_dir.clone(),
     };
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
+    let registry = Registry::default();
+    // These two end no daemon: without them pods run and the API answers.
+    start_ingress(settings, &registry, &api, &node_name, node_address, &mut parts, &stop)?;
+    start_metrics(settings, registry, &api, Arc::clone(&pki.server_tls), &mut parts, &stop).await;
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
     for (address, listener) in listeners {
@@ -375,6 +383,70 @@ fn allow_many_files() {
     limit.current = limit.maximum;
     // What is allowed already may be enough; if not, the step that fails says so.
     let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The proxy on the host's ports and the controller that feeds it.
+fn start_ingress(
+    settings: &Settings,
+    registry: &Registry,
+    api: &Api,
+    node_name: &str,
+    node_address: IpAddr,
+    parts: &mut JoinSet<&'static str>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let config = IngressConfig {
+        http: settings.ingress_http(),
+        https: settings.ingress_https(),
+        trusted: settings.ingress_trusted(),
+        access_log: settings.ingress_access_log(),
+        ..IngressConfig::default()
+    };
+    let proxy = Ingress::new(&config, registry)?;
+    let (doors, taken) = proxy.open(&config);
+    let addresses = doors.addresses();
+    tracing::info!(?addresses, "serving Ingresses");
+    let client = api.client(Identity::component("system:ingress-controller"), "default");
+    let recorder =
+        Recorder::start(client.clone(), "joey-ingress", node_name.to_owned(), stop.clone());
+    let controller = ingress::sync::Controller {
+        client,
+        recorder,
+        address: addresses.first().map(|address| match address.ip() {
+            any if any.is_unspecified() => node_address,
+            one => one,
+        }),
+        taken,
+    };
+    spawn(parts, "ingress controller", ingress::sync::run(proxy.clone(), controller, stop.clone()));
+    let stop = stop.clone();
+    spawn(parts, "ingress", async move { proxy.serve(doors, stop).await });
+    Ok(())
+}
+
+/// The listener for scrapers.
+async fn start_metrics(
+    settings: &Settings,
+    registry: Registry,
+    api: &Api,
+    tls: Arc<rustls::ServerConfig>,
+    parts: &mut JoinSet<&'static str>,
+    stop: &CancellationToken,
+) {
+    let Some(address) = settings.metrics_listen() else { return };
+    let listener = match metrics::serve::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::warn!(
+                %error,
+                "no metrics: {address} cannot be listened on; choose another with --metrics-listen, or off"
+            );
+        }
+    };
+    let api = api.clone();
+    let guard: metrics::serve::Guard = Arc::new(move |headers| api.may_get("/metrics", headers));
+    let lock = metrics::serve::Lock { tls, guard };
+    spawn(parts, "metrics listener", metrics::serve::serve(registry, listener, lock, stop.clone()));
 }
 
 /// The way from the API to the node's HTTP surface: in one process, a pair of memory buffers.

@@ -7,7 +7,7 @@
 //! 3 actors   reconcile, node        (speak to the state through a kube::Client only; both note events)
 //! 2 surface  api                    (the Kubernetes API)
 //! 1 engines  store, runtime, net    (never see each other)
-//! 0 ground   model (words, no I/O), sys (kernel, no policy)
+//! 0 ground   model (words, no I/O), sys (kernel, no policy), metrics (counts)
 //! ```
 #![deny(unsafe_code)]
 
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod daemon;
 pub mod events;
 pub mod hostile;
+pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod node;

@@ -11,6 +11,7 @@ mod drift;
 mod expression;
 mod host;
 mod host_port;
+pub mod ingress;
 mod journal;
 mod link;
 mod listeners;

@@ -18,3 +18,4 @@ pub mod seccomp;
 pub mod socket;
 pub mod spawn;
 pub mod systemd;
+pub mod tcp;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How fast it is, beside its peers and the floor: tests/bench.sh JOEY IMAGES [pods|runtime|store]…
+# How fast it is, beside its peers and the floor: tests/bench.sh JOEY IMAGES [pods|runtime|store|ingress]…
 #
 # Everything runs in network and mount namespaces of its own and in temporary directories. Times hold on this
 # machine and in this run only; what counts is a ratio within one table. ROUNDS, PODS and IDLE as in benches/pods.
@@ -9,7 +9,7 @@ joey=$(readlink -f "$1")
 images=$(readlink -f "$2")
 shift 2
 which=("$@")
-[ ${#which[@]} -gt 0 ] || which=(pods runtime store)
+[ ${#which[@]} -gt 0 ] || which=(pods runtime store ingress)
 cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" != 0 ]; then

@@ -9,6 +9,7 @@ say() { printf '%s\n' "$*" >&2; }
 # command → Debian package
 needs=(cc:gcc make:make nm:binutils nft:nftables ip:iproute2 unshare:util-linux strace:strace curl:curl
     busybox:busybox-static python3:python3 skopeo:skopeo umoci:umoci docker-registry:docker-registry
+    prometheus:prometheus openssl:openssl
     crun:crun ping:iputils-ping script:bsdutils
     mmdebstrap:mmdebstrap mke2fs:e2fsprogs qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg)
 missing=()

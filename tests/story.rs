@@ -8,6 +8,8 @@ mod pod;
 
 #[path = "story/deployment.rs"]
 mod deployment;
+#[path = "story/ingress.rs"]
+mod ingress;
 #[path = "story/probes.rs"]
 mod probes;
 

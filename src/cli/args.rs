@@ -53,6 +53,21 @@ pub struct SettingFlags {
     /// [default: true]
     #[arg(long, global = true, value_name = "BOOLEAN", hide_short_help = true)]
     pub ready_when_listening: Option<String>,
+    /// Where Ingresses are served over HTTP, or off [default: 0.0.0.0:80]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", hide_short_help = true)]
+    pub ingress_http: Option<String>,
+    /// Where Ingresses are served over HTTPS, or off [default: 0.0.0.0:443]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", hide_short_help = true)]
+    pub ingress_https: Option<String>,
+    /// Proxies in front of the ingress whose X-Forwarded headers are believed, repeatable
+    #[arg(long, global = true, value_name = "CIDR", hide_short_help = true)]
+    pub ingress_trusted: Vec<String>,
+    /// Which requests through the ingress are logged: off, errors or all [default: errors]
+    #[arg(long, global = true, value_name = "WHICH", hide_short_help = true)]
+    pub ingress_access_log: Option<String>,
+    /// Where Prometheus finds the metrics, or off [default: 127.0.0.1:9464]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", hide_short_help = true)]
+    pub metrics_listen: Option<String>,
     /// Registry spoken to over plain HTTP, repeatable
     #[arg(long, global = true, value_name = "HOST:PORT", hide_short_help = true)]
     pub plain_http_registry: Vec<String>,
@@ -81,6 +96,11 @@ impl SettingFlags {
             ("service-cidr", one(&self.service_cidr)),
             ("cluster-domain", one(&self.cluster_domain)),
             ("ready-when-listening", one(&self.ready_when_listening)),
+            ("ingress-http", one(&self.ingress_http)),
+            ("ingress-https", one(&self.ingress_https)),
+            ("ingress-trusted", self.ingress_trusted.clone()),
+            ("ingress-access-log", one(&self.ingress_access_log)),
+            ("metrics-listen", one(&self.metrics_listen)),
             ("plain-http-registry", self.plain_http_registry.clone()),
             ("registry-ca-file", one(&self.registry_ca_file)),
             ("log-level", one(&self.log_level)),

@@ -8,6 +8,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::model::cidr::Cidr;
+use crate::net::ingress::AccessLog;
+
+/// What a listener's setting says when there shall be none.
+const OFF: &str = "off";
 
 /// One setting: its flag (without dashes), which is also its key in the file; the environment variable
 /// is `JOEY_` and the flag in upper case with underscores.
@@ -84,6 +88,41 @@ pub const SETTINGS: &[Setting] = &[
         help: "Whether a container that declares TCP ports and no readiness probe waits for them to be listened on",
         many: false,
         check: boolean,
+    },
+    Setting {
+        name: "ingress-http",
+        default: "0.0.0.0:80",
+        help: "Where Ingresses are served over HTTP; off: nowhere",
+        many: false,
+        check: address_or_off,
+    },
+    Setting {
+        name: "ingress-https",
+        default: "0.0.0.0:443",
+        help: "Where Ingresses are served over HTTPS; off: nowhere",
+        many: false,
+        check: address_or_off,
+    },
+    Setting {
+        name: "ingress-trusted",
+        default: "",
+        help: "Addresses of proxies in front of the ingress, whose X-Forwarded headers are believed",
+        many: true,
+        check: cidr,
+    },
+    Setting {
+        name: "ingress-access-log",
+        default: "errors",
+        help: "Which requests through the ingress are logged: off, errors or all",
+        many: false,
+        check: access_log,
+    },
+    Setting {
+        name: "metrics-listen",
+        default: "127.0.0.1:9464",
+        help: "Where Prometheus finds the metrics; off: nowhere. Off the loopback: TLS and a token",
+        many: false,
+        check: address_or_off,
     },
     Setting {
         name: "plain-http-registry",
@@ -270,6 +309,34 @@ impl Settings {
         self.one("ready-when-listening") == "true"
     }
 
+    pub fn ingress_http(&self) -> Option<SocketAddr> {
+        self.address_or_off("ingress-http")
+    }
+
+    pub fn ingress_https(&self) -> Option<SocketAddr> {
+        self.address_or_off("ingress-https")
+    }
+
+    pub fn ingress_trusted(&self) -> Vec<Cidr> {
+        let ranges = self.get("ingress-trusted").0.iter();
+        ranges.map(|text| text.parse().expect("checked in merge")).collect()
+    }
+
+    pub fn ingress_access_log(&self) -> AccessLog {
+        self.one("ingress-access-log").parse().expect("checked in merge")
+    }
+
+    pub fn metrics_listen(&self) -> Option<SocketAddr> {
+        self.address_or_off("metrics-listen")
+    }
+
+    fn address_or_off(&self, name: &str) -> Option<SocketAddr> {
+        match self.one(name) {
+            OFF => None,
+            text => Some(text.parse().expect("checked in merge")),
+        }
+    }
+
     pub fn plain_http_registries(&self) -> Vec<String> {
         self.get("plain-http-registry").0.to_vec()
     }
@@ -357,6 +424,19 @@ fn socket_address(text: &str) -> Result<(), String> {
     text.parse::<SocketAddr>()
         .map(drop)
         .map_err(|_| format!("{text:?} is not ADDRESS:PORT, such as 127.0.0.1:6443 or [::1]:6443"))
+}
+
+fn address_or_off(text: &str) -> Result<(), String> {
+    match text == OFF || text.parse::<SocketAddr>().is_ok() {
+        true => Ok(()),
+        false => {
+            Err(format!("{text:?} is neither off nor ADDRESS:PORT, such as 0.0.0.0:80 or [::]:80"))
+        }
+    }
+}
+
+fn access_log(text: &str) -> Result<(), String> {
+    text.parse::<AccessLog>().map(drop).map_err(|error| format!("{text:?} {error}"))
 }
 
 fn node_name(text: &str) -> Result<(), String> {

@@ -1,0 +1,302 @@
+//! Bodies on their way through: streamed, counted, never held whole.
+//!
+//! The start of a request's body is kept for as long as the request may have to be sent to another pod; an answer's
+//! body gives its connection back when its last byte has passed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::gate::Busy;
+use super::measure::Meter;
+use super::pool::Lease;
+
+/// Kept of a request's body for a second attempt.
+const KEPT: usize = 64 << 10;
+
+/// A request's body at its source.
+#[derive(Clone)]
+pub struct RequestSource(Arc<Source>);
+
+struct Source {
+    hint: SizeHint,
+    started: Instant,
+    /// Bytes that have come from the client.
+    received: AtomicU64,
+    /// Milliseconds after `started` at which something last came.
+    progress: AtomicU64,
+    /// Short sections, never across a wait: one attempt polls at a time.
+    stream: Mutex<Stream>,
+}
+
+struct Stream {
+    incoming: Incoming,
+    kept: VecDeque<Bytes>,
+    kept_bytes: usize,
+    /// More came than is kept, or trailers: there can be no second attempt.
+    is_past_replay: bool,
+    is_over: bool,
+}
+
+impl RequestSource {
+    pub fn new(incoming: Incoming) -> RequestSource {
+        RequestSource(Arc::new(Source {
+            hint: incoming.size_hint(),
+            started: Instant::now(),
+            received: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            stream: Mutex::new(Stream {
+                is_over: incoming.is_end_stream(),
+                incoming,
+                kept: VecDeque::new(),
+                kept_bytes: 0,
+                is_past_replay: false,
+            }),
+        }))
+    }
+
+    /// Whether a further attempt would send all of it.
+    pub fn can_be_sent_again(&self) -> bool {
+        !self.0.lock().is_past_replay
+    }
+
+    /// The body for one attempt.
+    pub fn attempt(&self) -> RequestBody {
+        RequestBody { source: Some(self.clone()), position: 0 }
+    }
+
+    pub fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
+
+    /// When something last came from the client; the start if nothing did.
+    pub fn last_progress(&self) -> Instant {
+        self.0.started + Duration::from_millis(self.0.progress.load(Ordering::Relaxed))
+    }
+}
+
+impl Source {
+    fn lock(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_progress(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress.store(millis, Ordering::Relaxed);
+    }
+}
+
+/// A request's body for one attempt.
+pub struct RequestBody {
+    source: Option<RequestSource>,
+    /// The next kept piece to send.
+    position: usize,
+}
+
+impl RequestBody {
+    pub fn empty() -> RequestBody {
+        RequestBody { source: None, position: 0 }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let body = &mut *self;
+        let Some(RequestSource(source)) = &body.source else { return Poll::Ready(None) };
+        let mut stream = source.lock();
+        if let Some(piece) = stream.kept.get(body.position) {
+            body.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
+        }
+        if stream.is_over {
+            return Poll::Ready(None);
+        }
+        let polled = ready!(Pin::new(&mut stream.incoming).poll_frame(cx));
+        source.note_progress();
+        match &polled {
+            None => stream.is_over = true,
+            Some(Err(_)) => stream.is_past_replay = true,
+            Some(Ok(frame)) => match frame.data_ref() {
+                None => stream.is_past_replay = true,
+                Some(data) => {
+                    source.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    stream.kept_bytes += data.len();
+                    if stream.kept_bytes > KEPT || stream.is_past_replay {
+                        stream.is_past_replay = true;
+                        stream.kept.clear();
+                        body.position = 0;
+                    } else {
+                        stream.kept.push_back(data.clone());
+                        body.position += 1;
+                    }
+                }
+            },
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            None => true,
+            Some(RequestSource(source)) => {
+                let stream = source.lock();
+                stream.is_over && self.position >= stream.kept.len()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            // A second attempt starts with what is kept; the whole is what it was.
+            Some(source) if self.position == 0 => source.0.hint,
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// An answer's body.
+pub enum AnswerBody {
+    /// Our own words.
+    Text { text: Option<Bytes>, _meter: Option<Box<Meter>>, _busy: Busy },
+    /// A pod's.
+    Streamed(Box<Streamed>),
+}
+
+/// The body of a pod's answer, with everything that must outlive it.
+pub struct Streamed {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    meter: Meter,
+    idle: Duration,
+    silence: Deadline,
+    _busy: Busy,
+}
+
+impl AnswerBody {
+    pub fn text(text: String, meter: Option<Meter>, busy: Busy) -> AnswerBody {
+        AnswerBody::Text { text: Some(Bytes::from(text)), _meter: meter.map(Box::new), _busy: busy }
+    }
+
+    /// `lease` is given back after the last byte; `idle` bounds the silence between two.
+    pub fn streamed(
+        incoming: Incoming,
+        lease: Lease,
+        meter: Meter,
+        idle: Duration,
+        busy: Busy,
+    ) -> AnswerBody {
+        let silence = Deadline::default();
+        let lease = Some(lease);
+        AnswerBody::Streamed(Box::new(Streamed {
+            incoming,
+            lease,
+            meter,
+            idle,
+            silence,
+            _busy: busy,
+        }))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            AnswerBody::Text { text, .. } => {
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
+            }
+            AnswerBody::Streamed(streamed) => streamed.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            AnswerBody::Text { text, .. } => text.is_none(),
+            AnswerBody::Streamed(streamed) => streamed.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            AnswerBody::Text { text, .. } => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            AnswerBody::Streamed(streamed) => streamed.incoming.size_hint(),
+        }
+    }
+}
+
+impl Streamed {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Poll::Ready(frame) = polled else {
+            self.silence.set_once(self.idle);
+            return match self.silence.poll_passed(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => {
+                    self.lease = None;
+                    let silent = "the pod has been silent for too long";
+                    Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, silent))))
+                }
+            };
+        };
+        self.silence.clear();
+        match frame {
+            None => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.meter.sent(data.len());
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.lease = None;
+                self.meter.broke();
+                Poll::Ready(Some(Err(io::Error::other(error))))
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl Drop for Streamed {
+    /// hyper does not ask for the end of a body that says it is over.
+    fn drop(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.give_back();
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The byte stream between a client and hyper: hands over one checked message at a time, and ends it when a
+//! client stalls or floods.
+//!
+//! It reads strictly ([`super::head`]) and counts HTTP/2 frames ([`frames`]); it answers nothing itself. A head
+//! that is refused is replaced by one that asks [`super::proxy`] to say why:
+//!
+//! ```text
+//!  Head ──whole head──▶ Body | Chunks ──end──▶ Head
+//!   │ └──asks to upgrade──▶ Held ──101──▶ Tunnel      (what comes early waits; any other answer: Head)
+//!   └──refused──▶ Refused: a substitute head, then silence
+//! ```
+
+mod frames;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use self::frames::FrameBudget;
+use super::deadline::Deadline;
+use super::head::{self, Chunked, Framing, Refusal};
+
+/// Read from the socket at once.
+const BLOCK: usize = 16 << 10;
+/// Read and thrown away after the last answer, so that a reset does not overtake it (RFC 9112 §9.6).
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER: Duration = Duration::from_secs(2);
+/// The method of the head that stands in for a refused one.
+pub const REFUSED_METHOD: &str = "JOEY-REFUSED";
+const SUBSTITUTE: &[u8] = b"JOEY-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between two requests, and before the first byte of the first.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// Without a byte of a body that is awaited, or without taking a byte of an answer.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            idle: Duration::from_secs(75),
+            head: Duration::from_secs(10),
+            stall: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the proxy and the gate of one connection tell each other.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    requests: AtomicUsize,
+    upgrade: AtomicU8,
+    reader: AtomicWaker,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+const UNDECIDED: u8 = 0;
+const GRANTED: u8 = 1;
+const DENIED: u8 = 2;
+
+impl Conversation {
+    /// A request is being answered as long as the guard lives.
+    pub fn busy(self: &Arc<Conversation>) -> Busy {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        Busy(Arc::clone(self))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Acquire) > 0
+    }
+
+    /// Why the last head was refused.
+    pub fn refusal(&self) -> Option<Refusal> {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    }
+
+    /// From here on the connection carries another protocol.
+    pub fn grant_upgrade(&self) {
+        self.decide(GRANTED);
+    }
+
+    /// The upgrade was not taken: the next bytes are a request like any other.
+    pub fn deny_upgrade(&self) {
+        self.decide(DENIED);
+    }
+
+    fn decide(&self, decision: u8) {
+        self.upgrade.store(decision, Ordering::Release);
+        self.reader.wake();
+    }
+}
+
+/// See [`Conversation::busy`].
+#[derive(Debug)]
+pub struct Busy(Arc<Conversation>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+        self.0.reader.wake();
+    }
+}
+
+pub struct Gate<S> {
+    io: S,
+    talk: Arc<Conversation>,
+    patience: Patience,
+    /// Received and not yet handed over; the first `checked` bytes may be.
+    buffer: BytesMut,
+    checked: usize,
+    state: State,
+    reading: Deadline,
+    writing: Deadline,
+    lingered: usize,
+}
+
+enum State {
+    Head,
+    Body {
+        left: u64,
+    },
+    Chunks(Chunked),
+    Held,
+    Tunnel,
+    Refused,
+    Http2(FrameBudget),
+    /// The socket has nothing more.
+    Ended,
+}
+
+enum Filled {
+    Some,
+    End,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
+    /// For HTTP/1; `received` was read from `io` already.
+    pub fn http1(io: S, received: Bytes, talk: Arc<Conversation>, patience: Patience) -> Gate<S> {
+        Gate::new(io, received, talk, patience, State::Head)
+    }
+
+    /// For HTTP/2.
+    pub fn http2(io: S, received: Bytes, talk: Arc<Conversation>, patience: Patience) -> Gate<S> {
+        Gate::new(io, received, talk, patience, State::Http2(FrameBudget::default()))
+    }
+
+    fn new(
+        io: S,
+        received: Bytes,
+        talk: Arc<Conversation>,
+        patience: Patience,
+        state: State,
+    ) -> Gate<S> {
+        Gate {
+            io,
+            talk,
+            patience,
+            buffer: BytesMut::from(&received[..]),
+            checked: 0,
+            state,
+            reading: Deadline::default(),
+            writing: Deadline::default(),
+            lingered: 0,
+        }
+    }
+
+    /// Moves on with what is in the buffer; true when it is enough to hand something over or to end.
+    fn advance(&mut self) -> io::Result<bool> {
+        match &mut self.state {
+            State::Head => {
+                if self.buffer.is_empty() {
+                    return Ok(false);
+                }
+                match head::examine(&self.buffer) {
+                    Ok(None) => return Ok(false),
+                    Ok(Some(head)) => {
+                        self.checked = head.length;
+                        self.state = match head.framing {
+                            _ if head.is_upgrade => {
+                                self.talk.upgrade.store(UNDECIDED, Ordering::Release);
+                                State::Held
+                            }
+                            Framing::None => State::Head,
+                            Framing::Length(left) => State::Body { left },
+                            Framing::Chunked => State::Chunks(Chunked::default()),
+                        };
+                    }
+                    Err(refusal) => {
+                        self.talk.refuse(refusal);
+                        self.buffer = BytesMut::from(SUBSTITUTE);
+                        self.checked = SUBSTITUTE.len();
+                        self.state = State::Refused;
+                    }
+                }
+                self.reading.clear();
+                Ok(true)
+            }
+            State::Body { left } => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                self.checked = here;
+                *left -= here as u64;
+                if *left == 0 {
+                    self.state = State::Head;
+                }
+                Ok(here > 0)
+            }
+            State::Chunks(chunked) => {
+                let here = chunked.follow(&self.buffer).map_err(|refusal| {
+                    self.talk.refuse(refusal);
+                    io::Error::new(io::ErrorKind::InvalidData, refusal)
+                })?;
+                self.checked = here;
+                if chunked.is_done() {
+                    self.state = State::Head;
+                }
+                Ok(here > 0)
+            }
+            State::Held => match self.talk.upgrade.load(Ordering::Acquire) {
+                GRANTED => {
+                    self.state = State::Tunnel;
+                    self.advance()
+                }
+                DENIED => {
+                    self.state = State::Head;
+                    self.advance()
+                }
+                _ => Ok(false),
+            },
+            State::Tunnel => {
+                self.checked = self.buffer.len();
+                Ok(self.checked > 0)
+            }
+            State::Http2(budget) => {
+                budget.follow(&self.buffer)?;
+                self.checked = self.buffer.len();
+                Ok(self.checked > 0)
+            }
+            State::Refused => Ok(false),
+            State::Ended => Ok(true),
+        }
+    }
+
+    /// How long the next byte may take in this state; `None`: as long as it likes.
+    fn patience_for_next_byte(&self) -> Option<Duration> {
+        match &self.state {
+            State::Head if !self.buffer.is_empty() => Some(self.patience.head),
+            State::Head | State::Http2(_) if !self.talk.is_busy() => Some(self.patience.idle),
+            State::Body { .. } | State::Chunks(_) => Some(self.patience.stall),
+            // An answer is being made, or a tunnel has its own clock.
+            State::Head
+            | State::Http2(_)
+            | State::Held
+            | State::Tunnel
+            | State::Refused
+            | State::Ended => None,
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Filled>> {
+        match self.patience_for_next_byte() {
+            Some(patience) => self.reading.set_once(patience),
+            None => self.reading.clear(),
+        }
+        if self.reading.poll_passed(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = self.buffer.len();
+        self.buffer.reserve(BLOCK);
+        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer);
+        if ready!(read)? == 0 {
+            return Poll::Ready(Ok(Filled::End));
+        }
+        // A head has one deadline from its first byte on; everything else starts anew with each byte.
+        if !(matches!(self.state, State::Head) && before > 0) {
+            self.reading.clear();
+        }
+        Poll::Ready(Ok(Filled::Some))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let gate = &mut *self;
+        // Whether what is in the buffer can have become more than it was when last looked at.
+        let mut may_advance = true;
+        loop {
+            if gate.checked > 0 {
+                let here = gate.checked.min(out.remaining());
+                out.put_slice(&gate.buffer[..here]);
+                gate.buffer.advance(here);
+                gate.checked -= here;
+                return Poll::Ready(Ok(()));
+            }
+            if may_advance && gate.advance()? {
+                match gate.state {
+                    State::Ended if gate.checked == 0 => return Poll::Ready(Ok(())),
+                    _ => continue,
+                }
+            }
+            gate.talk.reader.register(cx.waker());
+            match gate.state {
+                // Nothing is read before the answer: early bytes wait in the kernel.
+                State::Held => match gate.talk.upgrade.load(Ordering::Acquire) {
+                    UNDECIDED => return Poll::Pending,
+                    _ => continue,
+                },
+                State::Refused => return Poll::Pending,
+                _ => {}
+            }
+            let before = gate.buffer.len();
+            match ready!(gate.poll_fill(cx))? {
+                Filled::End => gate.state = State::Ended,
+                // Looking again at a growing head costs its length: only a new line can finish it.
+                Filled::Some => {
+                    may_advance = !matches!(gate.state, State::Head)
+                        || gate.buffer.len() >= head::MAX_HEAD
+                        || gate.buffer[before..].contains(&b'\n');
+                    continue;
+                }
+            }
+            may_advance = true;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let gate = &mut *self;
+        let written = Pin::new(&mut gate.io).poll_write(cx, bytes);
+        gate.earn(&written);
+        gate.guard_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let gate = &mut *self;
+        let written = Pin::new(&mut gate.io).poll_write_vectored(cx, parts);
+        gate.earn(&written);
+        gate.guard_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gate = &mut *self;
+        let flushed = Pin::new(&mut gate.io).poll_flush(cx);
+        gate.guard_write(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gate = &mut *self;
+        let shut = Pin::new(&mut gate.io).poll_shutdown(cx);
+        ready!(gate.guard_write(cx, shut))?;
+        // Closing with bytes unread sends a reset, which can destroy the answer before the client has read it.
+        gate.reading.set_once(LINGER);
+        let mut scratch = [0u8; 4096];
+        while gate.lingered < LINGER_BYTES {
+            if gate.reading.poll_passed(cx).is_ready() {
+                break;
+            }
+            let mut thrown = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut gate.io).poll_read(cx, &mut thrown)) {
+                Ok(()) if thrown.filled().is_empty() => break,
+                Ok(()) => gate.lingered += thrown.filled().len(),
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> Gate<S> {
+    fn earn(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (State::Http2(budget), Poll::Ready(Ok(bytes))) = (&mut self.state, written) {
+            budget.sent(*bytes);
+        }
+    }
+
+    /// A client that takes nothing for too long is gone; whatever it takes starts the clock anew.
+    fn guard_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.writing.clear();
+            return outcome;
+        }
+        self.writing.set_once(self.patience.stall);
+        match self.writing.poll_passed(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! The host's ports: accepts clients, bounds them, tells their protocol apart, and serves each until it ends.
+//!
+//! A port that is taken is a problem to tell, not a reason to end.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::gate::{Conversation, Gate, Patience};
+use super::head;
+use super::proxy::{Peer, Proxy, Service};
+
+/// Streams of one HTTP/2 connection; security C11.
+const MAX_STREAMS: u32 = 100;
+/// h2 says GOAWAY when more streams than this were reset before we came to them (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+/// h2 says GOAWAY when it had to reset more than this for a client's errors (CVE-2025-8671).
+const MAX_OWN_RESETS: usize = 256;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// After accept(2) has failed for want of descriptors.
+const BREATH: Duration = Duration::from_millis(50);
+/// Answers under way get this long when the daemon ends.
+pub const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How many clients there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub connections: usize,
+    /// From one IPv4 address or one IPv6 /64.
+    pub per_client: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { connections: 16_384, per_client: 4_096 }
+    }
+}
+
+/// A bound port and what is spoken there.
+pub struct Port {
+    pub listener: TcpListener,
+    pub local: SocketAddr,
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Who is connected.
+struct Guests {
+    bounds: Bounds,
+    open: AtomicUsize,
+    /// A short section.
+    by_client: Mutex<HashMap<IpAddr, usize>>,
+}
+
+struct Guest {
+    guests: Arc<Guests>,
+    client: IpAddr,
+}
+
+impl Guests {
+    fn admit(self: &Arc<Guests>, client: IpAddr) -> Result<Guest, &'static str> {
+        let client = counted_as(client);
+        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open.load(Ordering::Relaxed) >= self.bounds.connections {
+            return Err("all");
+        }
+        let count = by_client.entry(client).or_default();
+        if *count >= self.bounds.per_client {
+            return Err("client");
+        }
+        *count += 1;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Guest { guests: Arc::clone(self), client })
+    }
+
+    /// The fuller the house, the less an idle guest may stay.
+    fn patience(&self) -> Patience {
+        let usual = Patience::default();
+        match self.open.load(Ordering::Relaxed) * 2 > self.bounds.connections {
+            true => Patience { idle: usual.idle / 8, ..usual },
+            false => usual,
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut by_client = self.guests.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_client.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                by_client.remove(&self.client);
+            }
+        }
+        self.guests.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An IPv6 client has its whole /64.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// Serves all ports until `stop`; answers under way are finished then.
+pub async fn serve(proxy: Arc<Proxy>, ports: Vec<Port>, bounds: Bounds, stop: CancellationToken) {
+    let guests =
+        Arc::new(Guests { bounds, open: AtomicUsize::new(0), by_client: Mutex::default() });
+    let connections = TaskTracker::new();
+    let doors = ports.into_iter().map(|port| {
+        accept(Arc::clone(&proxy), port, Arc::clone(&guests), connections.clone(), stop.clone())
+    });
+    futures::future::join_all(doors).await;
+    connections.close();
+    if tokio::time::timeout(GOODBYE, connections.wait()).await.is_err() {
+        tracing::debug!("some clients of the ingress were cut off");
+    }
+}
+
+async fn accept(
+    proxy: Arc<Proxy>,
+    port: Port,
+    guests: Arc<Guests>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
+    let open = proxy.measure.connections.with(&[&port.local.port().to_string()]);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = port.listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // accept(2): errors of one connection pass; without descriptors it must not spin.
+                tracing::debug!(%error, "a client was not accepted");
+                tokio::time::sleep(BREATH).await;
+                continue;
+            }
+        };
+        let guest = match guests.admit(address.ip()) {
+            Ok(guest) => guest,
+            Err(reason) => {
+                proxy.measure.refused_connections.with(&[reason]).increment();
+                continue;
+            }
+        };
+        let (proxy, tls, stop) = (Arc::clone(&proxy), port.tls.clone(), stop.clone());
+        let (patience, open) = (guests.patience(), open.clone());
+        connections.spawn(async move {
+            open.add(1);
+            let served = welcome(proxy, stream, address, tls, patience, stop).await;
+            if let Err(error) = served {
+                tracing::debug!(client = %address, %error, "a client's connection has ended");
+            }
+            open.add(-1);
+            drop(guest);
+        });
+    }
+}
+
+async fn welcome(
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    patience: Patience,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let peer = Peer {
+        address,
+        local: stream.local_addr()?,
+        is_tls: tls.is_some(),
+        talk: Arc::new(Conversation::default()),
+    };
+    let Some(tls) = tls else {
+        return converse(proxy, stream, peer, None, patience, stop).await;
+    };
+    let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
+    let outcome = match &handshake {
+        Ok(Ok(_)) => "done",
+        Ok(Err(_)) => "failed",
+        Err(_) => "timeout",
+    };
+    proxy.measure.handshakes.with(&[outcome]).increment();
+    let stream = handshake.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    let is_http2 = stream.get_ref().1.alpn_protocol().map(|protocol| protocol == b"h2");
+    converse(proxy, stream, peer, is_http2, patience, stop).await
+}
+
+/// `is_http2` is what both agreed on; `None`: the first bytes tell.
+async fn converse<S>(
+    proxy: Arc<Proxy>,
+    mut stream: S,
+    peer: Peer,
+    is_http2: Option<bool>,
+    patience: Patience,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (received, is_http2) = match is_http2 {
+        Some(is_http2) => (Bytes::new(), is_http2),
+        None => {
+            let sniffed = tokio::time::timeout(patience.idle, sniff(&mut stream)).await;
+            sniffed.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??
+        }
+    };
+    let talk = Arc::clone(&peer.talk);
+    let service = Service { proxy, peer };
+    match is_http2 {
+        true => {
+            let io = TokioIo::new(Gate::http2(stream, received, talk, patience));
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(u32::try_from(head::MAX_HEAD).unwrap_or(u32::MAX))
+                .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+                .max_local_error_reset_streams(MAX_OWN_RESETS)
+                .initial_stream_window_size(256 << 10)
+                .initial_connection_window_size(1 << 20)
+                .max_send_buf_size(64 << 10)
+                .serve_connection(io, service);
+            tokio::pin!(connection);
+            tokio::select! {
+                done = connection.as_mut() => done.map_err(io::Error::other),
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await.map_err(io::Error::other)
+                }
+            }
+        }
+        false => {
+            let io = TokioIo::new(Gate::http1(stream, received, talk, patience));
+            let connection = http1::Builder::new()
+                // The gate's clocks count.
+                .header_read_timeout(None)
+                .max_headers(head::MAX_HEADERS + 1)
+                .max_buf_size(head::MAX_HEAD * 2)
+                .serve_connection(io, service)
+                .with_upgrades();
+            tokio::pin!(connection);
+            tokio::select! {
+                done = connection.as_mut() => done.map_err(io::Error::other),
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await.map_err(io::Error::other)
+                }
+            }
+        }
+    }
+}
+
+/// Reads until it is clear whether HTTP/2 was begun (RFC 9113 §3.3: prior knowledge).
+async fn sniff(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Bytes, bool)> {
+    let mut received = BytesMut::with_capacity(4096);
+    loop {
+        let here = received.len().min(PREFACE.len());
+        if received[..here] != PREFACE[..here] {
+            return Ok((received.freeze(), false));
+        }
+        if here == PREFACE.len() {
+            return Ok((received.freeze(), true));
+        }
+        if stream.read_buf(&mut received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_bounded_in_all_and_by_client() {
+        let bounds = Bounds { connections: 3, per_client: 2 };
+        let guests =
+            Arc::new(Guests { bounds, open: AtomicUsize::new(0), by_client: Mutex::default() });
+        let admit = |address: &str| guests.admit(address.parse().unwrap());
+        let first = admit("2001:db8::1").ok();
+        let _second = admit("2001:db8::2").ok();
+        assert_eq!(admit("2001:db8::3").err(), Some("client"));
+        let _third = admit("192.0.2.1").ok();
+        assert_eq!(admit("192.0.2.2").err(), Some("all"));
+        drop(first);
+        assert!(admit("192.0.2.1").is_ok());
+    }
+
+    #[tokio::test]
+    async fn http2_is_told_from_its_first_bytes() {
+        for (bytes, is_http2) in
+            [(PREFACE, true), (b"POST / HTTP/1.1\r\n", false), (b"PRI * HTTP/1.1\r\n", false)]
+        {
+            let mut stream = bytes;
+            let (received, found) = sniff(&mut stream).await.unwrap();
+            assert_eq!((&received[..], found), (bytes, is_http2));
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! One request through the proxy: understood, routed, sent to a pod that is ready, answered.
+//!
+//! A request is sent again only when it is certain that no pod has seen it. What a client sent is never passed on as
+//! bytes: both sides are serialized from what was parsed.
+
+mod ask;
+mod attempt;
+mod tunnel;
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+
+use self::ask::Asked;
+use self::attempt::Failed;
+use super::access::{AccessLog, Entry};
+use super::answer::{Plain, echo};
+use super::balance::{Upstream, Upstreams};
+use super::body::{AnswerBody, RequestSource};
+use super::forward::{self, Client};
+use super::gate::{Busy, Conversation, REFUSED_METHOD};
+use super::measure::{Measure, Meter, RouteMeters};
+use super::pool::{Dialer, Lease};
+use super::routes::{Route, Table};
+use crate::model::cidr::Cidr;
+use crate::sys::clock;
+
+/// How often a request may look for a pod that takes it.
+const ATTEMPTS: usize = 4;
+
+/// Says whether a client may reach a pod: the pod's NetworkPolicies, asked for the client itself (security D13).
+pub trait Verdict: Send + Sync {
+    fn permits(&self, client: IpAddr, pod: SocketAddr) -> bool;
+}
+
+/// Everything that requests share.
+pub struct Proxy {
+    pub upstreams: Upstreams,
+    pub measure: Measure,
+    table: ArcSwap<Table<Arc<Bound>>>,
+    unmatched: Arc<RouteMeters>,
+    dialer: Dialer,
+    trusted: Vec<Cidr>,
+    access: AccessLog,
+    verdict: ArcSwapOption<Box<dyn Verdict>>,
+    /// Where a redirect leads; 0: nowhere.
+    https_port: AtomicU16,
+}
+
+/// A route with what is live behind it.
+pub struct Bound {
+    pub route: Arc<Route>,
+    pub upstream: Arc<Upstream>,
+    meters: Arc<RouteMeters>,
+}
+
+/// How a client is connected.
+#[derive(Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub local: SocketAddr,
+    pub is_tls: bool,
+    pub talk: Arc<Conversation>,
+}
+
+impl Proxy {
+    pub fn new(measure: Measure, dialer: Dialer, trusted: Vec<Cidr>, access: AccessLog) -> Proxy {
+        Proxy {
+            upstreams: Upstreams::default(),
+            unmatched: Arc::new(measure.unmatched()),
+            measure,
+            table: ArcSwap::default(),
+            dialer,
+            trusted,
+            access,
+            verdict: ArcSwapOption::empty(),
+            https_port: AtomicU16::new(0),
+        }
+    }
+
+    /// Puts routes in force for every request that comes after this.
+    pub fn swap(&self, table: Table<Arc<Route>>) {
+        let bound = table.map(|route| {
+            Arc::new(Bound {
+                upstream: self.upstreams.get(&route.backend),
+                meters: Arc::new(self.measure.route(&route)),
+                route,
+            })
+        });
+        self.table.store(Arc::new(bound));
+    }
+
+    pub fn ask_before_connecting(&self, verdict: Box<dyn Verdict>) {
+        self.verdict.store(Some(Arc::new(verdict)));
+    }
+
+    pub fn redirect_to_port(&self, port: u16) {
+        self.https_port.store(port, Ordering::Relaxed);
+    }
+
+    async fn answer(&self, peer: Peer, mut request: Request<Incoming>) -> Response<AnswerBody> {
+        let busy = peer.talk.busy();
+        let mut meter = Meter::start(Arc::clone(&self.unmatched), request.method());
+        if request.method() == REFUSED_METHOD
+            && let Some(refusal) = peer.talk.refusal()
+        {
+            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            let text = format!("the request is malformed: {refusal}");
+            self.log(&mut meter, &peer, None, None);
+            return Plain { closes: true, ..Plain::new(status, text) }
+                .into_response(Some(meter), busy);
+        }
+        let wants_upgrade = ask::wants_upgrade(&request);
+        let asked = match Asked::read(&request) {
+            Ok(asked) => asked,
+            Err(plain) => {
+                peer.talk.deny_upgrade();
+                self.log(&mut meter, &peer, None, None);
+                return plain.into_response(Some(meter), busy);
+            }
+        };
+        let found = self.table.load().find(&asked.host, &asked.path).cloned();
+        let Some(bound) = found else {
+            peer.talk.deny_upgrade();
+            let text = format!(
+                "no Ingress rule matches host {:?} and path {:?}",
+                echo(&asked.host),
+                echo(&asked.path)
+            );
+            self.log(&mut meter, &peer, Some(&asked), None);
+            return Plain::new(StatusCode::NOT_FOUND, text).into_response(Some(meter), busy);
+        };
+        meter.belongs_to(Arc::clone(&bound.meters));
+        let https_port = self.https_port.load(Ordering::Relaxed);
+        if bound.route.redirect_to_https && !peer.is_tls && https_port != 0 {
+            peer.talk.deny_upgrade();
+            self.log(&mut meter, &peer, Some(&asked), Some(&bound));
+            return Plain::redirect(asked.https_location(https_port))
+                .into_response(Some(meter), busy);
+        }
+        let client = Client {
+            peer: peer.address,
+            is_tls: peer.is_tls,
+            port: peer.local.port(),
+            authority: &asked.authority,
+            is_trusted: forward::is_trusted(&self.trusted, peer.address.ip()),
+        };
+        let upgrade = wants_upgrade.then(|| ask::Upgrade::take(&mut request)).flatten();
+        let id = forward::request(request.headers_mut(), client, new_id);
+        self.log_with_id(&mut meter, &peer, Some(&asked), Some(&bound), id);
+        let answered = match upgrade {
+            Some(upgrade) => {
+                self.upgrade(&peer, &bound, &asked, request, upgrade, &mut meter).await
+            }
+            None => self.exchange(&peer, &bound, &asked, request, &mut meter).await,
+        };
+        match answered {
+            Ok(Answered::Exchange(response, lease)) => {
+                peer.talk.deny_upgrade();
+                through(response, lease, meter, bound.route.idle_timeout, busy)
+            }
+            Ok(Answered::Switched(response, tunnel)) => {
+                meter.answered(101);
+                peer.talk.grant_upgrade();
+                tokio::spawn(tunnel.run(meter, bound.route.idle_timeout, peer.talk.busy()));
+                response.map(|()| AnswerBody::text(String::new(), None, busy))
+            }
+            Err(mut plain) => {
+                peer.talk.deny_upgrade();
+                if let Some(refusal) = peer.talk.refusal() {
+                    plain = Plain::bad_request(format!("the request is malformed: {refusal}"));
+                }
+                plain.into_response(Some(meter), busy)
+            }
+        }
+    }
+
+    /// Sends a request until a pod takes it.
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        bound: &Bound,
+        asked: &Asked,
+        request: Request<Incoming>,
+        meter: &mut Meter,
+    ) -> Result<Answered, Plain> {
+        let (parts, incoming) = request.into_parts();
+        let protocol = asked.protocol(bound, &parts.headers);
+        let source = (!incoming.is_end_stream()).then(|| RequestSource::new(incoming));
+        if let Some(source) = &source {
+            meter.receives(source.clone());
+        }
+        let mut tried = Vec::new();
+        let mut last = None;
+        for attempt in 1..=ATTEMPTS {
+            let endpoint = match bound.upstream.pick(&tried) {
+                Ok(endpoint) => endpoint,
+                Err(nothing) => return Err(last.unwrap_or_else(|| bound.unavailable(nothing))),
+            };
+            self.check_policy(peer, bound, endpoint.address)?;
+            let address = endpoint.address;
+            let head = asked.head(&parts, protocol, address);
+            let limit = bound.route.response_timeout;
+            let may_reuse = attempt < ATTEMPTS;
+            let sent =
+                attempt::send(&self.dialer, endpoint, head, source.as_ref(), limit, may_reuse)
+                    .await;
+            match sent {
+                Ok((response, lease, took)) => {
+                    meter.upstream_took(took);
+                    return Ok(Answered::Exchange(response, lease));
+                }
+                Err(failed) => {
+                    let again =
+                        failed.is_unseen() && source.as_ref().is_none_or(|s| s.can_be_sent_again());
+                    let plain = bound.failed(&failed);
+                    if !again {
+                        return Err(plain);
+                    }
+                    if !matches!(failed, Failed::Stale) {
+                        tried.push(address);
+                    }
+                    meter.retried();
+                    last = Some(plain);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Plain::new(StatusCode::BAD_GATEWAY, "no pod took the request")))
+    }
+
+    /// Asks a pod to switch protocols, on a connection of its own.
+    async fn upgrade(
+        &self,
+        peer: &Peer,
+        bound: &Bound,
+        asked: &Asked,
+        request: Request<Incoming>,
+        upgrade: ask::Upgrade,
+        meter: &mut Meter,
+    ) -> Result<Answered, Plain> {
+        let (parts, _empty) = request.into_parts();
+        let mut tried = Vec::new();
+        loop {
+            let endpoint =
+                bound.upstream.pick(&tried).map_err(|nothing| bound.unavailable(nothing))?;
+            self.check_policy(peer, bound, endpoint.address)?;
+            let address = endpoint.address;
+            let head = upgrade.head(asked.head(&parts, super::routes::Protocol::Http1, address));
+            let limit = bound.route.response_timeout;
+            match attempt::send(&self.dialer, endpoint, head, None, limit, false).await {
+                Ok((response, lease, took)) => {
+                    meter.upstream_took(took);
+                    return match response.status() {
+                        StatusCode::SWITCHING_PROTOCOLS => upgrade.switch(response, lease),
+                        _ => Ok(Answered::Exchange(response, lease)),
+                    };
+                }
+                Err(failed) if failed.is_unseen() && tried.len() + 1 < ATTEMPTS => {
+                    tried.push(address);
+                    meter.retried();
+                }
+                Err(failed) => return Err(bound.failed(&failed)),
+            }
+        }
+    }
+
+    fn check_policy(&self, peer: &Peer, bound: &Bound, pod: SocketAddr) -> Result<(), Plain> {
+        let verdict = self.verdict.load();
+        let client = peer.address.ip().to_canonical();
+        match verdict.as_ref().is_none_or(|verdict| verdict.permits(client, pod)) {
+            true => Ok(()),
+            false => Err(Plain::new(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "a NetworkPolicy does not let {client} reach Service {}",
+                    bound.route.backend.service
+                ),
+            )),
+        }
+    }
+
+    fn log(&self, meter: &mut Meter, peer: &Peer, asked: Option<&Asked>, bound: Option<&Bound>) {
+        self.log_with_id(meter, peer, asked, bound, String::new());
+    }
+
+    fn log_with_id(
+        &self,
+        meter: &mut Meter,
+        peer: &Peer,
+        asked: Option<&Asked>,
+        bound: Option<&Bound>,
+        id: String,
+    ) {
+        let access = self.access;
+        if access == AccessLog::Off {
+            return;
+        }
+        let entry = Entry {
+            client: peer.address,
+            is_tls: peer.is_tls,
+            request: asked.map(Asked::line),
+            route: bound.map(|bound| Arc::clone(&bound.route)),
+            id,
+        };
+        meter.finally(move |outcome| access.tell(&entry, outcome));
+    }
+}
+
+/// What a pod said.
+pub(super) enum Answered {
+    Exchange(Response<Incoming>, Lease),
+    Switched(Response<()>, tunnel::Tunnel),
+}
+
+impl Bound {
+    fn unavailable(&self, nothing: super::resolve::Nothing) -> Plain {
+        let text = nothing.tell(&self.upstream.key);
+        Plain::new(StatusCode::SERVICE_UNAVAILABLE, format!("{text} (rule {})", self.route.rule))
+    }
+
+    fn failed(&self, failed: &Failed) -> Plain {
+        let service = &self.route.backend.service;
+        tracing::debug!(%service, error = %failed.chain(), "a request to a pod has failed");
+        match failed {
+            Failed::Connect(_) | Failed::Stale => Plain::new(
+                StatusCode::BAD_GATEWAY,
+                format!("no pod of Service {service} takes connections"),
+            ),
+            Failed::Exchange { .. } => Plain::new(
+                StatusCode::BAD_GATEWAY,
+                format!("a pod of Service {service} closed the connection without an answer"),
+            ),
+            Failed::Timeout(limit) => Plain::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("a pod of Service {service} did not answer in {} s", limit.as_secs()),
+            ),
+            Failed::Client(_) => Plain::bad_request("the request's body ended before its end"),
+        }
+    }
+}
+
+/// A pod's answer as the client gets it.
+fn through(
+    response: Response<Incoming>,
+    lease: Lease,
+    mut meter: Meter,
+    idle: std::time::Duration,
+    busy: Busy,
+) -> Response<AnswerBody> {
+    let (parts, incoming) = response.into_parts();
+    let mut headers: HeaderMap = parts.headers;
+    forward::answer(&mut headers);
+    meter.answered(parts.status.as_u16());
+    let mut answer = Response::new(AnswerBody::streamed(incoming, lease, meter, idle, busy));
+    *answer.status_mut() = parts.status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+/// 128 random bits would cost a system call; unique and hard to guess is enough.
+fn new_id() -> String {
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU64;
+    static SALT: OnceLock<[u8; 16]> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let salt = SALT.get_or_init(|| {
+        let mut salt = [0; 16];
+        clock::random(&mut salt);
+        salt
+    });
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    hash.update(salt);
+    hash.update(&number.to_le_bytes());
+    hash.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The proxy as hyper calls it for one connection.
+#[derive(Clone)]
+pub struct Service {
+    pub proxy: Arc<Proxy>,
+    pub peer: Peer,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<AnswerBody>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (proxy, peer) = (Arc::clone(&self.proxy), self.peer.clone());
+        Box::pin(async move { Ok(proxy.answer(peer, request).await) })
+    }
+}

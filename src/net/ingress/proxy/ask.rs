@@ -1,0 +1,227 @@
+//! What a request asks for, read once: host, path, upgrade; and the head that a pod gets for it.
+
+use std::net::SocketAddr;
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::tunnel::Tunnel;
+use super::{Answered, Bound};
+use crate::net::ingress::answer::Plain;
+use crate::net::ingress::path;
+use crate::net::ingress::pool::Lease;
+use crate::net::ingress::routes::{Protocol, plain_host};
+
+/// A request's host and path, beyond doubt.
+pub struct Asked {
+    method: Method,
+    /// As the client wrote it.
+    pub authority: String,
+    /// As routes know it.
+    pub host: String,
+    /// Normalized.
+    pub path: String,
+    query: Option<String>,
+    is_http2: bool,
+}
+
+impl Asked {
+    /// # Errors
+    /// The answer to a request that cannot be understood or is not offered.
+    pub fn read<B>(request: &Request<B>) -> Result<Asked, Plain> {
+        let method = request.method();
+        if matches!(*method, Method::CONNECT | Method::TRACE) {
+            let text = format!("{method} is not offered here");
+            return Err(Plain { closes: true, ..Plain::new(StatusCode::METHOD_NOT_ALLOWED, text) });
+        }
+        let headers = request.headers();
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = hosts.next();
+        if hosts.next().is_some() {
+            return Err(Plain::bad_request("a request names one host"));
+        }
+        let host = match host.map(HeaderValue::to_str) {
+            None => None,
+            Some(Ok(host)) => Some(host),
+            Some(Err(_)) => return Err(Plain::bad_request("the Host header is not a host")),
+        };
+        // RFC 9112 §3.2.2 and RFC 9113 §8.3.1: the target's authority counts, and what differs from it is an attack.
+        let authority = match (request.uri().authority().map(Authority::as_str), host) {
+            (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
+                return Err(Plain::bad_request("the target and the Host header name two hosts"));
+            }
+            (Some(target), _) => target,
+            (None, Some(host)) => host,
+            (None, None) if request.version() < Version::HTTP_11 => "",
+            (None, None) => return Err(Plain::bad_request("the request names no host")),
+        };
+        if authority.contains('@') {
+            return Err(Plain::bad_request("a host has no user"));
+        }
+        let raw = request.uri().path();
+        let path = if path::is_normal(raw) {
+            raw.to_owned()
+        } else if raw == "*" && *method == Method::OPTIONS {
+            "/".to_owned()
+        } else {
+            path::normalize(raw).map_err(|bad| Plain::bad_request(bad.to_string()))?
+        };
+        Ok(Asked {
+            method: method.clone(),
+            authority: authority.to_owned(),
+            host: plain_host(authority),
+            path,
+            query: request.uri().query().map(str::to_owned),
+            is_http2: request.version() == Version::HTTP_2,
+        })
+    }
+
+    /// For the access log.
+    pub fn line(&self) -> String {
+        format!("{} {} {}", self.method, self.host, self.target())
+    }
+
+    /// The same address with TLS.
+    pub fn https_location(&self, port: u16) -> String {
+        match port {
+            443 => format!("https://{}{}", self.host, self.target()),
+            port => format!("https://{}:{port}{}", self.host, self.target()),
+        }
+    }
+
+    /// What is spoken to the pod: gRPC cannot be said in HTTP/1.1.
+    pub fn protocol(&self, bound: &Bound, headers: &HeaderMap) -> Protocol {
+        let is_grpc = || {
+            let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+            self.is_http2 && kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+        };
+        match bound.route.protocol.unwrap_or_else(|| bound.upstream.protocol()) {
+            Protocol::Http1 if is_grpc() => Protocol::H2c,
+            protocol => protocol,
+        }
+    }
+
+    /// The head of the request as a pod gets it.
+    pub fn head(&self, parts: &request::Parts, protocol: Protocol, pod: SocketAddr) -> Request<()> {
+        let mut head = Request::new(());
+        *head.method_mut() = self.method.clone();
+        *head.headers_mut() = parts.headers.clone();
+        let target =
+            PathAndQuery::try_from(self.target()).unwrap_or(PathAndQuery::from_static("/"));
+        match protocol {
+            Protocol::Http1 => {
+                *head.uri_mut() = Uri::from(target);
+                *head.version_mut() = Version::HTTP_11;
+                let host = match self.authority.is_empty() {
+                    true => HeaderValue::from_str(&pod.to_string()),
+                    false => HeaderValue::from_str(&self.authority),
+                };
+                if let Ok(host) = host {
+                    head.headers_mut().insert(header::HOST, host);
+                }
+            }
+            Protocol::H2c => {
+                head.headers_mut().remove(header::HOST);
+                let authority = Authority::try_from(self.authority.as_str()).ok();
+                let mut uri = http::uri::Parts::default();
+                uri.scheme = Some(Scheme::HTTP);
+                uri.authority = authority.or_else(|| pod.to_string().parse().ok());
+                uri.path_and_query = Some(target);
+                *head.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+                *head.version_mut() = Version::HTTP_2;
+            }
+        }
+        head
+    }
+
+    fn target(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
+/// Whether a request asks to switch protocols in a way that we pass on. [`crate::net::ingress::head`] says the same
+/// of the bytes.
+pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let names = |name: &header::HeaderName, word: &str| {
+        headers.get_all(name).iter().any(|value| {
+            let mut options = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+            options.any(|option| option.eq_ignore_ascii_case(word.as_bytes()))
+        })
+    };
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && headers.contains_key(header::UPGRADE)
+        && names(&header::CONNECTION, "upgrade")
+        && !names(&header::UPGRADE, "h2c")
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
+}
+
+/// The client's side of a switch of protocols.
+pub struct Upgrade {
+    client: OnUpgrade,
+    protocol: HeaderValue,
+}
+
+impl Upgrade {
+    pub fn take(request: &mut Request<Incoming>) -> Option<Upgrade> {
+        let protocol = request.headers().get(header::UPGRADE).cloned()?;
+        Some(Upgrade { client: hyper::upgrade::on(request), protocol })
+    }
+
+    /// The head with the wish to switch put back.
+    pub fn head(&self, mut head: Request<()>) -> Request<()> {
+        let headers = head.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, self.protocol.clone());
+        head
+    }
+
+    /// A pod's 101.
+    pub fn switch(self, mut response: Response<Incoming>, lease: Lease) -> Result<Answered, Plain> {
+        let pod = hyper::upgrade::on(&mut response);
+        let mut head = Response::new(());
+        *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let chosen = response.headers().get(header::UPGRADE).cloned();
+        let mut headers = std::mem::take(response.headers_mut());
+        crate::net::ingress::forward::answer(&mut headers);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, chosen.unwrap_or_else(|| self.protocol.clone()));
+        *head.headers_mut() = headers;
+        Ok(Answered::Switched(head, Tunnel::new(self.client, pod, lease)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str, host: Option<&str>) -> Result<(String, String), u16> {
+        let mut request = Request::builder().uri(uri).version(Version::HTTP_11);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        Asked::read(&request.body(()).unwrap())
+            .map(|asked| (asked.host.clone(), asked.target()))
+            .map_err(|plain| plain.status.as_u16())
+    }
+
+    #[test]
+    fn host_and_path_are_read_one_way_only() {
+        let yes = |host: &str, target: &str| Ok((host.to_owned(), target.to_owned()));
+        assert_eq!(read("/a/../b?c=/../d", Some("H.example:80")), yes("h.example", "/b?c=/../d"));
+        assert_eq!(read("http://a/x", Some("a")), yes("a", "/x"));
+        assert_eq!(read("http://a/x", Some("b")), Err(400));
+        assert_eq!(read("/x", None), Err(400));
+        assert_eq!(read("/%00", Some("a")), Err(400));
+        assert_eq!(read("/../x", Some("a")), Err(400));
+        assert_eq!(read("/x", Some("u@a")), Err(400));
+    }
+}

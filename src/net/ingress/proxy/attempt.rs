@@ -1,0 +1,180 @@
+//! One try to have one pod answer: a connection, the request, the head of the answer.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::net::ingress::balance::Assigned;
+use crate::net::ingress::body::{RequestBody, RequestSource};
+use crate::net::ingress::pool::{ConnectError, Connection, Dialer, Lease};
+
+/// Why a pod did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    #[error("no connection")]
+    Connect(#[source] ConnectError),
+    /// A kept connection turned out to be closed before the request came; the pod itself is well.
+    #[error("the pod had closed the idle connection")]
+    Stale,
+    #[error("the exchange broke")]
+    Exchange { is_unseen: bool, source: hyper::Error },
+    #[error("no answer in {} s", .0.as_secs())]
+    Timeout(Duration),
+    #[error("the client's body broke")]
+    Client(#[source] hyper::Error),
+}
+
+impl Failed {
+    /// Whether it is certain that no pod has seen the request.
+    pub fn is_unseen(&self) -> bool {
+        match self {
+            Failed::Connect(_) | Failed::Stale => true,
+            Failed::Exchange { is_unseen, .. } => *is_unseen,
+            Failed::Timeout(_) | Failed::Client(_) => false,
+        }
+    }
+
+    /// All of it in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Sends `head` with the source's body. Returns the answer's head, the hold on the connection it comes over, and
+/// how long the pod took.
+pub async fn send(
+    dialer: &Dialer,
+    endpoint: Assigned,
+    head: Request<()>,
+    source: Option<&RequestSource>,
+    limit: Duration,
+    may_reuse: bool,
+) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
+    let body = source.map_or_else(RequestBody::empty, RequestSource::attempt);
+    let request = head.map(|()| body);
+    match request.version() == http::Version::HTTP_2 {
+        true => shared(dialer, endpoint, request, source, limit, may_reuse).await,
+        false => alone(dialer, endpoint, request, source, limit, may_reuse).await,
+    }
+}
+
+/// Over a connection of its own, HTTP/1.1.
+async fn alone(
+    dialer: &Dialer,
+    endpoint: Assigned,
+    request: Request<RequestBody>,
+    source: Option<&RequestSource>,
+    limit: Duration,
+    may_reuse: bool,
+) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
+    let kept = if may_reuse { endpoint.pool.take() } else { None };
+    let mut connection: Connection = match kept {
+        Some(connection) => connection,
+        None => dialer.http1(endpoint.address).await.map_err(|error| {
+            endpoint.doubt();
+            Failed::Connect(error)
+        })?,
+    };
+    let sent = connection.about_to_send();
+    let started = Instant::now();
+    let exchange = connection.sender.try_send_request(request);
+    match within(limit, source, exchange).await? {
+        Ok(response) => {
+            let lease = Lease::new(endpoint, Some(connection));
+            Ok((response, lease, started.elapsed()))
+        }
+        Err(mut error) => {
+            let is_unseen = error.take_message().is_some() || sent.is_unseen();
+            let error = error.into_error();
+            Err(match (error.is_user(), is_unseen && connection.is_reused) {
+                (true, _) => Failed::Client(error),
+                (false, true) => Failed::Stale,
+                (false, false) => Failed::Exchange { is_unseen, source: error },
+            })
+        }
+    }
+}
+
+/// Over the endpoint's one HTTP/2 connection.
+async fn shared(
+    dialer: &Dialer,
+    endpoint: Assigned,
+    request: Request<RequestBody>,
+    source: Option<&RequestSource>,
+    limit: Duration,
+    may_reuse: bool,
+) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
+    let kept = if may_reuse { endpoint.pool.shared() } else { None };
+    let is_reused = kept.is_some();
+    let mut sender = match kept {
+        Some(sender) => sender,
+        None => {
+            let sender = dialer.http2(endpoint.address).await.map_err(|error| {
+                endpoint.doubt();
+                Failed::Connect(error)
+            })?;
+            endpoint.pool.share(sender.clone());
+            sender
+        }
+    };
+    let started = Instant::now();
+    match within(limit, source, sender.try_send_request(request)).await? {
+        Ok(response) => Ok((response, Lease::new(endpoint, None), started.elapsed())),
+        Err(mut error) => {
+            let was_kept_back = error.take_message().is_some();
+            let error = error.into_error();
+            let is_unseen = was_kept_back || is_refused_stream(&error);
+            if is_unseen {
+                endpoint.pool.unshare();
+            }
+            Err(match (error.is_user(), is_unseen && is_reused) {
+                (true, _) => Failed::Client(error),
+                (false, true) => Failed::Stale,
+                (false, false) => Failed::Exchange { is_unseen, source: error },
+            })
+        }
+    }
+}
+
+/// RFC 9113 §8.7: a refused stream was not processed at all, nor one above the last of a GOAWAY.
+fn is_refused_stream(error: &hyper::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || (error.is_go_away()
+                    && error.is_remote()
+                    && error.reason() == Some(h2::Reason::NO_ERROR));
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Waits for the head of the answer: `limit` from the last sign of life of the request's body, so that a long upload is
+/// not cut off.
+async fn within<T>(
+    limit: Duration,
+    source: Option<&RequestSource>,
+    exchange: impl Future<Output = T>,
+) -> Result<T, Failed> {
+    let started = Instant::now();
+    tokio::pin!(exchange);
+    loop {
+        let since = source.map_or(started, RequestSource::last_progress).max(started);
+        match tokio::time::timeout_at(since + limit, &mut exchange).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(_) if source.is_some_and(|source| source.last_progress() > since) => {}
+            Err(_) => return Err(Failed::Timeout(limit)),
+        }
+    }
+}

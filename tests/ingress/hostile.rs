@@ -1,0 +1,185 @@
+//! Peers that stall, flood and hoard, while others are served (security C11).
+
+use std::time::Duration;
+
+use joey::net::ingress::Bounds;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+
+use super::protocols::resident;
+use super::scene::*;
+
+/// A normal client meanwhile: a hundred requests, none of which may fail.
+async fn is_served(scene: &Scene) {
+    let mut kept = scene.connect().await;
+    for _ in 0..50 {
+        assert_eq!(kept.get("/").await.status, 200);
+        assert_eq!(scene.get("/").await.status, 200);
+    }
+}
+
+async fn from(source: &str, scene: &Scene) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    Client::new(socket.connect(scene.http).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_thousand_idle_and_dripping_connections_disturb_nobody() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    let before = resident();
+    let mut held = Vec::new();
+    for number in 0..1000 {
+        let mut client = from("127.0.0.2", &scene).await;
+        if number % 2 == 0 {
+            client.send(b"GET / HTTP/1.1\r\nX-Slow: ").await;
+        }
+        held.push(client);
+    }
+    is_served(&scene).await;
+    for client in &mut held {
+        client.send(b"x").await;
+    }
+    is_served(&scene).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "1,000 idle connections took {grown} bytes on both sides");
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_every_connection() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::bare(Bounds { connections: 64, per_client: 16 }).await;
+    scene.route(&[("", "/", "web")], &[Service::new("web", &[pod.address])]);
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(from("127.0.0.2", &scene).await);
+    }
+    is_served(&scene).await;
+    scene.await_metric("joey_ingress_connections_refused_total{reason=\"client\"", "84").await;
+}
+
+#[tokio::test]
+async fn giant_heads_are_refused_without_being_held() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    let before = resident();
+    for _ in 0..50 {
+        let mut client = scene.connect().await;
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
+        client.send(&vec![b'x'; 1 << 20]).await;
+        let heard = client.rest().await;
+        assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 431"), "{heard}");
+    }
+    let many = "X: y\r\n".repeat(1000);
+    let heard = scene.raw(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n").as_bytes()).await;
+    assert!(heard.starts_with("HTTP/1.1 431"), "{heard}");
+    assert!(resident() < before + (32 << 20));
+    assert!(pod.requests().is_empty());
+    is_served(&scene).await;
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// `:method GET, :scheme http, :path /, :authority a` (RFC 7541 appendix B; literal without indexing).
+const REQUEST: &[u8] = &[0x82, 0x86, 0x84, 0x01, 0x01, b'a'];
+
+/// Sends a flood until the server ends the connection; fails when it never does.
+async fn flood(scene: &Scene, name: &str, mut next: impl FnMut(u32) -> Vec<u8>) {
+    let mut stream = scene.connect().await.stream.into_inner();
+    stream.write_all(PREFACE).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let sent = async {
+        for number in 0..200_000 {
+            if write.write_all(&next(number)).await.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    let heard = async {
+        let mut block = vec![0; 64 << 10];
+        while read.read(&mut block).await.is_ok_and(|read| read > 0) {}
+    };
+    let ended = async {
+        tokio::select! {
+            ended = sent => ended,
+            () = heard => true,
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, ended).await;
+    assert_eq!(ended, Ok(true), "{name}: the server goes along with 200,000 frames");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_floods_end_their_connection_and_disturb_nobody() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    is_served(&scene).await;
+    let before = resident();
+    let odd = |number: u32| number * 2 + 1;
+    flood(&scene, "PING", |_| frame(6, 0, 0, &[0; 8])).await;
+    flood(&scene, "SETTINGS", |_| frame(4, 0, 0, &[])).await;
+    flood(&scene, "PRIORITY", |_| frame(2, 0, 1, &[0; 5])).await;
+    flood(&scene, "empty DATA", |number| match number {
+        0 => frame(1, 4, 1, REQUEST),
+        _ => frame(0, 0, 1, &[]),
+    })
+    .await;
+    flood(&scene, "WINDOW_UPDATE", |_| frame(8, 0, 0, &[0, 0, 0, 1])).await;
+    flood(&scene, "Rapid Reset", |number| {
+        [frame(1, 5, odd(number), REQUEST), frame(3, 0, odd(number), &[0, 0, 0, 8])].concat()
+    })
+    .await;
+    flood(&scene, "MadeYouReset", |number| {
+        // A window update of zero makes the server reset the stream (CVE-2025-8671).
+        [frame(1, 4, odd(number), REQUEST), frame(8, 0, odd(number), &[0; 4])].concat()
+    })
+    .await;
+    flood(&scene, "CONTINUATION", |number| match number {
+        0 => frame(1, 0, 1, REQUEST),
+        _ => frame(9, 0, 1, &[0x00, 0x01, b'x', 0x01, b'y']),
+    })
+    .await;
+    // An indexed header of 4 KiB, named again and again.
+    let mut bomb = vec![0x40, 0x01, b'x', 0x7f, 0x81, 0x1e];
+    bomb.extend(vec![b'y'; 4000]);
+    let again = [REQUEST, &bomb, &vec![0xbe; 12_000]].concat();
+    flood(&scene, "HPACK bomb", |number| {
+        frame(1, 5, odd(number), &again[..again.len().min(16_384)])
+    })
+    .await;
+    is_served(&scene).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 48 << 20, "grew by {grown}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_its_pod_back() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let scene = Scene::start(&[address]).await;
+    let mut slow = scene.connect().await;
+    slow.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut pod, _) = listener.accept().await.unwrap();
+    pod.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let block = vec![b'x'; 64 << 10];
+    let mut written = 0;
+    // The kernels' buffers take some megabytes; the proxy must not take the rest.
+    while written < 256 << 20 {
+        match tokio::time::timeout(Duration::from_secs(1), pod.write_all(&block)).await {
+            Ok(done) => done.unwrap(),
+            Err(_blocked) => break,
+        }
+        written += block.len();
+    }
+    assert!(written < 64 << 20, "the proxy took {written} bytes for a client that reads nothing");
+}

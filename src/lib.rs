@@ -26,4 +26,3 @@ pub mod store;
 pub mod sys;
 
 // Nothing of the program: what fuzz targets and their corpora call.
-pub mod hostile;

@@ -18,6 +18,7 @@ mod event;
 mod failure;
 pub mod fields;
 pub mod identity;
+mod managed;
 mod negotiate;
 mod object;
 pub mod openapi;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::catalog::{Generation, Kind, Purpose};
 use crate::api::failure::{Cause, Failure};
+use crate::api::managed::{self, Writer};
 use crate::api::validate::{self, FieldError};
 use crate::api::{defaults, object};
 use crate::model::time::Timestamp;
@@ -70,6 +71,15 @@ pub enum Part {
 }
 
 impl Part {
+    /// The endpoint's name in records of ownership.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+            Part::Finalizers => "finalize",
+        }
+    }
+
     pub fn of(purpose: Purpose) -> Option<Part> {
         match purpose {
             Purpose::Status => Some(Part::Status),
@@ -93,7 +103,6 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
     }
     let metadata = object::metadata_mut(&mut new);
     for owned in [
-        "managedFields",
         "selfLink",
         "resourceVersion",
         "generation",
@@ -175,6 +184,19 @@ pub fn update(kind: &Kind, part: Part, old: &Value, mut new: Value) -> Result<Ad
         Part::Status => validate::update_status(&resource, old, &new),
     };
     refuse_any(kind, name, errors)?;
+    Ok(Admitted(new))
+}
+
+/// As [`update`], and records that `writer` did it.
+pub fn update_by(
+    kind: &Kind,
+    part: Part,
+    old: &Value,
+    new: Value,
+    writer: &Writer<'_>,
+) -> Result<Admitted, Failure> {
+    let Admitted(mut new) = update(kind, part, old, new)?;
+    managed::track(kind, old, &mut new, writer);
     Ok(Admitted(new))
 }
 
@@ -277,10 +299,8 @@ fn keep_owned_metadata(old: &Value, new: &mut Value) {
     ] {
         object::copy_metadata(new, old, key);
     }
-    let metadata = object::metadata_mut(new);
-    // Field ownership is not recorded; what a client sends of it is dropped like a stale copy.
-    metadata.shift_remove("managedFields");
-    metadata.shift_remove("selfLink");
+    managed::carry_over(old, new);
+    object::metadata_mut(new).shift_remove("selfLink");
 }
 
 fn keep_other_parts(kind: &Kind, part: Part, old: &Value, new: &mut Value) {

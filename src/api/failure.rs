@@ -162,6 +162,35 @@ impl Failure {
         )
     }
 
+    /// Others have set what an apply would change; each as (who, field).
+    pub fn apply_conflict(conflicts: &[(String, String)]) -> Failure {
+        let message = match conflicts {
+            [(who, field)] => format!("Apply failed with 1 conflict: conflict with {who}: {field}"),
+            several => {
+                let mut managers: Vec<&String> = several.iter().map(|(who, _)| who).collect();
+                managers.sort();
+                managers.dedup();
+                let mut lines = Vec::new();
+                for manager in managers {
+                    lines.push(format!("conflicts with {manager}:"));
+                    let own = several.iter().filter(|(who, _)| who == manager);
+                    lines.extend(own.map(|(_, field)| format!("- {field}")));
+                }
+                format!("Apply failed with {} conflicts: {}", several.len(), lines.join("\n"))
+            }
+        };
+        let mut failure = Failure::new(409, "Conflict", message);
+        failure.details.causes = conflicts
+            .iter()
+            .map(|(who, field)| Cause {
+                reason: "FieldManagerConflict".to_owned(),
+                message: format!("conflict with {who}"),
+                field: field.clone(),
+            })
+            .collect();
+        failure
+    }
+
     pub fn expired(message: impl Into<String>) -> Failure {
         Failure::new(410, "Expired", message)
     }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads HTTP method or path: the router has.
 
+pub mod apply;
 pub mod binding;
 pub mod body;
 pub mod create;
@@ -42,6 +43,18 @@ pub struct Call {
 }
 
 impl Call {
+    /// Who writes, for records of ownership: as the client calls itself, or else its program, or else its
+    /// user.
+    pub fn manager(&self) -> String {
+        const LONGEST: usize = 128;
+        let program = self.header(http::header::USER_AGENT).unwrap_or_default();
+        let program = program.split('/').next().unwrap_or_default();
+        let named =
+            [self.query.get("fieldManager").unwrap_or_default(), program, &self.identity.user];
+        let named = named.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        named.chars().take(LONGEST).collect()
+    }
+
     pub fn header(&self, name: http::header::HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }

@@ -111,7 +111,7 @@ fn mask(text: &str) -> String {
     };
     // The names of diff's files, and the times in them.
     let is_fleeting = |line: &str| {
-        ["diff -u", "--- /", "+++ /", "creationTimestamp: ", "Created on:"]
+        ["diff -u", "--- /", "+++ /", "creationTimestamp: ", "Created on:", "uid: "]
             .iter()
             .any(|start| line.trim_start().starts_with(start))
     };
@@ -350,7 +350,7 @@ async fn every_way_to_make_and_change_an_object_works() {
         $ delete namespace default
         Error from server (Forbidden): namespaces "default" is forbidden: this namespace may not be deleted
         $ apply --server-side -f -
-        error: Server-side apply not available on the server: (the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json)
+        pod/kangaroo-backend serverside-applied
     "#]];
     expected.assert_eq(&transcript);
     terminal.server.stop().await;

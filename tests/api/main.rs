@@ -1,6 +1,7 @@
 //! The API as its clients meet it: in process over an in-memory store, and over TLS.
 #![allow(clippy::unwrap_used, reason = "a test whose footing is gone ends there")]
 
+mod applying;
 mod concurrency;
 mod deletion;
 mod harness;

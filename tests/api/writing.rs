@@ -271,12 +271,12 @@ async fn bodies_in_other_clothes() {
         .write(
             "PATCH",
             &format!("{CONFIG_MAPS}/clothes"),
-            "application/apply-patch+yaml",
+            "application/apply-patch+cbor",
             yaml.to_owned(),
         )
         .await;
     assert_eq!(apply.code, 415);
-    assert!(apply.refusal().1.contains("application/strategic-merge-patch+json"));
+    assert!(apply.refusal().1.contains("application/apply-patch+yaml"));
     let broken = cluster.write("POST", CONFIG_MAPS, "application/json", "{".to_owned()).await;
     assert_eq!(broken.code, 400);
     let list = cluster.write("POST", CONFIG_MAPS, "application/json", "[]".to_owned()).await;

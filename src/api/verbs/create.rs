@@ -29,7 +29,9 @@ pub async fn create(
     namespace: Option<&str>,
 ) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
-    let typed = body::read(call, own_kind(kind))?;
+    let mut typed = body::read(call, own_kind(kind))?;
+    // Whose a field is, only an apply records at once.
+    object::metadata_mut(&mut typed.object).shift_remove("managedFields");
     match insert(api, kind, namespace, typed.object, effect).await {
         Ok(created) => Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings)),
         Err(failure) => Err(failure.with_warnings(typed.warnings)),

@@ -1,7 +1,6 @@
 //! PATCH: the next object computed from the current one, again whenever another writer was faster.
 //!
-//! The dialects themselves are in [`crate::api::patch`]. Field ownership (managedFields) is not kept,
-//! so apply patches are refused with 415 and clients fall back or say so.
+//! The dialects themselves are in [`crate::api::patch`]; server-side apply is [`super::apply`].
 
 use std::collections::BTreeMap;
 
@@ -12,13 +11,15 @@ use crate::api::admit::{self, Part};
 use crate::api::catalog::GroupVersionKind;
 use crate::api::decode::{self, Decoded};
 use crate::api::failure::Failure;
+use crate::api::managed::Writer;
 use crate::api::patch::{self, PatchError};
 use crate::api::path::Object;
 use crate::api::query::FieldValidation;
 use crate::api::reply::{Answer, Content};
 use crate::api::validate::FieldError;
-use crate::api::verbs::{Call, body, create, key_of, update, write};
+use crate::api::verbs::{Call, apply, body, create, key_of, update, write};
 use crate::api::{Api, negotiate};
+use crate::sys::clock;
 
 /// A patch that has been read.
 pub enum Patch {
@@ -27,9 +28,15 @@ pub enum Patch {
     Strategic(Value),
 }
 
-const ACCEPTED: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const ACCEPTED: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Result<Answer, Failure> {
+    let content_type = call.header(header::CONTENT_TYPE).unwrap_or_default();
+    if negotiate::media_type(content_type) == "application/apply-patch+yaml" {
+        return apply::apply(api, call, target, part).await;
+    }
+    let manager = call.manager();
+    let writer = Writer { manager: &manager, subresource: part.subresource(), now: clock::now() };
     let effect = call.query.effect()?;
     let validation = call.query.field_validation()?;
     let patch = read(call)?;
@@ -39,7 +46,7 @@ pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Resul
         warnings = next.warnings;
         let next = update::named_as(target, next.object)?;
         update::compare_version(target, &next, current)?;
-        admit::update(target.kind, part, current, next).map(write::Next::Put)
+        admit::update_by(target.kind, part, current, next, &writer).map(write::Next::Put)
     })
     .await;
     match written {

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use crate::api::admit::{self, Part};
 use crate::api::catalog::{Subresource, Verb};
 use crate::api::failure::Failure;
+use crate::api::managed::Writer;
 use crate::api::path::Object;
 use crate::api::reply::{Answer, Content};
 use crate::api::validate::scale;
 use crate::api::verbs::{Call, body, key_of, patch, update, write};
 use crate::api::{Api, object};
 use crate::model::selector::LabelSelector;
+use crate::sys::clock;
 
 /// GET, PUT and PATCH of `target`'s scale.
 pub async fn scale(
@@ -43,10 +45,11 @@ async fn replace(
     subresource: &Subresource,
 ) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
+    let manager = call.manager();
     let typed = body::read(call, subresource.kind)?;
     let wanted = update::named_as(target, typed.object)?;
     let written = write::change(api, target.kind, &key_of(target), effect, |current| {
-        scaled(target, current, &wanted).map(write::Next::Put)
+        scaled(target, current, &wanted, &manager).map(write::Next::Put)
     })
     .await;
     answer(written, typed.warnings)
@@ -59,6 +62,7 @@ async fn merge(
     subresource: &Subresource,
 ) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
+    let manager = call.manager();
     let validation = call.query.field_validation()?;
     let patch = patch::read(call)?;
     let mut warnings = Vec::new();
@@ -67,7 +71,7 @@ async fn merge(
         let next = patch::patched(subresource.kind, &patch, &shown, validation)?;
         warnings = next.warnings;
         let wanted = update::named_as(target, next.object)?;
-        scaled(target, current, &wanted).map(write::Next::Put)
+        scaled(target, current, &wanted, &manager).map(write::Next::Put)
     })
     .await;
     answer(written, warnings)
@@ -87,7 +91,12 @@ fn answer(
 }
 
 /// `current` with the replicas that the Scale `wanted` asks for.
-fn scaled(target: &Object, current: &Value, wanted: &Value) -> Result<admit::Admitted, Failure> {
+fn scaled(
+    target: &Object,
+    current: &Value,
+    wanted: &Value,
+    manager: &str,
+) -> Result<admit::Admitted, Failure> {
     update::compare_version(target, wanted, current)?;
     let errors = scale::update(wanted);
     if !errors.is_empty() {
@@ -101,7 +110,8 @@ fn scaled(target: &Object, current: &Value, wanted: &Value) -> Result<admit::Adm
     // A Scale is a value, not a wish: replicas left out are zero, as in Go.
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     object::map_mut(&mut next, "spec").insert("replicas".to_owned(), replicas.into());
-    admit::update(target.kind, Part::Main, current, next)
+    let writer = Writer { manager, subresource: "scale", now: clock::now() };
+    admit::update_by(target.kind, Part::Main, current, next, &writer)
 }
 
 /// The Scale of `workload`.

@@ -7,11 +7,13 @@ use serde_json::Value;
 use crate::api::admit::{self, Part};
 use crate::api::catalog::PutAbsent;
 use crate::api::failure::Failure;
+use crate::api::managed::Writer;
 use crate::api::path::Object;
 use crate::api::query::Effect;
 use crate::api::reply::{Answer, Content};
 use crate::api::verbs::{Call, body, create, key_of, write};
 use crate::api::{Api, object};
+use crate::sys::clock;
 
 pub async fn update(
     api: &Api,
@@ -20,6 +22,8 @@ pub async fn update(
     part: Part,
 ) -> Result<Answer, Failure> {
     let effect = call.query.effect()?;
+    let manager = call.manager();
+    let writer = Writer { manager: &manager, subresource: part.subresource(), now: clock::now() };
     let typed = body::read(call, create::own_kind(target.kind))?;
     let new = named_as(target, typed.object)?;
     let creates = part == Part::Main && target.kind.put_absent == PutAbsent::Creates;
@@ -32,7 +36,7 @@ pub async fn update(
     }
     let written = write::change(api, target.kind, &key, effect, |current| {
         compare_version(target, &new, current)?;
-        admit::update(target.kind, part, current, new.clone()).map(write::Next::Put)
+        admit::update_by(target.kind, part, current, new.clone(), &writer).map(write::Next::Put)
     })
     .await;
     match written {
@@ -54,7 +58,9 @@ async fn create_absent(
     if !matches!(object::resource_version(&new), "" | "0") {
         return Err(Failure::not_found(target.kind, &target.name));
     }
-    object::metadata_mut(&mut new).shift_remove("resourceVersion");
+    let metadata = object::metadata_mut(&mut new);
+    metadata.shift_remove("resourceVersion");
+    metadata.shift_remove("managedFields");
     match create::insert(api, target.kind, target.namespace.as_deref(), new, effect).await {
         Ok(created) => Ok(Some(created)),
         Err(failure) if failure.reason == "AlreadyExists" => Ok(None),

@@ -15,7 +15,6 @@ pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod events;
-pub mod hostile;
 pub mod metrics;
 pub mod model;
 pub mod net;
@@ -26,3 +25,4 @@ pub mod store;
 pub mod sys;
 
 // Nothing of the program: what fuzz targets and their corpora call.
+pub mod hostile;

@@ -28,8 +28,6 @@ mod policy;
 #[path = "story/mistakes.rs"]
 mod mistakes;
 
-#[path = "story/doctor.rs"]
-mod doctor;
 #[path = "story/service.rs"]
 mod service;
 #[path = "story/why.rs"]

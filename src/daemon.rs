@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Parts that belong to everyone end the daemon when they end: the service manager starts it again, and
-//! recovery is the normal path. Pods are never stopped here; they outlive the daemon.
+//! recovery is the normal path. Pods outlive the daemon and are stopped only when the host goes down.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ use crate::runtime::zygote::Zygote;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::store::Store;
 use crate::sys::notify::{self, Notifier};
+
+mod shutdown;
 
 /// Parts get this long to end after the signal; then the process ends without them.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -121,6 +124,7 @@ pub async fn run(
             tracing::error!(%error, "the zygote cannot be watched");
         }
     });
+    let farewell = agent.farewell();
     spawn(&mut parts, "node agent", agent.ended());
 
     let manifests = Manifests {
@@ -148,10 +152,18 @@ pub async fn run(
     let mut watchdog =
         notifier.as_ref().and_then(|notifier| notifier.watchdog).map(tokio::time::interval);
 
+    let mut announcement = pin!(shutdown::announced());
+    let mut is_announced = false;
     let failed = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
+            lock = &mut announcement, if !is_announced => {
+                is_announced = true;
+                shutdown::stop_pods(farewell.clone(), notifier.as_ref()).await;
+                // The shutdown goes on, and SIGTERM comes with it.
+                drop(lock);
+            }
             ended = parts.join_next() => break Some(match ended {
                 Some(Ok(name)) => format!("the {name} has ended"),
                 Some(Err(error)) => format!("a part has failed: {error}"),
@@ -168,7 +180,10 @@ pub async fn run(
     if let Some(notifier) = &notifier {
         notifier.tell("STOPPING=1");
     }
-    tracing::info!("stopping; pods run on");
+    if failed.is_none() && (is_announced || shutdown::is_under_way().await) {
+        shutdown::stop_pods(farewell, notifier.as_ref()).await;
+    }
+    tracing::info!("stopping");
     stop.cancel();
     let goodbye =
         tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} });

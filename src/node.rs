@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod agent;
 pub mod compile;
 mod credentials;
+mod farewell;
 pub mod lifecycle;
 pub mod pods;
 pub mod register;
@@ -19,3 +20,4 @@ pub mod volume;
 mod worker;
 
 pub use agent::{Agent, AgentError, NodeConfig};
+pub use farewell::Farewell;

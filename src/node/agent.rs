@@ -22,6 +22,7 @@ use crate::net::Network;
 use crate::node::adopt::{self, Fate};
 use crate::node::compile::dns::ClusterDns;
 use crate::node::compile::{NodeFacts, PodPaths};
+use crate::node::farewell::Farewell;
 use crate::node::pods::Pods;
 use crate::node::register::{self, host};
 use crate::node::volume;
@@ -50,6 +51,7 @@ pub struct NodeConfig {
 /// The running agent. Cancelling its token ends it and leaves every pod as it is.
 pub struct Agent {
     pods: Pods,
+    farewell: Farewell,
     tasks: JoinSet<()>,
 }
 
@@ -105,12 +107,14 @@ impl Agent {
             config.node_name.clone(),
             stop.child_token(),
         );
+        let farewell = Farewell::default();
         let (objects, _) = broadcast::channel(1024);
         let shared = Arc::new(Shared {
             client: client.clone(),
             runtime,
             images,
             network,
+            farewell: farewell.clone(),
             recorder,
             pods: pods.clone(),
             facts,
@@ -144,12 +148,17 @@ impl Agent {
             traces,
         };
         tasks.spawn(keeper.run(client, config.node_name));
-        Ok(Agent { pods, tasks })
+        Ok(Agent { pods, farewell, tasks })
     }
 
     /// What runs here, for whoever streams.
     pub fn pods(&self) -> &Pods {
         &self.pods
+    }
+
+    /// For the moment when the host goes down.
+    pub fn farewell(&self) -> Farewell {
+        self.farewell.clone()
     }
 
     /// Waits until every part has ended, which is after the cancellation.

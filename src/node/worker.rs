@@ -19,8 +19,10 @@ use crate::model::time::Timestamp;
 use crate::net::{Attached, Network};
 use crate::node::adopt;
 use crate::node::compile::{NodeFacts, PodPaths};
+use crate::node::farewell::{Farewell, Place};
 use crate::node::lifecycle::{
-    self, Container, EndReason, Ended, ImageState, MissingReason, Next, PodState, Run, Shim, Want,
+    self, Container, EndReason, Ended, ImageState, MissingReason, Next, PodState, Run, Shim, Step,
+    Want,
 };
 use crate::node::pods::{ContainerEntry, PodEntry, Pods};
 use crate::node::report::{Reporter, Target};
@@ -45,6 +47,7 @@ pub struct Shared {
     pub runtime: Runtime,
     pub images: Images,
     pub network: Network,
+    pub farewell: Farewell,
     pub recorder: Recorder,
     pub pods: Pods,
     pub facts: NodeFacts,
@@ -76,6 +79,8 @@ pub struct Existing {
 
 pub struct Worker {
     shared: Arc<Shared>,
+    /// Its place among the workers that have to end before the host may go down.
+    place: Place,
     stop: CancellationToken,
     /// The newest object; `None` once it is gone from the API.
     object: watch::Receiver<Option<Arc<core::Pod>>>,
@@ -167,6 +172,7 @@ impl Worker {
             image_changes: shared.images.changes(),
             object_changes: shared.objects.subscribe(),
             refresh_at: now.plus(REFRESH_EVERY),
+            place: shared.farewell.enter(&uid, &pod),
             uid,
             pod,
             shared,
@@ -185,7 +191,13 @@ impl Worker {
             let now = clock::now();
             let want = self.want();
             let next = lifecycle::next(&self.state, &want, now);
-            self.publish(&want, now);
+            if self.goes_with_the_host() {
+                if comes_after_the_containers(&next) {
+                    return;
+                }
+            } else {
+                self.publish(&want, now);
+            }
             match next {
                 Next::Settled if self.state.finalized => return,
                 Next::Do(step) => {
@@ -206,6 +218,12 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether it comes down because the host does, and is not deleted anyway.
+    fn goes_with_the_host(&self) -> bool {
+        let is_deleted = self.pod.metadata.deletion_timestamp.is_some();
+        !is_deleted && self.place.is_over(&self.pod)
     }
 
     fn want(&self) -> Want {
@@ -257,6 +275,10 @@ impl Worker {
             }
             // Removed without waiting for us (force), or while the daemon was down.
             None => Some(now.plus(ORPHAN_GRACE)),
+        };
+        let allowed = match self.place.is_over(&self.pod) {
+            true => allowed.or(Some(now.plus(self.grace()))),
+            false => allowed,
         };
         // Grace only shrinks.
         self.stop_by = match (self.stop_by, allowed) {
@@ -368,6 +390,7 @@ impl Worker {
         let sleep = tokio::time::sleep(bound);
         tokio::select! {
             () = self.stop.cancelled() => return false,
+            () = self.place.changed() => {}
             () = sleep, if timed => {}
             changed = self.object.changed() => {
                 if changed.is_err() {
@@ -528,6 +551,17 @@ impl Worker {
             );
             self.tell_container(name, Kind::Warning, "BackOff", message);
         }
+    }
+}
+
+/// Whether nothing is left to do before a host goes down: no container runs any more.
+fn comes_after_the_containers(next: &Next) -> bool {
+    match next {
+        Next::Do(step) => {
+            matches!(step, Step::RemoveShim | Step::Detach | Step::RemoveVolumes | Step::Finalize)
+        }
+        Next::Settled => true,
+        Next::Wait { .. } => false,
     }
 }
 

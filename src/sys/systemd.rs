@@ -65,6 +65,8 @@ impl Manager {
             // At the top, beside system.slice and user.slice: pods as a whole are their peer.
             property("Slice", Value::text("-.slice")),
             property("TasksMax", Value::U64(u64::MAX)),
+            // For pods that the daemon has not ended: it was stopped by hand before the host went down.
+            property("TimeoutStopUSec", Value::U64(35_000_000)),
             // A unit that has failed would keep its name, and the next start would find it.
             property("CollectMode", Value::text("inactive-or-failed")),
             // Units stop in the other order: the daemon first, which ends pods in order; then what is left here.

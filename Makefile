@@ -9,7 +9,7 @@ IMAGES       := images/out
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test test-long check test-vm test-vagrant bench dist deny fmt man clean
+.PHONY: help setup build images demo test test-long check test-vm test-vagrant vagrant-stage bench dist deny fmt man clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test-vm: build images ## Limits, the unit, power cut and reboot on a bare Debian
 test-vagrant: build images ## The same cases in a machine of Vagrant (libvirt, QEMU, in namespaces of its own)
 	@tests/vm/vagrant.sh $(JOEY_RELEASE) $(IMAGES)
 
+vagrant-stage: build images ## Lay out what `vagrant up` in vagrant/ installs
+	@rm -rf vagrant/stage && tests/vm/run.py $(JOEY_RELEASE) $(IMAGES) --stage vagrant/stage
+
 dist: build ## A tarball, a Debian package and their checksums in target/dist
 	@packaging/dist.sh $(JOEY_RELEASE) target/dist
 
@@ -61,4 +64,4 @@ man: build ## Write the man pages into target/man
 
 clean: ## Remove what was built
 	cargo clean
-	rm -rf $(IMAGES) .tools
+	rm -rf $(IMAGES) .tools vagrant/stage

@@ -28,3 +28,6 @@ cargo test --locked --no-fail-fast
 
 step "demo"
 tests/demo/run.sh "$target/debug/joey" images/out
+
+step "a bare Debian in a virtual machine: install, limits, the unit, power cut, reboot, uninstall"
+tests/vm/run.py "$target/debug/joey" images/out --core

@@ -9,7 +9,8 @@ say() { printf '%s\n' "$*" >&2; }
 # command → Debian package
 needs=(cc:gcc make:make nm:binutils nft:nftables ip:iproute2 unshare:util-linux strace:strace curl:curl
     busybox:busybox-static python3:python3 skopeo:skopeo umoci:umoci docker-registry:docker-registry
-    crun:crun ping:iputils-ping script:bsdutils)
+    crun:crun ping:iputils-ping script:bsdutils
+    mmdebstrap:mmdebstrap mke2fs:e2fsprogs qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg)
 missing=()
 for need in "${needs[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")

@@ -1,4 +1,5 @@
 # A bare Debian 12 boots with systemd and every cgroup v2 controller.
+# vm: core
 . /lane/cases/steps.sh
 
 state=$(systemctl is-system-running --wait || true)

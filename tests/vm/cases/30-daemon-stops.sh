@@ -1,4 +1,5 @@
 # systemctl stop, start and kill of Joey leave pods running: the same processes, addresses and limits.
+# vm: core
 # vm: seconds 300
 . /lane/cases/steps.sh
 joey_is_fresh

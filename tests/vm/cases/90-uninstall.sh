@@ -1,4 +1,5 @@
 # joey uninstall leaves the host as it was: files, mounts, links, routes, rules, cgroups, sysctls and units are compared.
+# vm: core
 # vm: seconds 300
 . /lane/cases/steps.sh
 joey_is_up

@@ -1,0 +1,39 @@
+# Pods that take all memory, CPU, descriptors and threads they can get hurt only themselves: beside them every request is answered, the node stays Ready, and nothing is left of them.
+# vm: seconds 480
+. /lane/cases/steps.sh
+joey_is_fresh
+
+pod server kangaroo-backend:1.14.2 '{"resources": {"requests": {"cpu": "500m", "memory": "64Mi"}}}'
+is_ready server
+# All pods together end at what the node says is allocatable.
+scope=$(dirname "$(dirname "$(dirname "$(pod_cgroup server)")")")
+allocatable=$(k get node -o 'jsonpath={.items[0].status.allocatable.memory}')
+is "the bound of all pods" "$(cat "$scope/pods/memory.max")" $((${allocatable%Ki} * 1024))
+is "huge pages for pods" "$(cat "$scope/pods/hugetlb.2MB.max")" 0
+
+greedy() { pod "$1" toolbox "{\"command\": [\"/bin/bash\", \"-c\", \"$2\"]}"; }
+greedy memory 'a=$(printf %01000000d 0); while :; do a=$a$a; done'
+greedy cpu 'spin() { while :; do :; done; }; for i in 1 2 3 4; do spin & done; wait'
+greedy descriptors 'ulimit -n hard; while :; do exec {fd}</dev/null || break; done 2>/dev/null; echo out of descriptors at $fd; exec sleep 2000'
+greedy threads 'while :; do sleep 1000 & done 2>/dev/null'
+is_ready cpu
+is_ready descriptors 120
+# The class weighs what its pods have asked for: nothing at all.
+is "the weight of all that asked for nothing" "$(cat "$scope/pods/besteffort/cpu.weight")" 1
+is "the weight of those that did" "$(cat "$scope/pods/burstable/cpu.weight")" "$(cat "$(pod_cgroup server)/cpu.weight")"
+is "memory that is not reclaimed" "$(cat "$(pod_cgroup server)/memory.min")" $((64 << 20))
+
+daemon=$(systemctl show -p MainPID --value joey.service)
+address=$(field server '{.status.podIP}')
+curl -sSf --fail-early --rate 100/s --max-time 60 "http://$address/?n=[1-1000]" >"$keep/answers" ||
+    fail "requests failed beside the greedy: $(wc -l <"$keep/answers") answered"
+is "the answers" "$(grep -c kangaroo-backend "$keep/answers")" 1000
+is "the server's restarts" "$(field server '{.status.containerStatuses[0].restartCount}')" 0
+is "the node" "$(k get node -o 'jsonpath={.items[0].status.conditions[?(@.type=="Ready")].status}')" True
+is "the daemon" "$(systemctl show -p MainPID --value joey.service)" "$daemon"
+killed() { [ "$(field memory '{.status.containerStatuses[0].lastState.terminated.reason}')" = OOMKilled ]; }
+within 120 "the one without a limit is killed for its memory" killed
+
+k delete pods memory cpu descriptors threads --grace-period=1 --wait=true --timeout=120s
+is "groups left of them" "$(find "$scope/pods/besteffort" -mindepth 1 -maxdepth 1 | wc -l)" 0
+is "sleeps left of them" "$(pgrep -c -f '^sleep (1000|2000)$' || true)" 0

@@ -9,7 +9,7 @@ IMAGES       := images/out
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test test-long check test-vm test-vagrant vagrant-stage bench dist deny fmt man clean
+.PHONY: help setup build images demo test test-long check test-vm test-vagrant vagrant-stage footprint bench dist deny fmt man clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test-long: setup ## The same with the long forms of random tests
 
 test-vm: build images ## Limits, the unit, power cut and reboot on a bare Debian in QEMU (ONLY=20,30: some cases)
 	@tests/vm/run.py $(JOEY_RELEASE) $(IMAGES) --only "$(ONLY)"
+
+footprint: build images ## Measure memory, CPU, wake-ups and boot in QEMU, into docs/footprint.md (a quarter of an hour)
+	@tests/vm/run.py $(JOEY_RELEASE) $(IMAGES) --only 59,60 --footprint docs/footprint.md
 
 test-vagrant: build images ## The same cases in a machine of Vagrant (libvirt, QEMU, in namespaces of its own)
 	@tests/vm/vagrant.sh $(JOEY_RELEASE) $(IMAGES)

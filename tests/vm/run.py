@@ -8,6 +8,7 @@ one boot, except where a script's head asks for more:
     # vm: reboot            before it, the machine goes down as systemd does it, and comes back
     # vm: power-cut         before it, the machine loses its power, and comes back
     # vm: core              it is one of those that `make test` runs
+    # vm: asked             it runs only when --only names it
 
 The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/ and cases/. A failing case leaves
 everything there is to know in vm-cache/transcripts/CASE.log.
@@ -62,6 +63,7 @@ class Case:
     seconds: int
     before: str | None
     is_core: bool
+    is_asked: bool
 
     @property
     def name(self) -> str:
@@ -69,7 +71,7 @@ class Case:
 
     @staticmethod
     def read(path: pathlib.Path) -> "Case":
-        promise, seconds, before, is_core = None, 180, None, False
+        promise, seconds, before, is_core, is_asked = None, 180, None, False, False
         for line in path.read_text().splitlines():
             if not line.startswith("#"):
                 break
@@ -81,13 +83,15 @@ class Case:
                         pass
                     case ["core"]:
                         is_core = True
+                    case ["asked"]:
+                        is_asked = True
                     case _:
                         sys.exit(f"{path}: cannot do {asked[1]!r}")
             elif line.startswith("# ") and promise is None:
                 promise = line[2:]
         if promise is None:
             sys.exit(f"{path}: its first comment must say what it promises")
-        return Case(path, promise, seconds, before, is_core)
+        return Case(path, promise, seconds, before, is_core, is_asked)
 
 
 def arguments() -> argparse.Namespace:
@@ -99,11 +103,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--core", action="store_true", help="only what `make test` runs")
     parser.add_argument("--vagrant", action="store_true", help="in a machine of vagrant/Vagrantfile")
     parser.add_argument("--stage", type=pathlib.Path, help="lay out what the machine gets in this directory, run nothing")
+    parser.add_argument("--footprint", type=pathlib.Path, help="write what 60-footprint has measured into this file")
     parser.add_argument("--verbose", action="store_true", help="show the output of passing cases, too")
     return parser.parse_args()
 
 
-def stage(asked: argparse.Namespace, content: pathlib.Path) -> None:
+def stage(asked: argparse.Namespace, content: pathlib.Path, cases: list[Case]) -> None:
     """Lays out everything that the cases use."""
     (content / "bin").mkdir(parents=True)
     for name, source in (("joey", asked.joey), ("kubectl", asked.kubectl)):
@@ -114,12 +119,17 @@ def stage(asked: argparse.Namespace, content: pathlib.Path) -> None:
     subprocess.run(["strip", "--strip-debug", content / "bin/joey"], check=True)
     shutil.copytree(asked.images, content / "images")
     shutil.copytree(HERE / "cases", content / "cases")
+    if any("/lane/dist" in case.path.read_text() for case in cases):
+        # Compressing what is unpacked at once would take a minute.
+        environment = dict(os.environ, JOEY_DIST_COMPRESSION="none")
+        subprocess.run([HERE.parent.parent / "packaging/dist.sh", content / "bin/joey", content / "dist"],
+                       check=True, env=environment, stdout=subprocess.DEVNULL)  # fmt: skip
 
 
-def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path) -> pathlib.Path:
+def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path, cases: list[Case]) -> pathlib.Path:
     """Packs it into one ext4 image."""
     content = scratch / "lane"
-    stage(asked, content)
+    stage(asked, content, cases)
     size = sum(path.stat().st_size for path in content.rglob("*"))
     disk = scratch / "lane.ext4"
     environment = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
@@ -215,10 +225,10 @@ def main() -> int:
     asked = arguments()
     wanted = tuple(part for part in asked.only.split(",") if part)
     cases = [Case.read(path) for path in sorted((HERE / "cases").glob("[0-9]*.sh"))]
-    cases = [case for case in cases if not wanted or case.name.startswith(wanted)]
+    cases = [case for case in cases if (case.name.startswith(wanted) if wanted else not case.is_asked)]
     cases = [case for case in cases if case.is_core or not asked.core]
     if asked.stage:
-        stage(asked, asked.stage)
+        stage(asked, asked.stage, cases)
         return 0
     if not cases:
         sys.exit(f"no case begins with {asked.only}")
@@ -226,17 +236,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as directory:
         scratch = pathlib.Path(directory)
         if asked.vagrant:
-            stage(asked, scratch / "lane")
+            stage(asked, scratch / "lane", cases)
             machine = VagrantMachine(scratch / "lane", scratch)
         else:
             built = subprocess.run([HERE / "build-image.sh"], stdout=subprocess.PIPE, text=True)
             if built.returncode != 0:
                 return built.returncode  # it has said why
-            machine = Machine(pathlib.Path(built.stdout.strip()), lane_disk(asked, scratch), scratch)
+            machine = Machine(pathlib.Path(built.stdout.strip()), lane_disk(asked, scratch, cases), scratch)
         lane = Lane(machine, asked.verbose)
         try:
             for case in cases:
                 lane.run(case)
+            if asked.footprint and not lane.failed:
+                asked.footprint.write_text(machine.run("cat /var/lib/vm-lane/footprint.md", 30).output)
         finally:
             machine.off()
     print(f"\n{len(cases) - len(lane.failed)} of {len(cases)} cases pass", flush=True)

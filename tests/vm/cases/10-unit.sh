@@ -1,5 +1,5 @@
 # As a systemd unit Joey tells when it is ready, serves the API, and comes back when it is killed.
-# vm: seconds 300
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_up
 

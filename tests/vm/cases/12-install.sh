@@ -1,5 +1,5 @@
 # joey install is repeatable, refuses what is not its own, says beforehand what it would do, and replaces an older Joey under running pods.
-# vm: seconds 480
+# vm: seconds 900
 . /lane/cases/steps.sh
 joey_is_fresh
 

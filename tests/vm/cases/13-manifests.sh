@@ -1,5 +1,5 @@
 # Manifests in /etc/joey/manifests are applied when they appear and change; what no file declares any more goes; a typo deletes nothing.
-# vm: seconds 300
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
 manifests=/etc/joey/manifests

@@ -1,6 +1,6 @@
 # Limits are the kernel's: the files hold the manifest's numbers, too much memory ends the whole container as OOMKilled.
 # vm: core
-# vm: seconds 300
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
 

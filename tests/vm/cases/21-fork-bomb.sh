@@ -1,5 +1,5 @@
 # A fork bomb meets its pod's cap; the pod beside it answers every request and the node stays Ready.
-# vm: seconds 300
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
 

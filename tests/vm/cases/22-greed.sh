@@ -1,5 +1,5 @@
 # Pods that take all memory, CPU, descriptors and threads they can get hurt only themselves: beside them every request is answered, the node stays Ready, and nothing is left of them.
-# vm: seconds 480
+# vm: seconds 900
 . /lane/cases/steps.sh
 joey_is_fresh
 

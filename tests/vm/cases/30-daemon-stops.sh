@@ -1,6 +1,6 @@
 # systemctl stop, start and kill of Joey leave pods running: the same processes, addresses and limits.
 # vm: core
-# vm: seconds 300
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
 

@@ -1,6 +1,6 @@
 # Pods run, one of them with a restart behind it; then the power fails.
 # vm: core
-# vm: seconds 240
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
 

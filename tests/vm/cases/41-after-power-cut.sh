@@ -1,7 +1,7 @@
 # After a power cut every declared pod is back by itself, counted as one restart more; what was answered is kept.
 # vm: core
 # vm: power-cut
-# vm: seconds 240
+# vm: seconds 600
 . /lane/cases/steps.sh
 
 within 60 "Joey answers" joey_answers

@@ -1,7 +1,7 @@
 # After an orderly reboot every declared pod is back by itself, and nothing of the last boot is in its way.
 # vm: core
 # vm: reboot
-# vm: seconds 240
+# vm: seconds 600
 . /lane/cases/steps.sh
 
 within 60 "Joey answers" joey_answers

@@ -1,5 +1,5 @@
 # On Debian's 6.1 kernel and nft 1.0.6: seccomp filters, overlay roots and rules are in force.
-# vm: seconds 240
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
 

@@ -1,6 +1,6 @@
 # joey uninstall leaves the host as it was: files, mounts, links, routes, rules, cgroups, sysctls and units are compared.
 # vm: core
-# vm: seconds 300
+# vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_up
 

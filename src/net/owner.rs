@@ -3,9 +3,11 @@
 //! Callers send it messages, so a caller that gives up halves nothing. It decides which steps follow which; what they
 //! are is written in `attach`, `ruleset` and `nfnetlink`.
 
+mod parts;
 mod policies;
+mod reset;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,6 +23,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
+pub use self::reset::reset;
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::drift::{self, Held, Places, Repaired, What};
@@ -29,9 +32,9 @@ use super::journal::Journal;
 use super::link::Link;
 use super::names::Names;
 use super::netlink::Socket;
-use super::part::{self, Before, Part, PartPlan, Transition};
+use super::part::{Before, Part, PartPlan};
 use super::probe::{self, Culprit};
-use super::ruleset::{self, Element, ElementChanges, Elements, Present, RulesetPlan};
+use super::ruleset::{self, ElementChanges, Elements, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, host, link, nfnetlink, nft,
@@ -462,102 +465,6 @@ impl Owner {
         Ok(())
     }
 
-    /// Brings the part's rules to `plan`; on return they are in force, or as they were.
-    pub fn put(&mut self, part: Part, plan: PartPlan) -> Result<(), NetError> {
-        let strays = plan.strays(part);
-        assert!(strays.is_empty(), "{part:?} names what is not its own: {strays:?}");
-        let before = self.parts.remove(&part);
-        let before = before.unwrap_or_else(|| Before::Unknown(self.found.clone()));
-        let outcome = match part::transition(&self.table, part, &before, &plan) {
-            Transition::Nothing => Ok(()),
-            Transition::Elements(changes) => {
-                match nfnetlink::apply(&mut self.elements, &self.table, &changes) {
-                    // Somebody else changed the table: what is there counts, not what we remember.
-                    Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
-                    outcome => outcome.map_err(step("change the part's members")),
-                }
-            }
-            Transition::Rules(transaction) => {
-                nft::apply(&transaction).map_err(step("put the part's rules in force"))
-            }
-            Transition::Programs(changes) => {
-                match nfnetlink::reprogram(&mut self.elements, &self.table, &changes) {
-                    Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
-                    outcome => outcome.map_err(step("put the part's programs in force")),
-                }
-            }
-        };
-        let outcome = outcome.and_then(|()| {
-            let old = match &before {
-                Before::InForce(before) if before.flows == plan.flows => return Ok(()),
-                Before::InForce(before) => before.flows.clone(),
-                Before::Unknown(_) => BTreeSet::new(),
-            };
-            conntrack::forget_strays(&mut self.elements, self.services, &old, &plan.flows)
-                .map_err(step("forget flows to endpoints that are gone"))
-        });
-        let outcome = outcome.and_then(|()| self.forget_remembered(&before, &plan));
-        match outcome {
-            Ok(()) => {
-                self.parts.insert(part, Before::InForce(plan));
-                Ok(())
-            }
-            Err(error) => {
-                // Nothing has changed, unless the answer was lost on its way. The next plan replaces everything.
-                match nft::list(&self.table) {
-                    Ok(listing) => {
-                        let present = listing.as_ref().map(Present::read).unwrap_or_default();
-                        self.parts.insert(part, Before::Unknown(present));
-                    }
-                    Err(_) => drop(self.parts.insert(part, before)),
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes out of the maps that rules write what is no longer valid.
-    fn forget_remembered(&mut self, before: &Before, plan: &PartPlan) -> Result<(), NetError> {
-        for (name, declaration) in &plan.declarations {
-            let Some(memory) = &declaration.memory else {
-                continue;
-            };
-            let none = BTreeSet::new();
-            let valid = plan.elements.get(memory.valid).unwrap_or(&none);
-            if let Before::InForce(before) = before
-                && before.elements.get(memory.valid).unwrap_or(&none).is_subset(valid)
-            {
-                continue;
-            }
-            let held = nfnetlink::list(&mut self.elements, &self.table, name, declaration)
-                .map_err(step("list what is remembered"))?;
-            let is_wrong = |element: &Element| {
-                let meaning = element.key.iter().skip(1).chain(&element.value).cloned();
-                !valid.contains(&Element::member(meaning.collect()))
-            };
-            let wrong = held.into_iter().filter(is_wrong).collect();
-            let wrong = Elements::from([(name.clone(), wrong)]);
-            nfnetlink::remove(&mut self.elements, &self.table, &wrong)
-                .map_err(step("forget what is remembered"))?;
-        }
-        Ok(())
-    }
-
-    fn put_anew(&mut self, part: Part, plan: &PartPlan) -> Result<(), NetError> {
-        let listing = nft::list(&self.table).map_err(step("list the rules"))?;
-        let present = listing.as_ref().map(Present::read).unwrap_or_default();
-        match part::transition(&self.table, part, &Before::Unknown(present), plan) {
-            Transition::Rules(transaction) => {
-                nft::apply(&transaction).map_err(step("put the part's rules in force anew"))
-            }
-            Transition::Programs(changes) => {
-                nfnetlink::reprogram(&mut self.elements, &self.table, &changes)
-                    .map_err(step("put the part's programs in force anew"))
-            }
-            Transition::Nothing | Transition::Elements(_) => Ok(()),
-        }
-    }
-
     fn published(&self) -> MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
         self.seen.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -679,61 +586,5 @@ fn is_file_name(pod: &str) -> Result<(), NetError> {
         Ok(())
     } else {
         Err(NetError::Step { step: "name the pod", reason: format!("{pod:?} is not a uid") })
-    }
-}
-
-/// Removes every trace of the instance; nothing may be serving it.
-pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
-    let names = names(config)?;
-    let paths = Paths::of(config);
-    let mut failures: Vec<NetError> = Vec::new();
-    let mut note = |outcome: Result<(), NetError>| failures.extend(outcome.err());
-    for entry in fs::read_dir(&paths.pins).into_iter().flatten().flatten() {
-        note(netns::unpin(&entry.path()).map_err(step("remove a pin")));
-    }
-    let mut socket = link::open().map_err(step("open rtnetlink"))?;
-    let links = link::links(&mut socket).map_err(step("list links"))?;
-    for found in &links {
-        if found.name == names.anchor() || found.name.starts_with(&names.ports()) {
-            let outcome = socket
-                .exchange(&[link::delete(found.index)])
-                .and_then(|replies| replies.except(&[Errno::ENODEV]));
-            note(outcome.map(drop).map_err(step("delete a link")));
-        }
-    }
-    if let IpAddr::V4(network) = config.pod_cidr.address() {
-        let request =
-            link::unreachable_delete(network, config.pod_cidr.prefix(), names.route_metric());
-        let outcome =
-            socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
-        note(outcome.map(drop).map_err(step("delete the route of the pod range")));
-    }
-    if let IpAddr::V4(network) = config.service_cidr.address() {
-        let range = (network, config.service_cidr.prefix());
-        let request = link::route_to_services_delete(range, names.route_metric());
-        // It goes with its link.
-        let outcome =
-            socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
-        note(outcome.map(drop).map_err(step("delete the route of the Service range")));
-    }
-    let survey = host::survey(&names, &links, &[], &[]);
-    note(
-        host::restore(&paths.forwarding, survey.has_neighbours)
-            .map_err(step("put forwarding back")),
-    );
-    note(nft::delete(&names.table()).map_err(step("delete the rules")));
-    for directory in [&paths.pins, &paths.directory] {
-        let outcome = match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
-        note(outcome.map_err(step("remove a directory")));
-    }
-    match failures.is_empty() {
-        true => Ok(()),
-        false => {
-            let reasons: Vec<_> = failures.iter().map(ToString::to_string).collect();
-            Err(NetError::Step { step: "reset the network", reason: reasons.join("; ") })
-        }
     }
 }

@@ -18,6 +18,7 @@ pub mod install;
 pub mod instance;
 pub mod kubeconfig;
 pub mod logging;
+pub mod logs;
 pub mod manifests;
 pub mod report;
 pub mod reset;
@@ -56,7 +57,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Describe(args) => with_client(&settings, |client| describe::run(client, args)),
         Command::Apply(args) => with_client(&settings, |client| apply::apply(client, args)),
         Command::Delete(args) => with_client(&settings, |client| apply::delete(client, args)),
-        Command::Logs(args) => with_client(&settings, |client| streams::logs(client, args)),
+        Command::Logs(args) => with_client(&settings, |client| logs::logs(client, args)),
         Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
         Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),
         Command::Image(command) => asynchronous(image::run(&settings, command)),

@@ -24,3 +24,6 @@ mod cycles;
 
 #[path = "crash/neighbours.rs"]
 mod neighbours;
+
+#[path = "crash/following.rs"]
+mod following;

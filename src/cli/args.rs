@@ -121,7 +121,7 @@ pub enum Command {
     /// Delete objects, and wait until they are gone
     Delete(super::apply::DeleteArgs),
     /// Print a container's output
-    Logs(super::streams::LogsArgs),
+    Logs(super::logs::LogsArgs),
     /// Run a command in a container
     Exec(super::streams::ExecArgs),
     /// Run one pod from an image, attached

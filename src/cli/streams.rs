@@ -1,4 +1,4 @@
-//! `joey logs`, `joey exec` and `joey run`: a process's output, and a terminal into it.
+//! `joey exec` and `joey run`: a process's output, and a terminal into it.
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -14,75 +14,6 @@ use nix::sys::termios::{self, SetArg, Termios};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
-
-use super::get::encode;
-
-#[derive(Debug, clap::Args)]
-pub struct LogsArgs {
-    /// POD or pod/POD
-    pod: String,
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
-    /// Needed when the pod has several containers
-    #[arg(short, long)]
-    container: Option<String>,
-    /// Go on as the container writes
-    #[arg(short, long)]
-    follow: bool,
-    /// The container's run before this one
-    #[arg(short, long)]
-    previous: bool,
-    /// Only so many lines from the end
-    #[arg(long)]
-    tail: Option<i64>,
-    /// Only what is younger, such as 5s, 2m or 3h
-    #[arg(long)]
-    since: Option<String>,
-    #[arg(long)]
-    timestamps: bool,
-}
-
-pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
-    let name =
-        args.pod.strip_prefix("pod/").or(args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
-    let mut query = vec![
-        format!("follow={}", args.follow),
-        format!("previous={}", args.previous),
-        format!("timestamps={}", args.timestamps),
-    ];
-    query.extend(
-        args.container.as_deref().map(|container| format!("container={}", encode(container))),
-    );
-    query.extend(args.tail.filter(|lines| *lines >= 0).map(|lines| format!("tailLines={lines}")));
-    if let Some(since) = &args.since {
-        query.push(format!("sinceSeconds={}", seconds(since)?));
-    }
-    let path = format!("/api/v1/namespaces/{}/pods/{name}/log?{}", args.namespace, query.join("&"));
-    let mut stream = client.request_stream(http::Request::get(path).body(Vec::new())?).await?;
-    let mut chunk = vec![0; 32 << 10];
-    let mut out = std::io::stdout().lock();
-    loop {
-        let length = stream.read(&mut chunk).await?;
-        if length == 0 {
-            return Ok(ExitCode::SUCCESS);
-        }
-        out.write_all(&chunk[..length])?;
-        out.flush()?;
-    }
-}
-
-/// `90s`, `5m`, `2h` or plain seconds.
-fn seconds(text: &str) -> anyhow::Result<u64> {
-    let (number, unit) = match text.char_indices().last() {
-        Some((end, 's')) => (&text[..end], 1),
-        Some((end, 'm')) => (&text[..end], 60),
-        Some((end, 'h')) => (&text[..end], 3600),
-        _ => (text, 1),
-    };
-    let number: u64 =
-        number.parse().with_context(|| format!("{text:?} is no time span such as 5s, 2m or 3h"))?;
-    number.checked_mul(unit).with_context(|| format!("{text:?} is too long"))
-}
 
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
@@ -344,25 +275,6 @@ async fn copy(
                 local.write_all(&chunk[..length]).await?;
                 local.flush().await?;
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_seconds_minutes_or_hours() {
-        for (text, expected) in [
-            ("5s", Some(5)),
-            ("2m", Some(120)),
-            ("3h", Some(10_800)),
-            ("7", Some(7)),
-            ("x", None),
-            ("", None),
-        ] {
-            assert_eq!(seconds(text).ok(), expected, "{text}");
         }
     }
 }

@@ -107,7 +107,7 @@ impl Deed {
 
 /// A writer's lines are numbered from 0 without a gap or a repetition; returns how many there are.
 #[track_caller]
-fn count_lines(log: &str) -> usize {
+pub fn count_lines(log: &str) -> usize {
     let lines = log.lines().enumerate();
     lines.map(|(number, line)| assert_eq!(line, format!("line {number}"))).count()
 }

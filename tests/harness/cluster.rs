@@ -139,7 +139,8 @@ impl Cluster {
         self.dir.join("run")
     }
 
-    fn joey_command(&self) -> Command {
+    /// `joey`, told where this cluster is.
+    pub fn joey_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_joey"));
         command
             .env_clear()

@@ -1,0 +1,264 @@
+//! `joey logs`: a container's output, followed past the death of the daemon.
+//!
+//! It never reads a log file: the API is its only source.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::{AsyncBufRead, AsyncReadExt};
+use tokio::time::Instant;
+
+use super::get::encode;
+
+#[derive(Debug, clap::Args)]
+pub struct LogsArgs {
+    /// POD or pod/POD
+    pod: String,
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Needed when the pod has several containers
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on as the container writes, also when the daemon is restarted meanwhile
+    #[arg(short, long)]
+    follow: bool,
+    /// The container's run before this one
+    #[arg(short, long)]
+    previous: bool,
+    /// Only so many lines from the end
+    #[arg(long)]
+    tail: Option<i64>,
+    /// Only what is younger, such as 5s, 2m or 3h
+    #[arg(long)]
+    since: Option<String>,
+    #[arg(long)]
+    timestamps: bool,
+}
+
+const CHUNK: usize = 32 << 10;
+/// How long a follower waits for a daemon that went away.
+const RETURN_LIMIT: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
+    let name =
+        args.pod.strip_prefix("pod/").or(args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
+    let mut path = format!("/api/v1/namespaces/{}/pods/{name}/log?", args.namespace);
+    if let Some(container) = &args.container {
+        path.push_str(&format!("container={}&", encode(container)));
+    }
+    let mut range = Vec::new();
+    range.extend(args.tail.filter(|lines| *lines >= 0).map(|lines| format!("tailLines={lines}")));
+    if let Some(since) = &args.since {
+        range.push(format!("sinceSeconds={}", seconds(since)?));
+    }
+    let range = range.join("&");
+    if args.follow && !args.previous {
+        return follow(&client, &path, &range, args.timestamps).await;
+    }
+    let path = format!("{path}previous={}&timestamps={}&{range}", args.previous, args.timestamps);
+    let mut stream = open(&client, path).await?;
+    let (mut chunk, mut out) = (vec![0; CHUNK], io::stdout().lock());
+    loop {
+        match stream.read(&mut chunk).await? {
+            0 => return Ok(ExitCode::SUCCESS),
+            length => write(&mut out, &chunk[..length])?,
+        }
+    }
+}
+
+async fn open(
+    client: &kube::Client,
+    path: String,
+) -> Result<impl AsyncBufRead + Unpin, kube::Error> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+    Ok(Box::pin(client.request_stream(request).await?))
+}
+
+fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Prints until the container has ended. An answer that breaks off is asked for again from its last line
+/// on: the container has outlived the daemon, and its log is complete.
+async fn follow(
+    client: &kube::Client,
+    path: &str,
+    range: &str,
+    timestamps: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut place = Place::new(timestamps);
+    let mut chunk = vec![0; CHUNK];
+    let mut out = io::stdout();
+    let mut is_first = true;
+    let (mut pause, mut lost) = (FIRST_PAUSE, Instant::now());
+    loop {
+        let range = place.resume().unwrap_or_else(|| range.to_owned());
+        let broken = match open(client, format!("{path}follow=true&timestamps=true&{range}")).await
+        {
+            Ok(mut stream) => {
+                (is_first, pause) = (false, FIRST_PAUSE);
+                let broken = loop {
+                    match stream.read(&mut chunk).await {
+                        Ok(0) => {
+                            write(&mut out, &place.finish())?;
+                            return Ok(ExitCode::SUCCESS);
+                        }
+                        Ok(length) => write(&mut out, &place.take(&chunk[..length]))?,
+                        Err(error) => break anyhow::Error::from(error),
+                    }
+                };
+                lost = Instant::now();
+                broken
+            }
+            Err(error) if is_first || is_final(&error) => return Err(error.into()),
+            Err(error) => error.into(),
+        };
+        if lost.elapsed() > RETURN_LIMIT {
+            return Err(broken).context("the daemon went away and did not return");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a further try cannot help: the pod itself is gone, or not ours to see. A daemon that has just
+/// started says other things while it finds its pods again.
+fn is_final(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let of_pod = status.details.as_ref().is_some_and(|details| details.kind == "pods");
+    matches!(status.code, 401 | 403) || (status.code == 404 && of_pod)
+}
+
+/// How far a followed log has been printed: what to ask for next, and what of the answer is known already.
+///
+/// Lines come as `TIME TEXT`; several may bear the same time.
+struct Place {
+    timestamps: bool,
+    time: Vec<u8>,
+    /// Lines of `time` that were printed.
+    printed: usize,
+    /// Lines of `time` that come once more.
+    known: usize,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+impl Place {
+    fn new(timestamps: bool) -> Place {
+        Place { timestamps, time: Vec::new(), printed: 0, known: 0, rest: Vec::new() }
+    }
+
+    /// What to print of the next bytes: whole lines that were not printed yet.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.rest.extend_from_slice(bytes);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Vec::new();
+        };
+        let rest = self.rest.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.rest, rest);
+        let mut news = Vec::with_capacity(lines.len());
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            self.line(line, &mut news);
+        }
+        news
+    }
+
+    fn line(&mut self, line: &[u8], news: &mut Vec<u8>) {
+        let space = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len() - 1);
+        let (time, text) = (&line[..space], &line[space + 1..]);
+        let is_same = time == self.time;
+        if is_same && self.known > 0 {
+            self.known -= 1;
+            return;
+        }
+        if !is_same {
+            (self.time, self.printed) = (time.to_owned(), 0);
+        }
+        (self.printed, self.known) = (self.printed + 1, 0);
+        news.extend_from_slice(if self.timestamps { line } else { text });
+    }
+
+    /// The answer broke off: the query that continues it, once anything was printed.
+    fn resume(&mut self) -> Option<String> {
+        self.rest.clear();
+        self.known = self.printed;
+        let time = std::str::from_utf8(&self.time).ok().filter(|time| !time.is_empty())?;
+        Some(format!("sinceTime={}", encode(time)))
+    }
+
+    /// The last line, if the container ended within it.
+    fn finish(&mut self) -> Vec<u8> {
+        let mut news = Vec::new();
+        if !self.rest.is_empty() {
+            let line = std::mem::take(&mut self.rest);
+            self.line(&line, &mut news);
+        }
+        news
+    }
+}
+
+/// `90s`, `5m`, `2h` or plain seconds.
+fn seconds(text: &str) -> anyhow::Result<u64> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((end, 's')) => (&text[..end], 1),
+        Some((end, 'm')) => (&text[..end], 60),
+        Some((end, 'h')) => (&text[..end], 3600),
+        _ => (text, 1),
+    };
+    let number: u64 =
+        number.parse().with_context(|| format!("{text:?} is no time span such as 5s, 2m or 3h"))?;
+    number.checked_mul(unit).with_context(|| format!("{text:?} is too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_seconds_minutes_or_hours() {
+        for (text, expected) in [
+            ("5s", Some(5)),
+            ("2m", Some(120)),
+            ("3h", Some(10_800)),
+            ("7", Some(7)),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(text).ok(), expected, "{text}");
+        }
+    }
+
+    /// Three lines, two of one moment, and the end of a line that was cut.
+    const LOG: &str = "T1 a\nT2 b\nT2 c\nT3 d";
+
+    #[test]
+    fn an_answer_cut_anywhere_continues_without_loss_or_repetition() {
+        for cut in 0..=LOG.len() {
+            let mut place = Place::new(false);
+            let mut shown = place.take(&LOG.as_bytes()[..cut]);
+            // The server repeats what is as young as the last line printed, or everything.
+            let again = match place.resume().as_deref() {
+                None => LOG,
+                Some("sinceTime=T1") => LOG,
+                Some("sinceTime=T2") => &LOG[5..],
+                Some(other) => panic!("{other}"),
+            };
+            shown.extend(place.take(again.as_bytes()));
+            shown.extend(place.finish());
+            assert_eq!(String::from_utf8_lossy(&shown), "a\nb\nc\nd", "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn times_are_shown_when_asked_for() {
+        let mut place = Place::new(true);
+        assert_eq!(place.take(b"T1 a\nT2"), b"T1 a\n");
+        assert_eq!(place.take(b" \n"), b"T2 \n");
+        assert_eq!(place.finish(), b"");
+    }
+}

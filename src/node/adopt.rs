@@ -113,6 +113,12 @@ pub fn revive(
     }
 }
 
+/// Whether something of the pod is in its network now. After a reboot an address may be all that is left: whether
+/// it is used again or given back is for the pod's next steps to say, and one that is over gets no network.
+pub fn uses_network(state: &PodState) -> bool {
+    state.attached && state.shim != Shim::Absent
+}
+
 /// What a shim's record says of an attempt's end. The message is read by whoever can read files.
 pub fn ended(attempt: u32, exit: &Exit, message: String) -> Ended {
     Ended {
@@ -326,6 +332,15 @@ mod tests {
         // A pod that never restarts is over instead.
         let state = revive(&pod("Never", "Running", Some(init), main()), None, false, at(9));
         assert!(state.stale_init.is_empty());
+    }
+
+    #[test]
+    fn an_address_without_a_shim_is_no_network_in_use() {
+        let pod = |phase| pod("Never", phase, None, told("a", 0, terminated(0), json!({})));
+        assert!(!uses_network(&revive(&pod("Succeeded"), None, true, at(9))));
+        assert!(!uses_network(&revive(&pod("Running"), None, true, at(9))));
+        let phase = ContainerPhase::Running { pid: 7, started_at: at(0) };
+        assert!(uses_network(&revive(&pod("Running"), Some(&found(0, phase)), true, at(9))));
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Worker {
 
     /// Runs until nothing of the pod is left, or until the daemon stops.
     pub async fn run(mut self) {
-        if self.state.attached {
+        if adopt::uses_network(&self.state) {
             // What it has, as the network remembers it.
             self.attach().await;
         }

@@ -22,6 +22,7 @@ tests![
     a_pod_that_is_removed_by_force_leaves_nothing_running,
     a_pod_whose_shim_dies_is_restarted_and_keeps_its_address,
     after_a_reboot_pods_return_with_one_restart_more,
+    after_a_reboot_a_finished_pod_gets_no_network,
     what_the_api_no_longer_knows_is_cleared_away,
     two_pods_of_one_name_never_share_anything,
     an_active_deadline_ends_a_pod,
@@ -334,6 +335,22 @@ async fn after_a_reboot_pods_return_with_one_restart_more(mut scene: Scene) {
     assert_eq!((inits[0].restart_count, inits[0].ready), (1, true));
     let last = main_status(&pod).and_then(|c| c.last_state.clone()?.terminated).unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+}
+
+async fn after_a_reboot_a_finished_pod_gets_no_network(mut scene: Scene) {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    scene.create_script("job", "Never", "true").await;
+    let pod = scene.until("job", |pod| phase(pod) == "Succeeded").await;
+    let uid = pod.metadata.uid.unwrap();
+    scene.until_detached(&uid).await;
+    scene.stop_agent().await;
+    // The machine went down before the end of the address was durable.
+    scene.leave_only_the_address(&uid).await;
+    let namespaces = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+    namespaces.add_watch(&scene.place.join("run/netns"), AddWatchFlags::IN_CREATE).unwrap();
+    scene.start_agent().await;
+    scene.until_detached(&uid).await;
+    assert_eq!(namespaces.read_events().map(|events| events.len()), Err(nix::Error::EAGAIN));
 }
 
 async fn what_the_api_no_longer_knows_is_cleared_away(mut scene: Scene) {

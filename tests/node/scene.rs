@@ -178,6 +178,22 @@ impl Scene {
         self.network.detach(uid).await.unwrap();
     }
 
+    /// Leaves of a pod's network what a reboot leaves: the record of its address.
+    pub async fn leave_only_the_address(&self, uid: &str) {
+        self.network.attach(uid, &[]).await.unwrap();
+        let pin = self.place.join("run/netns").join(uid);
+        rustix::mount::unmount(&pin, rustix::mount::UnmountFlags::DETACH).unwrap();
+        fs::remove_file(pin).unwrap();
+    }
+
+    pub async fn until_detached(&self, uid: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.network.attached().iter().any(|attached| attached == uid) {
+            assert!(Instant::now() < deadline, "{uid} keeps its address");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn import(&self, name: &str) {
         let archive = archive(name);
         self.images.import(Box::new(io::Cursor::new(archive))).await.unwrap();

@@ -162,14 +162,6 @@ impl Worker {
     }
 
     async fn launch(&mut self) {
-        if let Err(error) = self.write_etc_files().await {
-            self.tell(
-                Kind::Warning,
-                "FailedCreatePodSandBox",
-                format!("Failed to create pod sandbox: {error}"),
-            );
-            return self.setback();
-        }
         let netns = match (self.host_network(), &self.attached) {
             (true, _) => None,
             (false, Some(attached)) => Some(attached.netns.clone()),
@@ -178,6 +170,14 @@ impl Worker {
                 return;
             }
         };
+        if let Err(error) = self.write_etc_files().await {
+            self.tell(
+                Kind::Warning,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {error}"),
+            );
+            return self.setback();
+        }
         let plan = match compile::pod_plan(&self.pod, &self.shared.facts, netns) {
             Ok(plan) => plan,
             Err(refusal) => {

@@ -1,20 +1,20 @@
 //! A further process in a running container: from a child of the shim to `execve` inside.
 //!
 //! ```text
-//! shim ─ clone3 into the container's cgroup ─▶ outer: namespaces, streams
-//!                                                └─ clone3(CLONE_PARENT) ─▶ inner: execve
+//! shim ─ clone3 into the container's cgroup ─▶ outer: namespaces, streams, identity, confinement
+//!                                                └─ clone(CLONE_PARENT) ─▶ inner: execve
 //! ```
-//! Two stages, since the container sees a process as soon as that is in its pid namespace: the
-//! inner one is born with nothing but its three streams (CVE-2016-9962), runs from a sealed image
-//! (CVE-2019-5736) and is the shim's own child. The shim is in the pod's network, IPC and UTS
-//! namespaces already.
+//! Two stages, since the container sees a process as soon as that is in its pid namespace, and may trace it
+//! when it has CAP_SYS_PTRACE: the inner one is born with nothing but its streams and the container's own
+//! rights (CVE-2016-9962), runs from a sealed image (CVE-2019-5736) and is the shim's own child. The shim
+//! is in the pod's network, IPC and UTS namespaces already.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::init::{self, Report, Stdio};
+use super::init::{self, Program, Report, Stdio};
 use super::plan::{ExecPlan, PidPlan};
 use super::privileges::{Compiled, Privileges};
 use super::protocol::Failure;
@@ -74,8 +74,11 @@ fn enter(
         }
         Ok(()) | Err(_) => {}
     }
-    let terminals = match &stdio {
-        Stdio::Terminal => Some(open_devpts(root.as_fd())?),
+    let terminal = match &stdio {
+        Stdio::Terminal => {
+            let devpts = open_devpts(root.as_fd())?;
+            Some(init::open_terminal(devpts.as_fd(), plan.security.uid, report)?.slave)
+        }
         Stdio::Streams { stdin, stdout, stderr } => {
             let (stdin, stdout, stderr) = (stdin.as_fd(), stdout.as_fd(), stderr.as_fd());
             init::own_streams([stdin, stdout, stderr], plan.security.uid);
@@ -83,7 +86,15 @@ fn enter(
             None
         }
     };
-    drop((root, stdio));
+    init::enter_cwd(&cwd, &plan.process)?;
+    drop((root, cwd, stdio));
+    // What the shim had open was copied with the fork: its pod's directory, its connections. O_CLOEXEC acts
+    // later than whoever traces the inner stage.
+    let keep: Vec<BorrowedFd<'_>> =
+        terminal.iter().map(AsFd::as_fd).chain([report.as_fd()]).collect();
+    process::close_all_from(3, &keep).at("close descriptors")?;
+    let program = Program::find(&plan.process, &privileges)?;
+    privileges.confine_for_fork()?;
 
     // The inner stage is the shim's child: the shim signals it and collects its end.
     let birth =
@@ -95,12 +106,13 @@ fn enter(
         }
         Fork::Child => {
             rustix::process::setsid().at("setsid")?;
-            if let Some(devpts) = terminals {
-                init::take_terminal(devpts.as_fd(), plan.security.uid, report)?;
+            if let Some(slave) = &terminal {
+                init::take_terminal(slave.as_fd())?;
             }
-            init::enter_cwd(&cwd, &plan.process)?;
-            drop(cwd);
-            init::execute(&plan.process, &privileges, report)
+            drop(terminal);
+            report.ready(None).at("report")?;
+            privileges.finish()?;
+            program.execute()
         }
     }
 }

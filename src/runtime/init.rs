@@ -81,6 +81,10 @@ impl Report {
         sys::socket::send(self.socket.as_fd(), &[READY], &descriptors, SendFlags::empty()).map(drop)
     }
 
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// The end: says why, and ends the process.
     pub fn fail(&self, failure: &Failure) -> ! {
         let mut bytes = vec![FAILED];
@@ -197,7 +201,8 @@ fn set_stdio(
             take_streams(stdin.as_fd(), stdout.as_fd(), stderr.as_fd()).at(at)
         }
         Stdio::Terminal => {
-            let pty = take_terminal(devpts, uid, report)?;
+            let pty = open_terminal(devpts, uid, report)?;
+            take_terminal(pty.slave.as_fd())?;
             let console = files::ensure_in_root(root, "/dev/console", Missing::File)
                 .at("make /dev/console")?;
             let slave = sys::mount::copy(pty.slave.as_fd(), Reach::This).at("bind /dev/console")?;
@@ -206,8 +211,8 @@ fn set_stdio(
     }
 }
 
-/// Opens a terminal in a devpts, hands its master to the shim and makes it this process's own.
-pub fn take_terminal(
+/// Opens a terminal in a devpts and hands its master to the shim.
+pub fn open_terminal(
     devpts: BorrowedFd<'_>,
     uid: u32,
     report: &Report,
@@ -216,10 +221,14 @@ pub fn take_terminal(
     let pty = sys::pty::open(devpts).at(at)?;
     report.terminal(pty.master.as_fd()).at(at)?;
     rustix::fs::fchown(&pty.slave, Some(rustix::fs::Uid::from_raw(uid)), None).at(at)?;
-    sys::pty::take_control(&pty.slave).at(at)?;
-    let slave = pty.slave.as_fd();
-    take_streams(slave, slave, slave).at(at)?;
     Ok(pty)
+}
+
+/// Makes an opened terminal this process's own; it must lead its session.
+pub fn take_terminal(slave: BorrowedFd<'_>) -> Result<(), Failure> {
+    let at = "take terminal";
+    sys::pty::take_control(slave).at(at)?;
+    take_streams(slave, slave, slave).at(at)
 }
 
 /// A program that runs as another user may open /dev/stdout again: give it the pipes.
@@ -293,23 +302,44 @@ pub fn execute(
     privileges: &Privileges<'_>,
     report: &Report,
 ) -> Result<std::convert::Infallible, Failure> {
-    let strings = |all: &[String]| -> Result<Vec<CString>, Failure> {
-        all.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>().map_err(|_| {
-            Failure::CannotRun { reason: "argument or environment holds a NUL byte".to_owned() }
-        })
-    };
-    let (arguments, environment) = (strings(&plan.argv)?, strings(&plan.env)?);
-    privileges.assume_identity()?;
-    process::close_on_exec_from(3).at("close descriptors")?;
-    let path = program::find(plan).map_err(|reason| Failure::CannotRun { reason })?;
+    let program = Program::find(plan, privileges)?;
     report.ready(None).at("report")?;
     privileges.confine()?;
-    match nix::unistd::execve(&path, &arguments, &environment) {
-        Ok(never) => Ok(never),
-        Err(error) => {
-            let words = program::words(&error.into());
-            let reason = format!("exec {}: {words}", path.to_string_lossy());
-            Err(Failure::CannotRun { reason })
+    program.execute()
+}
+
+/// A program, found as the user who will run it.
+pub struct Program {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Program {
+    /// Takes on the plan's identity, and looks with its eyes.
+    pub fn find(plan: &ProcessPlan, privileges: &Privileges<'_>) -> Result<Program, Failure> {
+        let strings = |all: &[String]| -> Result<Vec<CString>, Failure> {
+            all.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>().map_err(
+                |_| Failure::CannotRun {
+                    reason: "argument or environment holds a NUL byte".to_owned(),
+                },
+            )
+        };
+        let (arguments, environment) = (strings(&plan.argv)?, strings(&plan.env)?);
+        privileges.assume_identity()?;
+        process::close_on_exec_from(3).at("close descriptors")?;
+        let path = program::find(plan).map_err(|reason| Failure::CannotRun { reason })?;
+        Ok(Program { path, arguments, environment })
+    }
+
+    pub fn execute(&self) -> Result<std::convert::Infallible, Failure> {
+        match nix::unistd::execve(&self.path, &self.arguments, &self.environment) {
+            Ok(never) => Ok(never),
+            Err(error) => {
+                let words = program::words(&error.into());
+                let reason = format!("exec {}: {words}", self.path.to_string_lossy());
+                Err(Failure::CannotRun { reason })
+            }
         }
     }
 }

@@ -88,6 +88,13 @@ impl<'a> Privileges<'a> {
     /// Gives up the capabilities and loads the filters. The executable's path must be known before,
     /// since a profile may forbid looking for it.
     pub fn confine(&self) -> Result<(), Failure> {
+        self.confine_for_fork()?;
+        self.finish()
+    }
+
+    /// The same for a process whose child becomes the program: nothing may be left to take from the child
+    /// once others see it. Filters that need not permit a fork wait for [`Privileges::finish`] in the child.
+    pub fn confine_for_fork(&self) -> Result<(), Failure> {
         let permitted = rustix::thread::capabilities(None).at("capget")?.permitted;
         if !self.security.no_new_privs {
             // Without no_new_privs the filter must precede the loss of CAP_SYS_ADMIN, which setuid
@@ -112,9 +119,24 @@ impl<'a> Privileges<'a> {
         })?;
         if self.security.no_new_privs {
             rustix::thread::set_no_new_privs(true).at("no_new_privs")?;
-            self.load_filters()?;
+            if !self.filters_come_last() {
+                self.load_filters()?;
+            }
         }
         Ok(())
+    }
+
+    /// What [`Privileges::confine_for_fork`] has left to do.
+    pub fn finish(&self) -> Result<(), Failure> {
+        match self.filters_come_last() {
+            true => self.load_filters(),
+            false => Ok(()),
+        }
+    }
+
+    /// Somebody else's profile is only promised to see the program, not what we do before it.
+    fn filters_come_last(&self) -> bool {
+        self.security.no_new_privs && matches!(self.security.seccomp, SeccompPlan::Localhost(_))
     }
 
     fn load_filters(&self) -> Result<(), Failure> {

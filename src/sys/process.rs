@@ -7,6 +7,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Puts every signal back to its default and unblocks all: ignored signals survive execve(2), and
 /// both Rust (SIGPIPE) and the zygote (SIGCHLD) ignore some.
@@ -39,6 +40,28 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     let done =
         unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor from `first` on but those to keep, in a child of [`super::spawn::fork`] that goes on
+/// to another program: owners that it has copies of may not be used, nor dropped, any more.
+pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    assert!(super::spawn::was_forked(), "the descriptors of this process belong to its owners");
+    let mut kept: Vec<u32> = keep.iter().map(|keep| keep.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    let mut begin = first;
+    for end in kept.into_iter().filter(|kept| *kept >= first).chain([u32::MAX]) {
+        if begin < end {
+            // SAFETY: takes numbers only. Undefined would be an owner that uses a descriptor which was closed
+            // under it, or closes another one under its number: in a child that was forked, as asserted, the
+            // owners are those of its parent, and its code never returns to them. The callers keep that true.
+            let done = unsafe { libc::syscall(libc::SYS_close_range, begin, end - 1, 0) };
+            if done != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        begin = end.saturating_add(1);
+    }
+    Ok(())
 }
 
 /// Joins a new, empty session keyring (keyctl(2)): the host's keys must not be reachable,

@@ -1,4 +1,4 @@
-//! Fork with namespaces, a cgroup and a pidfd: clone3(2).
+//! Fork with namespaces, a cgroup and a pidfd: clone3(2), or clone(2) where a filter hides the former.
 //!
 //! It never runs in a process that has a second thread, and it checks that itself: the child of a
 //! process with threads may not even allocate (rust-lang/rust#130756), ours do.
@@ -78,7 +78,7 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
         }
         // Between a container's namespaces /proc may not know us. A process that was forked here is
         // born with one thread, and its code starts none.
-        Err(_) if WAS_FORKED.load(Ordering::Relaxed) => {}
+        Err(_) if was_forked() => {}
         Err(error) => return Err(error),
     }
     let mut pidfd: libc::c_int = -1;
@@ -105,6 +105,19 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>() as libc::size_t)
     };
+    let pid = match pid {
+        -1 => match io::Error::last_os_error() {
+            // What our own seccomp filter answers, so that libc falls back as we do.
+            error if error.raw_os_error() == Some(libc::ENOSYS) && birth.cgroup.is_none() => {
+                let flags = args.flags | args.exit_signal;
+                // SAFETY: as above: no CLONE_VM, no stack. clone(2) stores the pidfd where CLONE_PARENT_SETTID
+                // would store a pid.
+                unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) }
+            }
+            error => return Err(error),
+        },
+        pid => pid,
+    };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -118,6 +131,11 @@ pub fn fork(birth: Birth<'_>) -> io::Result<Fork> {
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         })),
     }
+}
+
+/// Whether this process came from [`fork`], and not from an `execve`.
+pub fn was_forked() -> bool {
+    WAS_FORKED.load(Ordering::Relaxed)
 }
 
 /// Threads of this process, by the links of its task directory.

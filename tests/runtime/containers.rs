@@ -99,7 +99,7 @@ async fn read_only_root_still_has_its_mounts(scene: Scene) {
     let volume = scene.place.join("volume");
     fs::create_dir(&volume).unwrap();
     let mut plan = scene.script(
-        "touch /file; touch /data/file && touch /dev/shm/x && echo written; \
+        "exec 2>&1; touch /file; touch /data/file && touch /dev/shm/x && echo written; \
          echo end >/dev/termination-log",
     );
     plan.rootfs.read_only = true;

@@ -11,6 +11,8 @@ pub fn run(words: &[&str]) -> ExitCode {
         ["devices"] => devices(),
         ["identity"] => identity(),
         ["overwrite"] => overwrite(),
+        ["thief"] => thief(),
+        ["keys"] => keys(),
         ["lines", count] => (0..count.parse().unwrap()).for_each(|n: u32| println!("line {n}")),
         other => panic!("unknown probe {other:?}"),
     }
@@ -141,4 +143,79 @@ fn overwrite() {
             }
         }
     }
+}
+
+/// Looks into every process that appears, and takes hold of it, for as long as nobody stops it.
+fn thief() {
+    println!("ready");
+    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+    loop {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let Ok(pid) = name.parse::<i32>() else { continue };
+            if pid == 1 {
+                continue;
+            }
+            for descriptor in
+                fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten()
+            {
+                if let Ok(target) = fs::read_link(descriptor.path()) {
+                    println!("fd {}", target.display());
+                }
+            }
+            // SAFETY: PTRACE_SEIZE takes numbers only and stops nothing.
+            let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+            if seized != 0 {
+                let error = std::io::Error::last_os_error().raw_os_error().unwrap();
+                println!("seize {error}");
+                continue;
+            }
+            // SAFETY: as above. The tracee stops soon; until then it runs on.
+            unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0) };
+            let mut status = 0;
+            // SAFETY: waits for one process of ours, and writes to `status` alone.
+            let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+            if waited == pid && libc::WIFSTOPPED(status) {
+                let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                let status = read(format!("/proc/{pid}/status"));
+                let of = |field: &str| {
+                    let line = status.lines().find(|line| line.starts_with(field));
+                    line.unwrap_or_default().split_whitespace().nth(1).unwrap_or("-").to_owned()
+                };
+                println!(
+                    "held {} {} {} {}",
+                    exe.display(),
+                    of("CapPrm:"),
+                    of("Seccomp:"),
+                    of("NoNewPrivs:")
+                );
+                // SAFETY: numbers only.
+                unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0) };
+            }
+        }
+    }
+}
+
+/// What of the host's keys is in reach: the session's, and what can be asked for by name.
+fn keys() {
+    const KEYCTL_GET_KEYRING_ID: libc::c_long = 0;
+    const KEYCTL_SEARCH: libc::c_long = 10;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_long = -3;
+    let words = |result: libc::c_long| match result {
+        -1 => std::io::Error::last_os_error().raw_os_error().unwrap().to_string(),
+        _ => "found".to_owned(),
+    };
+    let (kind, name) = (c"user".as_ptr(), c"joey-test-secret".as_ptr());
+    // SAFETY: numbers, and NUL-terminated strings that outlive the calls.
+    unsafe {
+        let session =
+            libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0);
+        println!("session {}", words(session));
+        let search =
+            libc::syscall(libc::SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, kind, name, 0);
+        println!("search {}", words(search));
+        let asked = libc::syscall(libc::SYS_request_key, kind, name, std::ptr::null::<i8>(), 0);
+        println!("request {}", words(asked));
+    }
+    println!("listed {}", fs::read("/proc/keys").map_or(0, |bytes| bytes.len()));
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -37,6 +38,12 @@ macro_rules! tests {
 
 /// Longest that a test may take.
 const LIMIT: Duration = Duration::from_secs(60);
+const LONG_LIMIT: Duration = Duration::from_secs(1200);
+
+/// The long forms of the tests (`make test-long`).
+pub fn is_long() -> bool {
+    std::env::var_os("JOEY_TEST_LONG").is_some_and(|value| value == "1")
+}
 
 pub struct Scene {
     pub runtime: Runtime,
@@ -60,6 +67,9 @@ pub fn run(test: &Test) -> ExitCode {
     if Path::new("/run/systemd/system").is_dir() {
         mount("none", "/run/systemd", "tmpfs", MountFlags::empty(), None).unwrap();
     }
+    if Path::new("/proc/key-users").exists() {
+        add_host_key();
+    }
     let zygote = Zygote::spawn().unwrap();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let cgroup = format!("joey-test-{}", std::process::id());
@@ -76,7 +86,7 @@ pub fn run(test: &Test) -> ExitCode {
             next: AtomicU32::new(0),
         };
         let body = (test.body)(scene);
-        let ended = tokio::time::timeout(LIMIT, async {
+        let ended = tokio::time::timeout(if is_long() { LONG_LIMIT } else { LIMIT }, async {
             // A panic must not keep the pods alive.
             futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(body)).await
         });
@@ -91,6 +101,18 @@ pub fn run(test: &Test) -> ExitCode {
     rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
     fs::remove_dir(&place).unwrap();
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Adds a key to this process's session keyring, as a host's administrator may have some.
+fn add_host_key() {
+    // SAFETY: numbers, NUL-terminated strings and a buffer with its length, all outliving the calls.
+    unsafe {
+        let joined = libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<i8>());
+        assert!(joined > 0, "{}", std::io::Error::last_os_error());
+        let (kind, name) = (c"user".as_ptr(), c"joey-test-secret".as_ptr());
+        let added = libc::syscall(libc::SYS_add_key, kind, name, c"secret".as_ptr(), 6, -3);
+        assert!(added > 0, "{}", std::io::Error::last_os_error());
+    }
 }
 
 /// A daemon of its own, for tests that kill it: one pod that counts, then pods without end.
@@ -139,6 +161,44 @@ pub fn without_cgroups(place: &Path, cgroup: &str) -> ExitCode {
         let outcome = scene.outcome(&scene.script("grep ^0: /proc/self/cgroup; exit 4")).await;
         print!("{} {}", outcome.exit.code, outcome.text);
     });
+    ExitCode::SUCCESS
+}
+
+/// A zygote that comes to a request only now, however old it is: forks a shim for the pod in `directory` and
+/// prints whether anybody answers there.
+pub fn late_zygote(directory: &Path, cgroup: &str) -> ExitCode {
+    use joey::runtime::zygote::Launch;
+    use joey::sys::{cgroup::Cgroup, socket};
+    let zygote = Zygote::spawn().unwrap();
+    let open = fs::File::open(directory).unwrap();
+    // Not the pod's own group: Linux 6.18 kills whatever is born into a group that was killed before.
+    let group = Cgroup::root().unwrap().open(cgroup).unwrap().ensure("late").unwrap();
+    let shim_group = group.ensure("shim").unwrap();
+    let listener = socket::listen(open.as_fd(), "shim.sock").unwrap();
+    let launch = Launch {
+        new_ipc: true,
+        new_uts: true,
+        directory: open.as_fd(),
+        listener: listener.as_fd(),
+        pod_cgroup: group.as_fd(),
+        shim_cgroup: shim_group.as_fd(),
+        netns: None,
+    };
+    zygote.launch(&launch).unwrap();
+    // From here on the shim alone can answer.
+    drop(listener);
+    let mut stream = match socket::connect(directory, "shim.sock") {
+        Ok(stream) => stream,
+        Err(_) => {
+            println!("nobody");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let mut first = [0; 1];
+    match std::io::Read::read(&mut stream, &mut first) {
+        Ok(1) => println!("a shim"),
+        Ok(_) | Err(_) => println!("nobody"),
+    }
     ExitCode::SUCCESS
 }
 

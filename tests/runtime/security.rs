@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use joey::runtime::plan::*;
 
 use crate::scene::*;
+use crate::{DAEMONS_LEAK, ZYGOTES_LEAK};
 
 crate::tests![
     default_capabilities_are_cri_os_nine_and_nothing_is_inherited,
@@ -18,6 +19,8 @@ crate::tests![
     kernel_files_are_masked_and_write_protected,
     devices_beyond_the_list_cannot_be_opened,
     runtime_image_cannot_be_overwritten,
+    an_entering_process_holds_nothing_worth_stealing,
+    keys_of_the_host_are_out_of_reach_and_none_are_left,
     descriptors_of_the_runtime_do_not_leak,
     working_directory_cannot_leave_the_container,
     planted_roots_start_safe_or_fail_cleanly,
@@ -176,7 +179,7 @@ async fn runtime_image_cannot_be_overwritten(scene: Scene) {
     plan.security.seccomp = SeccompPlan::Unconfined;
     pod.start(&plan).await.unwrap();
     logged(&plan, "ready").await;
-    for _ in 0..100 {
+    for _ in 0..execs() {
         let session = pod.exec(&exec_plan(&["true"])).await.unwrap();
         assert_eq!(finish(session).await.1, 0);
     }
@@ -191,8 +194,99 @@ async fn runtime_image_cannot_be_overwritten(scene: Scene) {
     assert_eq!(fs::read(&program).unwrap(), before);
 }
 
+/// How often the races of entering processes are run.
+fn execs() -> usize {
+    if is_long() { 1000 } else { 100 }
+}
+
+/// A2: a process on its way into a container is seen by it before `execve`, and can be held by who may trace.
+async fn an_entering_process_holds_nothing_worth_stealing(scene: Scene) {
+    let default = security();
+    let mut tracer = default.clone();
+    tracer.capabilities.push("CAP_SYS_PTRACE".to_owned());
+    let mut root = tracer.clone();
+    root.no_new_privs = false;
+    let mut seen = 0;
+    for security in [default, tracer, root] {
+        let may_trace = security.capabilities.len() > joey::runtime::caps::DEFAULT.len();
+        let pod = scene.pod().await;
+        let mut thief = scene.probe(&["thief"]);
+        thief.security = security.clone();
+        pod.start(&thief).await.unwrap();
+        logged(&thief, "ready").await;
+        for _ in 0..execs() {
+            let mut plan = exec_plan(&["true"]);
+            plan.security = security.clone();
+            let session = pod.exec(&plan).await.unwrap();
+            assert_eq!(finish(session).await.1, 0);
+        }
+        let text = text(&thief);
+        pod.remove().await.unwrap();
+        let rights = if may_trace { "00000000000805fb" } else { "00000000000005fb" };
+        for line in text.lines().filter(|line| *line != "ready") {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                // Its own streams, its word to the shim, and, once it is the program, the container's files.
+                ["fd", target] if target.starts_with("pipe:[") => {}
+                ["fd", target] if target.starts_with("socket:[") => {}
+                ["fd", "/dev/null"] => {}
+                ["fd", target, ..] => panic!("{target} is open\n{line}"),
+                // Gone already, or another user's: not dumpable.
+                ["seize", "1" | "3"] => {}
+                ["held", "/memfd:joey", "(deleted)", held, filter, no_new_privs] => {
+                    assert!(may_trace, "{line}");
+                    let expected = u8::from(security.no_new_privs).to_string();
+                    assert_eq!((*held, *filter, *no_new_privs), (rights, "2", &*expected));
+                    seen += 1;
+                }
+                ["held", _, held, filter, _] => {
+                    assert_eq!((*held, *filter), (rights, "2"), "{line}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    eprintln!("{seen} entering processes were held before execve");
+    assert!(seen > 0, "the thief was never quick enough: nothing was tried");
+}
+
+/// Keys in existence that belong to root.
+fn root_keys() -> usize {
+    let users = fs::read_to_string("/proc/key-users").unwrap();
+    let line = users.lines().find(|line| line.trim_start().starts_with("0:")).unwrap();
+    line.split_whitespace().nth(2).unwrap().split('/').next().unwrap().parse().unwrap()
+}
+
+/// A22.
+async fn keys_of_the_host_are_out_of_reach_and_none_are_left(scene: Scene) {
+    if !std::path::Path::new("/proc/key-users").exists() {
+        println!("SKIPPED: this kernel has no keys");
+        return;
+    }
+    let text = scene.outcome(&scene.probe(&["keys"])).await.text;
+    assert_eq!(text, "session 1\nsearch 1\nrequest 1\nlisted 0\n");
+    // Even unfiltered, a container and whoever enters it have a keyring of their own, and an empty one.
+    let before = root_keys();
+    let pods = if is_long() { 1000 } else { 30 };
+    for _ in 0..pods {
+        let mut plan = scene.probe(&["keys"]);
+        plan.security.seccomp = SeccompPlan::Unconfined;
+        let outcome = scene.outcome(&plan).await;
+        let none = libc::ENOKEY;
+        let expected = format!("session found\nsearch {none}\nrequest {none}\nlisted 0\n");
+        assert_eq!(outcome.text, expected);
+    }
+    // The kernel collects unused keys some time later.
+    until(|| root_keys() <= before).await;
+}
+
 async fn descriptors_of_the_runtime_do_not_leak(scene: Scene) {
     let pod = scene.pod().await;
+    // The test program leaves one open on purpose, in every role (see main.rs).
+    let zygote = zygote();
+    let held = |number: i32| fs::read_link(format!("/proc/{zygote}/fd/{number}")).is_ok();
+    assert!(!held(DAEMONS_LEAK), "the zygote has inherited what the daemon had open");
+    assert!(held(ZYGOTES_LEAK), "nothing is left open that could leak into a container");
     let plan = scene.script("ls /proc/1/fd; sleep 100");
     pod.start(&plan).await.unwrap();
     logged(&plan, "2\n").await;
@@ -288,6 +382,18 @@ async fn planted_roots_start_safe_or_fail_cleanly(scene: Scene) {
         }
     }
     assert!(safe > 40 && refused > 20, "{safe} started, {refused} were refused");
+}
+
+/// The zygote of this process.
+fn zygote() -> u32 {
+    let parent = format!("PPid:\t{}", std::process::id());
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().into_string().ok()?.parse().ok());
+    let is_zygote = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.starts_with("Name:\tjoey-zygote\n") && status.lines().any(|line| line == parent)
+    };
+    pids.find(is_zygote).expect("the runtime has a zygote")
 }
 
 fn tree(root: &std::path::Path) -> Vec<String> {

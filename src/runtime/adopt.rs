@@ -39,12 +39,20 @@ async fn take_over(
     plan: PodPlan,
     directory: &Path,
 ) -> Result<Found, RuntimeError> {
-    let link = match link::connect(instance, &plan, directory.to_owned()).await {
-        Ok(link) => link,
-        Err(error) => {
-            tracing::warn!(pod = %plan.title, %error, "shim does not answer; its pod is killed");
-            link::lost(instance, &plan, directory.to_owned()).await?
-        }
+    let is_buried = fs::File::open(directory).is_ok_and(|open| state::is_buried(open.as_fd()));
+    let connected = match is_buried {
+        true => None,
+        false => match link::connect(instance, &plan, directory.to_owned()).await {
+            Ok(link) => Some(link),
+            Err(error) => {
+                tracing::warn!(pod = %plan.title, %error, "shim does not answer; its pod is killed");
+                None
+            }
+        },
+    };
+    let link = match connected {
+        Some(link) => link,
+        None => link::lost(instance, &plan, directory.to_owned()).await?,
     };
     let containers = {
         let directory = directory.to_owned();

@@ -182,9 +182,11 @@ async fn bury(
     directory: PathBuf,
 ) -> Result<BTreeMap<String, ContainerState>, RuntimeError> {
     blocking(move || {
-        instance.kill(&plan.cgroup)?;
         let at = "read state of a lost pod";
         let failed = |error: io::Error| RuntimeError::step(at, error);
+        // The mark first: a shim that is forked after the kill finds it, one forked before is killed.
+        state::bury(&directory).map_err(|error| RuntimeError::step("bury pod", error))?;
+        instance.kill(&plan.cgroup)?;
         let mut containers = BTreeMap::new();
         for (name, attempt) in state::newest_attempts(&directory).map_err(failed)? {
             let Some(mut state) = attempt.state() else {

@@ -79,6 +79,10 @@ pub fn run(birth: Birth, prepared: zygote::Prepared) -> ! {
     process::set_ignored(libc::SIGCHLD, false);
     process::set_ignored(libc::SIGHUP, true);
     process::set_ignored(libc::SIGINT, true);
+    if state::is_buried(birth.directory.as_fd()) {
+        // Whoever asked for this pod is gone, and its successor has told the pod's end.
+        process::exit_now(1);
+    }
     let listener = birth.listener.try_clone();
     let code = match (become_shim(birth, prepared), listener) {
         (Ok(shim), _) => shim.serve(),

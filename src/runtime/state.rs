@@ -4,6 +4,7 @@
 //! pods/<uid>/            0700
 //!   plan.json            written by the daemon before the shim exists
 //!   lock                 locked by the shim for its life
+//!   buried               written by the daemon before it kills a pod whose shim is lost
 //!   shim.sock  shim.log
 //!   containers/<name>.<attempt>/{plan,state,exit}.json    written by the shim
 //! ```
@@ -25,6 +26,9 @@ pub const PLAN: &str = "plan.json";
 pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "shim.sock";
 pub const LOG: &str = "shim.log";
+/// No shim begins in a pod that has this: its request may have waited in a zygote for longer than the daemon
+/// that sent it, or the next one's patience, lived.
+pub const BURIED: &str = "buried";
 /// Mount point of the pod's /dev/shm on kernels that need one.
 pub const SHM: &str = "shm";
 pub const CONTAINERS: &str = "containers";
@@ -70,6 +74,25 @@ pub fn read_plan(pod: BorrowedFd<'_>) -> io::Result<PodPlan> {
 
 pub fn write(directory: BorrowedFd<'_>, name: &str, value: &impl Serialize) -> io::Result<()> {
     files::replace(directory, name, &serde_json::to_vec(value)?)
+}
+
+/// Marks the pod as one whose shim is lost for good.
+pub fn bury(pod: &Path) -> io::Result<()> {
+    match std::fs::File::create_new(pod.join(BURIED)) {
+        Ok(_) => Ok(()),
+        // Buried before, or removed meanwhile.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub fn is_buried(pod: BorrowedFd<'_>) -> bool {
+    rustix::fs::accessat(pod, BURIED, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty())
+        .is_ok()
 }
 
 /// The newest attempt of every container that a pod directory knows.

@@ -5,8 +5,8 @@
 //! requests.
 //!
 //! ```text
-//! daemon → one byte of flags + descriptors: pod directory, listener, pod cgroup, shim cgroup[,
-//! netns] zygote → errno (i32), pid (u32)
+//! daemon → number (u32), flags (u8) + descriptors: pod directory, listener, pod cgroup, shim cgroup[, netns]
+//! zygote → number (u32), errno (i32), pid (u32)
 //! ```
 
 use std::ffi::CStr;
@@ -32,9 +32,16 @@ pub const ROLE: &CStr = c"joey-zygote";
 /// The daemon's end of the connection. When it goes, the zygote ends; its shims live on.
 #[derive(Debug)]
 pub struct Zygote {
-    socket: Mutex<OwnedFd>,
+    line: Mutex<Line>,
     pid: u32,
     pidfd: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Line {
+    socket: OwnedFd,
+    /// Of the last request. An answer that nobody waited for any more must not be taken for the next one's.
+    number: u32,
 }
 
 /// Why there is no zygote.
@@ -62,6 +69,8 @@ pub struct Launch<'a> {
 
 const NEW_IPC: u8 = 1;
 const NEW_UTS: u8 = 2;
+const REQUEST: usize = 5;
+const ANSWER: usize = 12;
 
 impl Zygote {
     /// Starts it. Must be called while this process has a single thread, and asserts that.
@@ -70,9 +79,11 @@ impl Zygote {
         let (ours, theirs) = socket::message_pair().map_err(ZygoteError::Socket)?;
         let birth = Birth { namespaces: CloneFlags::empty(), cgroup: None, parent: Parent::Caller };
         match spawn::fork(birth).map_err(ZygoteError::Fork)? {
-            Fork::Parent(child) => {
-                Ok(Zygote { socket: Mutex::new(ours), pid: child.pid, pidfd: child.pidfd })
-            }
+            Fork::Parent(child) => Ok(Zygote {
+                line: Mutex::new(Line { socket: ours, number: 0 }),
+                pid: child.pid,
+                pidfd: child.pidfd,
+            }),
             Fork::Child => {
                 // Only failures return from here, and the parent sees them as the end of the
                 // connection.
@@ -97,20 +108,31 @@ impl Zygote {
             vec![launch.directory, launch.listener, launch.pod_cgroup, launch.shim_cgroup];
         descriptors.extend(launch.netns);
         // A std mutex, held for one question and its answer: they must not interleave.
-        let socket = self.socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut line = self.line.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         rustix::net::sockopt::set_socket_timeout(
-            socket.as_fd(),
+            line.socket.as_fd(),
             rustix::net::sockopt::Timeout::Recv,
             Some(Duration::from_secs(10)),
         )?;
-        socket::send(socket.as_fd(), &[flags], &descriptors, SendFlags::empty())?;
-        let mut answer = [0; 8];
-        let mut none: Vec<OwnedFd> = Vec::new();
-        match socket::receive(socket.as_fd(), &mut answer, &mut none, RecvFlags::empty())? {
-            8 => {}
-            _ => return Err(io::ErrorKind::ConnectionAborted.into()),
+        line.number = line.number.wrapping_add(1);
+        let number = line.number.to_le_bytes();
+        let mut request = [0; REQUEST];
+        request[..4].copy_from_slice(&number);
+        request[4] = flags;
+        socket::send(line.socket.as_fd(), &request, &descriptors, SendFlags::empty())?;
+        let mut answer = [0; ANSWER];
+        loop {
+            let mut none: Vec<OwnedFd> = Vec::new();
+            match socket::receive(line.socket.as_fd(), &mut answer, &mut none, RecvFlags::empty())?
+            {
+                ANSWER => {}
+                _ => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+            if answer[..4] == number {
+                break;
+            }
         }
-        let (errno, pid) = answer.split_at(4);
+        let (errno, pid) = answer[4..].split_at(4);
         match i32::from_le_bytes(errno.try_into().expect("four bytes")) {
             0 => Ok(u32::from_le_bytes(pid.try_into().expect("four bytes"))),
             errno => Err(io::Error::from_raw_os_error(errno)),
@@ -168,23 +190,25 @@ pub fn run() -> ExitCode {
     let _ = nix::unistd::dup2_stdout(quiet.as_fd());
     drop((nothing, quiet));
     loop {
-        let mut flags = [0];
+        let mut request = [0; REQUEST];
         let mut descriptors: Vec<OwnedFd> = Vec::with_capacity(socket::MAX_DESCRIPTORS);
-        match socket::receive(requests.as_fd(), &mut flags, &mut descriptors, RecvFlags::empty()) {
-            Ok(1) => {}
+        match socket::receive(requests.as_fd(), &mut request, &mut descriptors, RecvFlags::empty())
+        {
+            Ok(REQUEST) => {}
             // The daemon is gone.
             Ok(_) | Err(_) => return ExitCode::SUCCESS,
         }
-        let mut answer = [0; 8];
-        match fork(flags[0], descriptors) {
+        let mut answer = [0; ANSWER];
+        answer[..4].copy_from_slice(&request[..4]);
+        match fork(request[4], descriptors) {
             Ok(Forked::Shim(birth)) => {
                 drop(requests);
                 shim::run(birth, prepared)
             }
-            Ok(Forked::Zygote(pid)) => answer[4..].copy_from_slice(&pid.to_le_bytes()),
+            Ok(Forked::Zygote(pid)) => answer[8..].copy_from_slice(&pid.to_le_bytes()),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EPROTO);
-                answer[..4].copy_from_slice(&errno.to_le_bytes());
+                answer[4..8].copy_from_slice(&errno.to_le_bytes());
             }
         }
         let _ = socket::send(requests.as_fd(), &answer, &[], SendFlags::empty());

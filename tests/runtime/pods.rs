@@ -279,6 +279,13 @@ async fn a_pod_without_shim_is_killed_whole_and_reported(scene: Scene) {
         assert!(processes(&scene, &plan).is_empty());
         let error = pod.exec(&exec_plan(&["true"])).await.err().unwrap();
         assert!(matches!(error, RuntimeError::ShimLost), "{error}");
+        // A zygote that was too slow for its daemon changes nothing any more.
+        let directory = scene.place.join("run/pods").join(plan.uid.as_str());
+        let late = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--late-zygote", directory.to_str().unwrap(), &scene.cgroup])
+            .output();
+        let late = late.await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&late.stdout), "nobody\n", "{late:?}");
         pod.remove().await.unwrap();
         pod.remove().await.unwrap();
     }

@@ -282,6 +282,12 @@ impl Failure {
         failure
     }
 
+    /// Of one identity, or of all.
+    pub fn too_many_connections(user: &str) -> Failure {
+        let message = format!("too many connections are open; {user:?} gets none more for now");
+        Failure { message, ..Failure::overloaded() }
+    }
+
     pub fn timed_out(why: &str) -> Failure {
         Failure::new(504, "Timeout", format!("Timeout: {why}"))
     }

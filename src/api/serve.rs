@@ -2,12 +2,14 @@
 //!
 //! It hands every request to the router with an identity attached; it never looks at paths or bodies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::{Request, Response, header};
@@ -17,14 +19,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::seats::{Full, Limits, Seat, Seats};
 use crate::api::failure::Failure;
-use crate::api::identity::Identity;
+use crate::api::identity::{ANONYMOUS, Identity};
 use crate::api::{Api, authenticate, router};
+
+mod seats;
 
 /// How the listener presents itself.
 #[derive(Debug, Clone)]
@@ -40,7 +44,14 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 100;
 const HEADER_BYTES: u32 = 64 * 1024;
-const MAX_CONNECTIONS: usize = 1000;
+/// Few enough that all together stay below the usual limit of descriptors, and one client far below all.
+const PLACES: Limits = Limits {
+    strangers: 300,
+    strangers_per_address: 64,
+    patience: Duration::from_secs(1),
+    per_identity: 200,
+    identified: 600,
+};
 const STREAMS_PER_CONNECTION: u32 = 250;
 /// Requests under way get this long to end once shutdown has begun.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -54,18 +65,20 @@ impl Api {
         let connections = TaskTracker::new();
         let cut_off = CancellationToken::new();
         let graceful = GracefulShutdown::new();
-        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let acceptor = TlsAcceptor::from(tls.config.clone());
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = accept(&listener, &free) => accepted,
+                accepted = accept(&listener) => accepted,
             };
             match accepted {
-                Ok((socket, permit)) => {
+                Ok((socket, address)) => {
+                    let place = Arc::new(self.inner.places.take(address));
+                    let evicted = place.evicted.clone();
                     let connection = Connection {
                         api: self.clone(),
                         names: tls.names.clone(),
+                        place,
                         shutdown: shutdown.clone(),
                     };
                     let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
@@ -74,8 +87,10 @@ impl Api {
                         tokio::select! {
                             () = connection.run(socket, acceptor, watcher) => {}
                             () = cut_off.cancelled() => {}
+                            () = evicted.cancelled() => {
+                                tracing::debug!(%address, "too many connections without credentials");
+                            }
                         }
-                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -99,20 +114,75 @@ impl Api {
     }
 }
 
-/// A free place first, then a connection: beyond the cap the kernel queues.
-async fn accept(
-    listener: &TcpListener,
-    free: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
+    let (socket, peer) = listener.accept().await?;
     socket.set_nodelay(true)?;
-    Ok((socket, permit))
+    Ok((socket, peer.ip()))
+}
+
+/// The places of all listeners of one API. A std mutex: held for a look at counts.
+pub(super) struct Places {
+    taken: Arc<Mutex<Taken>>,
+    begun: Instant,
+}
+
+struct Taken {
+    seats: Seats,
+    evictions: BTreeMap<Seat, CancellationToken>,
+}
+
+impl Places {
+    pub(super) fn new() -> Places {
+        let taken = Taken { seats: Seats::new(PLACES), evictions: BTreeMap::new() };
+        Places { taken: Arc::new(Mutex::new(taken)), begun: Instant::now() }
+    }
+
+    fn take(&self, address: IpAddr) -> Place {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seat, displaced) = taken.seats.arrive(address, self.begun.elapsed());
+        if let Some(displaced) = displaced.and_then(|seat| taken.evictions.remove(&seat)) {
+            displaced.cancel();
+        }
+        let evicted = CancellationToken::new();
+        taken.evictions.insert(seat, evicted.clone());
+        Place { taken: self.taken.clone(), seat, evicted, is_identified: AtomicBool::new(false) }
+    }
+}
+
+/// One connection's place; free again when dropped.
+struct Place {
+    taken: Arc<Mutex<Taken>>,
+    seat: Seat,
+    /// Somebody newer has it.
+    evicted: CancellationToken,
+    is_identified: AtomicBool,
+}
+
+impl Place {
+    /// The first identity that a connection shows is whom it counts for.
+    fn identify(&self, user: &str) -> Result<(), Full> {
+        if self.is_identified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.seats.identify(self.seat, user)?;
+        self.is_identified.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.seats.leave(self.seat);
+        taken.evictions.remove(&self.seat);
+    }
 }
 
 struct Connection {
     api: Api,
     names: Arc<BTreeSet<String>>,
+    place: Arc<Place>,
     shutdown: CancellationToken,
 }
 
@@ -151,13 +221,17 @@ impl Connection {
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
         let (api, names, shutdown) = (self.api, self.names, self.shutdown.clone());
+        let place = self.place;
         let begun = CancellationToken::new();
         let has_begun = begun.clone();
         let service = service_fn(move |request| {
             begun.cancel();
             let (api, names, peer) = (api.clone(), names.clone(), peer.clone());
-            let shutdown = shutdown.clone();
-            async move { Ok::<_, Infallible>(answer(&api, &names, peer, shutdown, request).await) }
+            let (place, shutdown) = (place.clone(), shutdown.clone());
+            async move {
+                let answer = answer(&api, &names, peer, &place, shutdown, request).await;
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = pin!(watcher.watch(connection.into_owned()));
@@ -182,6 +256,7 @@ async fn answer(
     api: &Api,
     names: &BTreeSet<String>,
     peer: Option<Identity>,
+    place: &Place,
     shutdown: CancellationToken,
     request: Request<Incoming>,
 ) -> Response<Body> {
@@ -189,6 +264,13 @@ async fn answer(
         return router::refuse(failure).await;
     }
     let identity = authenticate::identify(api, peer.as_ref(), request.headers())
+        .and_then(|identity| match identity.user == ANONYMOUS {
+            true => Ok(identity),
+            false => match place.identify(&identity.user) {
+                Ok(()) => Ok(identity),
+                Err(Full) => Err(Failure::too_many_connections(&identity.user)),
+            },
+        })
         .and_then(|identity| authenticate::impersonate(identity, request.headers()));
     let identity = match identity {
         Ok(identity) => identity,

@@ -383,3 +383,65 @@ async fn a_request_that_never_ends_does_not_hold_up_shutdown() {
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("cut off");
 }
+
+const WATCH: &[u8] = b"GET /api/v1/pods?watch=true HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// Opens a watch and reads the code of its answer.
+async fn watch(server: &Server) -> (TlsStream<TcpStream>, String) {
+    let mut stream = server.connect(Some("admin")).await.unwrap();
+    stream.write_all(WATCH).await.unwrap();
+    let mut head = [0u8; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    (stream, code(&String::from_utf8_lossy(&head)).to_owned())
+}
+
+#[tokio::test]
+async fn who_shows_no_credentials_keeps_nobody_out() {
+    let server = Server::start(Arc::new(NoNode)).await;
+    let (_watching, first) = watch(&server).await;
+    assert_eq!(first, "200");
+    // Sockets that say nothing, handshakes that end and say nothing more: far more than there is room for.
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(server.connect(None).await.unwrap());
+    }
+    let answer = server.get(Some("admin"), "/api/v1/namespaces", "").await;
+    assert_eq!(code(&answer), "200");
+    // The oldest have made room.
+    let ended = tokio::time::timeout(LIMIT, silent[0].read(&mut [0u8; 1])).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_identity_cannot_take_the_places_of_the_others() {
+    let server = Server::start(Arc::new(NoNode)).await;
+    let mut open = Vec::new();
+    let refused = loop {
+        let (stream, code) = watch(&server).await;
+        match code.as_str() {
+            "200" => open.push(stream),
+            _ => break code,
+        }
+        assert!(open.len() <= 1000, "nobody says stop");
+    };
+    assert_eq!(refused, "429");
+    // Others are served, by certificate and by token.
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let made = server.cluster.post(path, json!({})).await.json();
+    let token = made["status"]["token"].as_str().unwrap();
+    let bearer = format!("authorization: Bearer {token}\r\n");
+    let answer = server.get(None, "/version", &bearer).await;
+    assert_eq!(code(&answer), "200", "{answer}");
+    // And the identity itself, once it has let go of something.
+    let begin = std::time::Instant::now();
+    drop(open.pop());
+    while watch(&server).await.1 != "200" {
+        assert!(begin.elapsed() < LIMIT, "the place of a closed connection stays taken");
+    }
+    server.stop().await;
+}

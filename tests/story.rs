@@ -3,6 +3,9 @@
 #[path = "harness/cluster.rs"]
 mod cluster;
 
+#[path = "story/doctor.rs"]
+mod doctor;
+
 #[path = "story/pod.rs"]
 mod pod;
 

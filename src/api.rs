@@ -86,6 +86,7 @@ struct Inner {
     openapi: openapi::Documents,
     /// Copies of upgraded connections, so that shutdown can end them.
     streams: streams::Running,
+    places: serve::Places,
 }
 
 impl Api {
@@ -107,6 +108,7 @@ impl Api {
                 discovery: discovery::Documents::new(),
                 openapi: openapi::Documents::new(discovery::resource_docs()),
                 streams: streams::Running::default(),
+                places: serve::Places::new(),
             }),
         };
         bootstrap::run(&api).await.map_err(|failure| StartError::Bootstrap(failure.message))?;

@@ -19,7 +19,7 @@ pub enum ImageCommand {
         /// The archive, or - for standard input
         file: PathBuf,
     },
-    /// Fetch an image from its registry
+    /// Fetch an image from its registry, for every pod
     Pull {
         reference: String,
         /// User name and password for the registry (prompted by nothing: prefer imagePullSecrets in pods)

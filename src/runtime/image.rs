@@ -16,6 +16,7 @@ use self::disk::{Disk, NameRecord};
 use self::reference::{Digest, Reference};
 use self::unpack::Limits;
 
+mod access;
 mod apply;
 mod archive;
 pub mod build;
@@ -36,6 +37,7 @@ mod unpack;
 mod verify;
 mod view;
 
+pub use access::Access;
 pub use confine::role_main;
 
 /// The image store under one directory. Clones share it.
@@ -71,6 +73,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// Unpacked layer directories, topmost first.
     pub layers: Vec<PathBuf>,
+    /// Who may use it.
+    pub access: Access,
 }
 
 /// The `config` object of an OCI image config that matters for running.
@@ -171,7 +175,8 @@ impl Images {
         Ok(images)
     }
 
-    /// Fetches, verifies and unpacks. Concurrent pulls of one reference share the work.
+    /// Fetches, verifies and unpacks for everybody, as the host's administrator does. Concurrent pulls of one
+    /// reference share the work.
     ///
     /// The work goes on when the caller is dropped; pulls with other credentials are other work, so
     /// that nobody gets by another's rights what was refused to them.
@@ -180,8 +185,26 @@ impl Images {
         reference: &str,
         credentials: &[Credentials],
     ) -> Result<Image, ImageError> {
+        self.pull_for(reference, credentials, Audience::Everybody).await
+    }
+
+    /// The same for a pod: whoever presents the credentials that it took may use the image, see [`Access`].
+    pub async fn pull_for_pod(
+        &self,
+        reference: &str,
+        credentials: &[Credentials],
+    ) -> Result<Image, ImageError> {
+        self.pull_for(reference, credentials, Audience::Presenters).await
+    }
+
+    async fn pull_for(
+        &self,
+        reference: &str,
+        credentials: &[Credentials],
+        audience: Audience,
+    ) -> Result<Image, ImageError> {
         let name = parse_name(reference)?;
-        let key = pull_key(&name, credentials);
+        let key = pull_key(&name, credentials, audience);
         let shared = {
             let mut pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
             match pulls.get(&key) {
@@ -190,7 +213,7 @@ impl Images {
                     let (images, credentials) = (self.clone(), credentials.to_vec());
                     let done = key.clone();
                     let task = tokio::spawn(async move {
-                        let result = images.pull_now(&name, &credentials).await;
+                        let result = images.pull_now(&name, &credentials, audience).await;
                         let mut pulls =
                             images.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
                         pulls.remove(&done);
@@ -210,13 +233,21 @@ impl Images {
         &self,
         name: &Reference,
         credentials: &[Credentials],
+        audience: Audience,
     ) -> Result<Image, ImageError> {
         let images = self.clone();
         // From here nothing is swept until the record names what was fetched.
         let lock = blocking(move || images.inner.disk.lock_shared()).await?;
         let inner = &self.inner;
-        let pulled =
-            registry::pull(&inner.disk, &inner.registries, name, credentials, &inner.limits).await;
+        let pulled = registry::pull(
+            &inner.disk,
+            &inner.registries,
+            name,
+            credentials,
+            audience,
+            &inner.limits,
+        )
+        .await;
         drop(lock);
         let images = self.clone();
         blocking(move || {
@@ -473,6 +504,7 @@ impl Images {
             created: config.created,
             config: config.run,
             layers,
+            access: record.access,
         };
         for record in names.iter().filter(|record| record.image == image.id) {
             if record.name.contains('@') {
@@ -517,9 +549,17 @@ fn interrupted() -> ImageError {
     ImageError::Io { step: "run the operation", reason: "it was interrupted".to_owned() }
 }
 
+/// Whom a pull is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Everybody,
+    /// Those who present the credentials that the registry wanted.
+    Presenters,
+}
+
 /// One key for the same work; it holds a digest of the credentials, not them.
-fn pull_key(name: &Reference, credentials: &[Credentials]) -> String {
-    let mut text = String::new();
+fn pull_key(name: &Reference, credentials: &[Credentials], audience: Audience) -> String {
+    let mut text = format!("{audience:?}");
     for one in credentials {
         for part in [&one.registry, &one.username, &one.password] {
             text.push_str(&format!("{}:{part}", part.len()));

@@ -6,6 +6,7 @@
 use std::process::{Command, ExitCode};
 
 mod lives;
+mod private_images;
 mod scene;
 
 use scene::Test;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> impl Iterator<Item = Test> {
-    lives::TESTS.iter().copied()
+    [lives::TESTS, private_images::TESTS].into_iter().flatten().copied()
 }
 
 fn run_selected(words: &[&str]) -> ExitCode {

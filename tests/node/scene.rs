@@ -122,7 +122,7 @@ impl Scene {
             cgroup: format!("joey-node-test-{}", std::process::id()),
         };
         let runtime = Runtime::start(runtime_config, zygote).await.unwrap();
-        let images = Images::open(&place.join("images"), Registries::default()).unwrap();
+        let images = open_images(place);
         let network = Network::start(NetworkConfig {
             instance: "abc123".into(),
             data_dir: place.join("data"),
@@ -165,6 +165,11 @@ impl Scene {
             self.stop.clone(),
         );
         self.agent = Some(agent.await.unwrap());
+    }
+
+    /// The image store as a daemon finds it that has just started.
+    pub fn reopen_images(&mut self) {
+        self.images = open_images(&self.place);
     }
 
     /// Ends the agent as the end of the daemon does: nothing happens to the pods.
@@ -286,8 +291,14 @@ pub fn phase(pod: &core::Pod) -> &str {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
 }
 
+/// The registry of the tests speaks plain HTTP.
+fn open_images(place: &Path) -> Images {
+    let registries = Registries { plain_http: vec!["127.0.0.1:5000".into()], ca_file: None };
+    Images::open(&place.join("images"), registries).unwrap()
+}
+
 /// A docker-archive with one layer: busybox.
-fn archive(name: &str) -> Vec<u8> {
+pub fn archive(name: &str) -> Vec<u8> {
     let mut layer = tar::Builder::new(Vec::new());
     let file = |layer: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -320,7 +331,12 @@ fn archive(name: &str) -> Vec<u8> {
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": ["sleep", "1000"], "Env": ["PATH=/bin"]},
+        // Images of different names are different images.
+        "config": {
+            "Cmd": ["sleep", "1000"],
+            "Env": ["PATH=/bin"],
+            "Labels": {"name": name.rsplit('/').next()},
+        },
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
     })
     .to_string();

@@ -12,7 +12,7 @@ use crate::model::time::Timestamp;
 use crate::node::compile::Refusal;
 use crate::node::lifecycle::{ImageState, MissingImage, MissingReason};
 use crate::node::resolve;
-use crate::runtime::image::{Image, ImageError, Images};
+use crate::runtime::image::{Credentials, Image, ImageError, Images};
 use crate::sys::clock;
 
 /// A pull that takes longer counts as failed.
@@ -79,42 +79,61 @@ impl Worker {
                 Err(ImageError::Io { step: "look for the image", reason: error.to_string() })
             }
         };
+        // Another's private image is here only for those who could pull it as well.
+        let is_admitted = match &found {
+            Ok(Some(image)) => self.is_admitted(image, &reference).await,
+            Ok(None) | Err(_) => false,
+        };
         match (found, policy) {
             (Err(error), _) => self.missing(name, &reference, &error),
-            (Ok(Some(image)), Policy::IfNotPresent | Policy::Never) => {
+            (Ok(Some(image)), Policy::IfNotPresent | Policy::Never) if is_admitted => {
                 let message = format!("Container image {reference:?} already present on machine");
                 self.tell_container(name, Kind::Normal, "Pulled", message);
                 self.ready(name, image);
             }
-            (Ok(None), Policy::Never) => {
-                let message = format!(
-                    "Container image {reference:?} is not present with pull policy of Never"
-                );
+            (Ok(found), Policy::Never) => {
+                let message = match found {
+                    None => format!(
+                        "Container image {reference:?} is not present with pull policy of Never"
+                    ),
+                    Some(_) => format!(
+                        "Container image {reference:?} is present with pull policy of Never but does not have \
+                         the proper credentials to access the image"
+                    ),
+                };
                 self.tell_container(name, Kind::Warning, "ErrImageNeverPull", message.clone());
                 let failed = "Error: ErrImageNeverPull".to_owned();
                 self.tell_container(name, Kind::Warning, "Failed", failed);
                 self.note_missing(name, MissingReason::ErrImageNeverPull, message);
             }
-            (Ok(None), Policy::IfNotPresent) | (Ok(_), Policy::Always) => {
-                self.pull(name, reference).await;
+            (Ok(_), Policy::IfNotPresent | Policy::Always) => self.pull(name, reference).await,
+        }
+    }
+
+    /// Whether this pod may use an image that is here. Secrets are only read for one that is not everybody's.
+    async fn is_admitted(&self, image: &Image, reference: &str) -> bool {
+        image.access.admits(reference, &[])
+            || image.access.admits(reference, &self.pull_credentials().await)
+    }
+
+    async fn pull_credentials(&self) -> Vec<Credentials> {
+        match resolve::pull_credentials(&self.shared.client, &self.pod).await {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::warn!(pod = %self.uid, %error, "image pull secrets could not be read");
+                Vec::new()
             }
         }
     }
 
     async fn pull(&mut self, name: &str, reference: String) {
         self.tell_container(name, Kind::Normal, "Pulling", format!("Pulling image {reference:?}"));
-        let credentials = match resolve::pull_credentials(&self.shared.client, &self.pod).await {
-            Ok(credentials) => credentials,
-            Err(error) => {
-                tracing::warn!(pod = %self.uid, %error, "image pull secrets could not be read");
-                Vec::new()
-            }
-        };
+        let credentials = self.pull_credentials().await;
         let images = self.shared.images.clone();
         let container = name.to_owned();
         let began = clock::now();
         self.pulls.spawn(async move {
-            let pull = images.pull(&reference, &credentials);
+            let pull = images.pull_for_pod(&reference, &credentials);
             // A panic over somebody's image is that image's failure, not a wait without end.
             let pull = std::panic::AssertUnwindSafe(pull).catch_unwind();
             let result = match tokio::time::timeout(PULL_DEADLINE, pull).await {
@@ -218,7 +237,11 @@ impl Worker {
             if spec.image_pull_policy.as_deref() == Some("Always") {
                 continue;
             }
-            if let Ok(Some(_)) = self.shared.images.find(&reference) {
+            // One that is not everybody's was asked for already; its back-off stands.
+            let found = self.shared.images.find(&reference);
+            if let Ok(Some(image)) = found
+                && image.access.admits(&reference, &[])
+            {
                 self.set_image(&name, ImageState::Unchecked);
             }
         }

@@ -12,8 +12,9 @@ use std::os::unix::fs::FileExt;
 use serde::Deserialize;
 
 use super::ImageError;
+use super::access::Access;
 use super::config;
-use super::disk::{Disk, ImageRecord, io};
+use super::disk::{Disk, io};
 use super::entries::{Entries, EntryLimits, Kind, printable};
 use super::manifest::{self, CONFIG_MAX_BYTES, Descriptor, Document, MANIFEST_MAX_BYTES};
 use super::reference::{Digest, Reference};
@@ -114,7 +115,7 @@ fn place(
         let mut reader = archive.reader(part);
         unpack::layer(disk, &mut reader, &expected, limits)?;
     }
-    let record = ImageRecord { layers: config.diff_ids.iter().map(Digest::to_string).collect() };
+    let layers = config.diff_ids.iter().map(Digest::to_string).collect();
     let mut recorded: Vec<String> = Vec::new();
     for name in &names {
         recorded.push(name.canonical());
@@ -124,7 +125,7 @@ fn place(
     }
     recorded.sort();
     recorded.dedup();
-    disk.put_image(&id, &image.config, &record, &recorded)?;
+    disk.put_image(&id, &image.config, layers, &recorded, |_| Access::everybody())?;
     Ok(id)
 }
 

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use self::containerfile::{Command, Copy, Instruction};
 use self::ignore::Ignore;
 use self::tree::{Force, Tree};
-use super::disk::ImageRecord;
+use super::access::Access;
 use super::manifest::LAYERS_MAX;
 use super::reference::Digest;
 use super::unpack::{self, Expected};
@@ -201,7 +201,7 @@ fn build_locked(images: &Images, name: &str, context: &Context) -> Result<Digest
     // What we would refuse from others we do not make ourselves.
     config::parse(&text).map_err(|e| ImageError::Content { reason: e.to_string() })?;
     let id = Digest::of(&text);
-    disk.put_image(&id, &text, &ImageRecord { layers }, &[name.to_owned()])?;
+    disk.put_image(&id, &text, layers, &[name.to_owned()], |_| Access::everybody())?;
     Ok(id)
 }
 

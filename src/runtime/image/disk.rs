@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ImageError;
+use super::access::Access;
 use super::reference::Digest;
 
 /// Part of the file system's blocks that is left free for everybody else.
@@ -43,6 +44,8 @@ pub struct NameRecord {
 pub struct ImageRecord {
     /// Lowest first.
     pub layers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Access::is_everybody")]
+    pub access: Access,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,17 +215,22 @@ impl Disk {
         Ok(config)
     }
 
-    /// Writes an image whose layers are all here. The caller holds the shared lock.
+    /// Writes an image whose layers, lowest first, are all here; `access` says who may use it, given who may if
+    /// it is here already. The names come last: who finds the image by one finds what holds for it. The caller
+    /// holds the shared lock.
     pub fn put_image(
         &self,
         id: &Digest,
         config: &[u8],
-        record: &ImageRecord,
+        layers: Vec<String>,
         names: &[String],
+        access: impl FnOnce(Option<Access>) -> Access,
     ) -> Result<(), ImageError> {
         let _records = self.lock_records()?;
+        let before = self.image_record(id)?.map(|record| record.access);
+        let record = ImageRecord { layers, access: access(before) };
         self.replace(&self.root.join("configs").join(id.hex()), config)?;
-        self.replace(&self.root.join("images").join(id.hex()), &encode(record)?)?;
+        self.replace(&self.root.join("images").join(id.hex()), &encode(&record)?)?;
         for name in names {
             let record = NameRecord { name: name.clone(), image: id.to_string() };
             self.replace(&self.name_path(name), &encode(&record)?)?;

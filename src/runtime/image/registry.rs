@@ -17,15 +17,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::http::{Client, FetchError};
+use super::access::{Access, Grant};
 use super::config;
-use super::disk::{Disk, ImageRecord};
+use super::disk::Disk;
 use super::manifest::{
     self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MANIFEST_MAX_BYTES, Manifest,
     OCI_INDEX, OCI_MANIFEST,
 };
 use super::reference::{Digest, Reference};
 use super::unpack::{self, Expected, Limits};
-use super::{Credentials, ImageError, Registries};
+use super::{Audience, Credentials, ImageError, Registries};
+
+pub use auth::matching;
 
 /// Layers of one image that are fetched at the same time.
 const PARALLEL_LAYERS: usize = 3;
@@ -43,6 +46,7 @@ pub async fn pull(
     registries: &Registries,
     name: &Reference,
     credentials: &[Credentials],
+    audience: Audience,
     limits: &Limits,
 ) -> Result<Digest, ImageError> {
     let refused = |error: FetchError| match error {
@@ -93,12 +97,20 @@ pub async fn pull(
         None => {}
     }
     let id = Digest::of(&config_text);
-    let record = ImageRecord { layers: config.diff_ids.iter().map(Digest::to_string).collect() };
+    let layers = config.diff_ids.iter().map(Digest::to_string).collect();
+    let grant = match audience {
+        Audience::Everybody => None,
+        Audience::Presenters => Some(Grant::of(name, client.used_credentials())),
+    };
     let mut names = vec![name.canonical(), name.with_digest(&digest).canonical()];
     names.dedup();
     let disk = disk.clone();
     super::blocking(move || {
-        disk.put_image(&id, &config_text, &record, &names)?;
+        let access = |before| match grant {
+            None => Access::everybody(),
+            Some(grant) => Access::granted(before, grant),
+        };
+        disk.put_image(&id, &config_text, layers, &names, access)?;
         Ok(id)
     })
     .await

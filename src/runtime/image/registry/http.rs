@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,6 +91,8 @@ pub struct Client {
     credentials: Option<Credentials>,
     /// The value of `Authorization` once a challenge has been answered.
     authorization: Mutex<Option<String>>,
+    /// Whether anybody wanted the credentials.
+    has_used_credentials: AtomicBool,
 }
 
 /// A small reply, whole.
@@ -120,7 +123,18 @@ impl Client {
             path: name.path().to_owned(),
             credentials: auth::matching(credentials, domain).cloned(),
             authorization: Mutex::new(None),
+            has_used_credentials: AtomicBool::new(false),
         })
+    }
+
+    /// The credentials that the registry, or its token server, was shown.
+    pub fn used_credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref().filter(|_| self.has_used_credentials.load(Ordering::Relaxed))
+    }
+
+    fn show_credentials(&self, credentials: &Credentials) -> String {
+        self.has_used_credentials.store(true, Ordering::Relaxed);
+        auth::basic(credentials)
     }
 
     /// A small document of the registry.
@@ -221,7 +235,7 @@ impl Client {
         }
         if challenges.contains(&Challenge::Basic) {
             return match &self.credentials {
-                Some(credentials) => Ok(auth::basic(credentials)),
+                Some(credentials) => Ok(self.show_credentials(credentials)),
                 None => Err(FetchError::Denied("no credentials".to_owned())),
             };
         }
@@ -238,7 +252,8 @@ impl Client {
             .parse()
             .map_err(|_| FetchError::Token("the registry has no address".to_owned()))?;
         let may_know = auth::may_share(registry.host().unwrap_or_default(), &host);
-        let secret = self.credentials.as_ref().filter(|_| may_know).map(auth::basic);
+        let secret = self.credentials.as_ref().filter(|_| may_know);
+        let secret = secret.map(|credentials| self.show_credentials(credentials));
         let mut query = format!("scope={}", escape(&format!("repository:{}:pull", self.path)));
         if let Some(service) = service {
             query.push_str(&format!("&service={}", escape(service)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use crate::sys::clock;
 const QUEUE: usize = 512;
 /// Different Events that are remembered for counting.
 const REMEMBERED: usize = 4096;
+/// Events are read in pages of so many at a start.
+const PAGE: u32 = 500;
 /// client-go's spam filter: so many Events about one object at once …
 const BURST: f64 = 25.0;
 /// … and then one every five minutes.
@@ -87,7 +89,49 @@ pub fn about_pod(pod: &core::Pod, field_path: Option<String>) -> core::ObjectRef
 }
 
 /// What makes two Events the same.
-type Key = (String, String, Kind, &'static str, String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// Namespace and uid of the object, or its name.
+    object: String,
+    field_path: String,
+    kind: Kind,
+    reason: String,
+    message: String,
+}
+
+/// Longest message of an Event.
+const MESSAGE: usize = 1024;
+
+impl Key {
+    fn new(about: &core::ObjectReference, kind: Kind, reason: &str, message: &str) -> Key {
+        Key {
+            object: format!(
+                "{}/{}",
+                about.namespace.as_deref().unwrap_or_default(),
+                about.uid.as_deref().or(about.name.as_deref()).unwrap_or_default()
+            ),
+            field_path: about.field_path.clone().unwrap_or_default(),
+            kind,
+            reason: reason.to_owned(),
+            message: message.chars().take(MESSAGE).collect(),
+        }
+    }
+
+    /// Of an Event as it is told in the API.
+    fn of(event: &core::Event) -> Key {
+        let kind = match event.type_.as_deref() {
+            Some("Warning") => Kind::Warning,
+            Some(_) | None => Kind::Normal,
+        };
+        let (reason, message) = (event.reason.as_deref(), event.message.as_deref());
+        Key::new(
+            &event.involved_object,
+            kind,
+            reason.unwrap_or_default(),
+            message.unwrap_or_default(),
+        )
+    }
+}
 
 struct Told {
     namespace: String,
@@ -107,22 +151,58 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut notes: mpsc::Receiver<(Timestamp, Note)>) {
+        // Without it what an earlier daemon told is told again instead of counted.
+        if let Err(error) = self.remember_earlier().await {
+            tracing::debug!(%error, "earlier events could not be read");
+        }
         while let Some((when, note)) = notes.recv().await {
             self.write(when, note).await;
         }
     }
 
+    /// Reads what this component has told before it was started anew.
+    async fn remember_earlier(&mut self) -> Result<(), kube::Error> {
+        let api: Api<core::Event> = Api::all(self.client.clone());
+        let selector = format!("source={}", self.component);
+        let mut page = ListParams::default().fields(&selector).limit(PAGE);
+        loop {
+            let listed = api.list(&page).await?;
+            for event in listed.items {
+                let (Some(namespace), Some(name)) =
+                    (&event.metadata.namespace, &event.metadata.name)
+                else {
+                    continue;
+                };
+                let told = Told {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    count: event.count.unwrap_or(1),
+                };
+                self.remember(Key::of(&event), told);
+            }
+            match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) if self.order.len() < REMEMBERED => page = page.continue_token(&token),
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    fn remember(&mut self, key: Key, told: Told) {
+        if self.told.insert(key.clone(), told).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.told.remove(&oldest);
+        }
+    }
+
     async fn write(&mut self, when: Timestamp, note: Note) {
-        let object = format!(
-            "{}/{}",
-            note.about.namespace.as_deref().unwrap_or_default(),
-            note.about.uid.as_deref().or(note.about.name.as_deref()).unwrap_or_default()
-        );
-        if !self.may_speak(&object, when) {
+        let key = Key::new(&note.about, note.kind, note.reason, &note.message);
+        if !self.may_speak(&key.object, when) {
             return;
         }
-        let path = note.about.field_path.clone().unwrap_or_default();
-        let key = (object, path, note.kind, note.reason, note.message.clone());
         let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".into());
         if let Some(told) = self.told.get_mut(&key) {
             told.count = told.count.saturating_add(1);
@@ -143,14 +223,7 @@ impl Writer {
         if let Err(error) = api.create(&PostParams::default(), &event).await {
             return tracing::debug!(%error, "an event was not written");
         }
-        if self.told.insert(key.clone(), Told { namespace, name, count: 1 }).is_none() {
-            self.order.push_back(key);
-        }
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.told.remove(&oldest);
-        }
+        self.remember(key, Told { namespace, name, count: 1 });
     }
 
     fn may_speak(&mut self, object: &str, when: Timestamp) -> bool {
@@ -185,7 +258,7 @@ impl Writer {
                 .into(),
             ),
             reason: Some(note.reason.into()),
-            message: Some(note.message.chars().take(1024).collect()),
+            message: Some(note.message.chars().take(MESSAGE).collect()),
             count: Some(1),
             first_timestamp: time.clone(),
             last_timestamp: time,

@@ -26,6 +26,7 @@ tests![
     what_the_api_no_longer_knows_is_cleared_away,
     two_pods_of_one_name_never_share_anything,
     an_active_deadline_ends_a_pod,
+    what_an_earlier_agent_told_is_counted_on,
 ];
 
 fn is_running(pod: &core::Pod) -> bool {
@@ -410,4 +411,24 @@ async fn an_active_deadline_ends_a_pod(scene: Scene) {
         main_status(p).is_some_and(|c| c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
     };
     scene.until("web", ended).await;
+}
+
+async fn what_an_earlier_agent_told_is_counted_on(mut scene: Scene) {
+    let api: kube::Api<core::Event> = kube::Api::default_namespaced(scene.client.clone());
+    for starts in 1..=3 {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let events = api.list(&kube::api::ListParams::default()).await.unwrap().items;
+            let told = events.iter().filter(|event| event.reason.as_deref() == Some("Starting"));
+            let counts: Vec<_> = told.map(|event| event.count).collect();
+            assert!(counts.len() <= 1, "told anew: {counts:?}");
+            if counts == [Some(starts)] {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{counts:?} after {starts} starts");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        scene.stop_agent().await;
+        scene.start_agent().await;
+    }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,23 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-type Body = fn(Scene) -> Pin<Box<dyn Future<Output = ()>>>;
-
-#[derive(Clone, Copy)]
-pub struct Test {
-    pub name: &'static str,
-    pub body: Body,
-}
-
-#[macro_export]
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const TESTS: &[$crate::scene::Test] = &[$($crate::scene::Test {
-            name: stringify!($name),
-            body: |scene| Box::pin($name(scene)),
-        }),*];
-    };
-}
+use crate::alone::{self, Test};
 
 /// Longest that a test may take.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -67,18 +50,8 @@ impl Dial for NoNode {
 }
 
 /// Runs one test in this process, which is the test's own.
-pub fn run(test: &Test) -> ExitCode {
-    let place = std::env::temp_dir().join(format!("joey-node-test-{}", std::process::id()));
-    fs::create_dir_all(&place).unwrap();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
-        .unwrap();
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
-    // What is under test must not ask this host's service manager for units.
-    if Path::new("/run/systemd/system").is_dir() {
-        mount("none", "/run/systemd", "tmpfs", MountFlags::empty(), None).unwrap();
-    }
+pub fn run(test: &Test<Scene>) -> ExitCode {
+    let place = alone::settle("node");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "lo could not be set up");
     let zygote = Zygote::spawn().unwrap();
@@ -87,12 +60,7 @@ pub fn run(test: &Test) -> ExitCode {
     let passed = tokio.block_on(async {
         let scene = Scene::new(&place, zygote).await;
         let runtime = scene.runtime.clone();
-        let body = (test.body)(scene);
-        let ended = tokio::time::timeout(LIMIT, async {
-            // A panic must not keep the pods alive.
-            futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(body)).await
-        });
-        let passed = matches!(ended.await, Ok(Ok(())));
+        let passed = alone::ends_well((test.body)(scene), LIMIT).await;
         for found in runtime.adopt().await.unwrap() {
             found.pod.remove().await.unwrap();
         }
@@ -100,8 +68,7 @@ pub fn run(test: &Test) -> ExitCode {
         passed
     });
     tokio.shutdown_timeout(Duration::from_secs(2));
-    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
-    fs::remove_dir(&place).unwrap();
+    alone::leave(&place);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -5,16 +5,16 @@
 //! is busybox, and this very program as `/probe`.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
+#[path = "../harness/alone.rs"]
+mod alone;
 mod containers;
 mod pods;
 mod probe;
 mod scene;
 mod security;
 mod streams;
-
-use scene::Test;
 
 /// Descriptors that are left open without O_CLOEXEC on purpose: by the daemon's role, and by the zygote's.
 const DAEMONS_LEAK: i32 = 77;
@@ -39,51 +39,14 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["probe", probe @ ..] => probe::run(probe),
-        ["--inside", name] => match all().find(|test| test.name == *name) {
-            Some(test) => scene::run(&test),
-            None => ExitCode::FAILURE,
-        },
         ["--daemon", place, cgroup] => scene::daemon(place.as_ref(), cgroup),
         ["--late-zygote", directory, cgroup] => scene::late_zygote(directory.as_ref(), cgroup),
         ["--without-cgroups", place, cgroup] => scene::without_cgroups(place.as_ref(), cgroup),
-        ["--list", ..] => {
-            if !words.contains(&"--ignored") {
-                all().for_each(|test| println!("{}: test", test.name));
-            }
-            ExitCode::SUCCESS
-        }
-        _ => run_selected(&words),
+        words => alone::main(
+            "runtime",
+            &[containers::TESTS, security::TESTS, streams::TESTS, pods::TESTS],
+            words,
+            scene::run,
+        ),
     }
-}
-
-fn all() -> impl Iterator<Item = Test> {
-    [containers::TESTS, security::TESTS, streams::TESTS, pods::TESTS].into_iter().flatten().copied()
-}
-
-fn run_selected(words: &[&str]) -> ExitCode {
-    if !rustix::process::geteuid().is_root() {
-        if std::env::var_os("REQUIRE_ROOT").is_some() {
-            eprintln!("runtime tests need root");
-            return ExitCode::FAILURE;
-        }
-        println!("runtime tests SKIPPED: they need root");
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let is_exact = words.contains(&"--exact");
-    let is_selected = |name: &str| {
-        filters.is_empty()
-            || filters.iter().any(|f| if is_exact { **f == name } else { name.contains(**f) })
-    };
-    let program = std::env::current_exe().expect("this program has a path");
-    let mut failed = Vec::new();
-    for test in all().filter(|test| is_selected(test.name)) {
-        let status = Command::new(&program).args(["--inside", test.name]).status();
-        let passed = status.is_ok_and(|status| status.success());
-        println!("test {} ... {}", test.name, if passed { "ok" } else { "FAILED" });
-        if !passed {
-            failed.push(test.name);
-        }
-    }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::future::Future;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,32 +16,16 @@ use joey::runtime::{ContainerPhase, Pod, Runtime, RuntimeConfig, RuntimeError, S
 use joey::sys::cgroup::Cgroup;
 use tokio::io::AsyncReadExt;
 
-type Body = fn(Scene) -> Pin<Box<dyn Future<Output = ()>>>;
-
-#[derive(Clone, Copy)]
-pub struct Test {
-    pub name: &'static str,
-    pub body: Body,
-}
-
-#[macro_export]
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const TESTS: &[$crate::scene::Test] = &[$($crate::scene::Test {
-            name: stringify!($name),
-            body: |scene| Box::pin($name(scene)),
-        }),*];
-    };
-}
-
-/// Longest that a test may take.
-const LIMIT: Duration = Duration::from_secs(60);
-const LONG_LIMIT: Duration = Duration::from_secs(1200);
+use crate::alone::{self, Test};
 
 /// The long forms of the tests (`make test-long`).
 pub fn is_long() -> bool {
     std::env::var_os("JOEY_TEST_LONG").is_some_and(|value| value == "1")
 }
+
+/// Longest that a test may take.
+const LIMIT: Duration = Duration::from_secs(60);
+const LONG_LIMIT: Duration = Duration::from_secs(1200);
 
 pub struct Scene {
     pub runtime: Runtime,
@@ -55,18 +37,8 @@ pub struct Scene {
 }
 
 /// Runs one test in this process, which is the test's own.
-pub fn run(test: &Test) -> ExitCode {
-    let place = std::env::temp_dir().join(format!("joey-runtime-test-in-{}", std::process::id()));
-    fs::create_dir_all(&place).unwrap();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET)
-        .unwrap();
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
-    // What is under test must not ask this host's service manager for units.
-    if Path::new("/run/systemd/system").is_dir() {
-        mount("none", "/run/systemd", "tmpfs", MountFlags::empty(), None).unwrap();
-    }
+pub fn run(test: &Test<Scene>) -> ExitCode {
+    let place = alone::settle("runtime");
     if Path::new("/proc/key-users").exists() {
         add_host_key();
     }
@@ -85,12 +57,8 @@ pub fn run(test: &Test) -> ExitCode {
             cgroup: cgroup.clone(),
             next: AtomicU32::new(0),
         };
-        let body = (test.body)(scene);
-        let ended = tokio::time::timeout(if is_long() { LONG_LIMIT } else { LIMIT }, async {
-            // A panic must not keep the pods alive.
-            futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(body)).await
-        });
-        let passed = matches!(ended.await, Ok(Ok(())));
+        let limit = if is_long() { LONG_LIMIT } else { LIMIT };
+        let passed = alone::ends_well((test.body)(scene), limit).await;
         for found in runtime.adopt().await.unwrap() {
             found.pod.remove().await.unwrap();
         }
@@ -98,8 +66,7 @@ pub fn run(test: &Test) -> ExitCode {
         passed
     });
     drop(tokio);
-    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
-    fs::remove_dir(&place).unwrap();
+    alone::leave(&place);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -168,7 +135,7 @@ pub fn without_cgroups(place: &Path, cgroup: &str) -> ExitCode {
 /// prints whether anybody answers there.
 pub fn late_zygote(directory: &Path, cgroup: &str) -> ExitCode {
     use joey::runtime::zygote::Launch;
-    use joey::sys::{cgroup::Cgroup, socket};
+    use joey::sys::socket;
     let zygote = Zygote::spawn().unwrap();
     let open = fs::File::open(directory).unwrap();
     // Not the pod's own group: Linux 6.18 kills whatever is born into a group that was killed before.
@@ -187,18 +154,11 @@ pub fn late_zygote(directory: &Path, cgroup: &str) -> ExitCode {
     zygote.launch(&launch).unwrap();
     // From here on the shim alone can answer.
     drop(listener);
-    let mut stream = match socket::connect(directory, "shim.sock") {
-        Ok(stream) => stream,
-        Err(_) => {
-            println!("nobody");
-            return ExitCode::SUCCESS;
-        }
-    };
-    let mut first = [0; 1];
-    match std::io::Read::read(&mut stream, &mut first) {
-        Ok(1) => println!("a shim"),
-        Ok(_) | Err(_) => println!("nobody"),
-    }
+    let answered = socket::connect(directory, "shim.sock")
+        .and_then(|mut stream| std::io::Read::read(&mut stream, &mut [0; 1]));
+    println!("{}", if matches!(answered, Ok(1)) { "a shim" } else { "nobody" });
+    group.kill().unwrap();
+    assert!(group.wait_empty(LIMIT).unwrap());
     ExitCode::SUCCESS
 }
 

@@ -14,7 +14,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::SplitSink;
 use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -111,6 +111,15 @@ fn refusal(pod: &PodEntry, port: u16, error: &std::io::Error) -> Bytes {
     format!("error forwarding port {port} to pod {}, uid {}: {error}", pod.name, pod.uid).into()
 }
 
+/// What there is to read; `None` at the end, or when the connection broke.
+async fn chunk(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Option<Bytes> {
+    buffer.reserve(CHUNK);
+    match from.read_buf(buffer).await {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(buffer.split().freeze()),
+    }
+}
+
 /// WebSocket messages in and out of a byte pipe.
 async fn carry(socket: WebSocket, pipe: DuplexStream) {
     let (mut sink, mut stream) = socket.split();
@@ -130,16 +139,10 @@ async fn carry(socket: WebSocket, pipe: DuplexStream) {
         let _ = write_half.shutdown().await;
     };
     let outbound = async {
-        let mut buffer = BytesMut::with_capacity(CHUNK);
-        loop {
-            buffer.reserve(CHUNK);
-            match read_half.read_buf(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {
-                    if sink.send(Message::Binary(buffer.split().freeze())).await.is_err() {
-                        break;
-                    }
-                }
+        let mut buffer = BytesMut::new();
+        while let Some(chunk) = chunk(&mut read_half, &mut buffer).await {
+            if sink.send(Message::Binary(chunk)).await.is_err() {
+                break;
             }
         }
         let _ = sink.close().await;
@@ -187,16 +190,10 @@ async fn forward_pair(pod: Arc<PodEntry>, port: u16, mut data: Stream, error: St
                 let _ = to_pod.shutdown().await;
             };
             let outbound = async {
-                let mut buffer = BytesMut::with_capacity(CHUNK);
-                loop {
-                    buffer.reserve(CHUNK);
-                    match from_pod.read_buf(&mut buffer).await {
-                        Ok(0) | Err(_) => break,
-                        Ok(_) => {
-                            if data.writer.send(buffer.split().freeze()).await.is_err() {
-                                return;
-                            }
-                        }
+                let mut buffer = BytesMut::new();
+                while let Some(chunk) = chunk(&mut from_pod, &mut buffer).await {
+                    if data.writer.send(chunk).await.is_err() {
+                        return;
                     }
                 }
                 let _ = data.writer.finish().await;
@@ -287,17 +284,11 @@ async fn forward_channel(
         }
     };
     let outbound = async {
-        let mut buffer = BytesMut::with_capacity(CHUNK);
-        loop {
-            buffer.reserve(CHUNK);
-            match from_pod.read_buf(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {
-                    let message = channel_message(channel, &buffer.split());
-                    if sink.lock().await.send(message).await.is_err() {
-                        break;
-                    }
-                }
+        let mut buffer = BytesMut::new();
+        while let Some(chunk) = chunk(&mut from_pod, &mut buffer).await {
+            let message = channel_message(channel, &chunk);
+            if sink.lock().await.send(message).await.is_err() {
+                break;
             }
         }
     };

@@ -136,9 +136,15 @@ pub fn heard(socket: &UdpSocket, send: impl FnOnce() -> io::Result<()>) -> Optio
     socket.recv_from(&mut [0; 64]).ok().map(|(_, from)| from.ip())
 }
 
+/// Asks until there is an answer, for as long as a busy machine may take.
 pub fn ping(to: Ipv4Addr) -> io::Result<()> {
-    let output = Program::new("ping").args(["-c1", "-W2", &to.to_string()]).output()?;
+    let output = Program::new("ping").args(["-c1", "-w20", &to.to_string()]).output()?;
     if output.status.success() { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+}
+
+pub fn is_silent(to: Ipv4Addr) -> bool {
+    let output = Program::new("ping").args(["-c1", "-W2", &to.to_string()]).output();
+    !output.unwrap().status.success()
 }
 
 /// Runs a command in the pod.

@@ -59,7 +59,7 @@ fn entry(text: &str) -> Option<Representation> {
             Some(("as", value)) => shape = Some(value),
             Some(("g", value)) => group = Some(value),
             Some(("v", value)) => version = Some(value),
-            // "q", "charset", "pretty": preferences that change nothing here. "stream" belongs to watches.
+            // "q", "charset", "pretty" (the query says that): preferences that change nothing here. "stream" belongs to watches.
             Some(_) | None => {}
         }
     }
@@ -120,6 +120,19 @@ pub fn include_object(text: Option<&str>) -> Result<IncludeObject, Failure> {
     }
 }
 
+/// Whether JSON is to be indented: when `?pretty` says so (as Go's strconv.ParseBool reads it), and for the programs
+/// behind which people sit, as in Kubernetes.
+pub fn is_pretty(asked: Option<&str>, user_agent: &str) -> bool {
+    match asked {
+        Some(text) if !text.is_empty() => {
+            matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
+        }
+        Some(_) | None => {
+            ["curl", "Wget", "Mozilla/5.0"].iter().any(|program| user_agent.starts_with(program))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +172,22 @@ mod tests {
             "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
         )));
         assert!(!wants_aggregated_discovery(None));
+    }
+
+    #[test]
+    fn json_is_indented_when_asked_and_for_people() {
+        for (asked, user_agent, expected) in [
+            (Some("true"), "kubectl/v1.32", true),
+            (Some("1"), "", true),
+            (Some("false"), "curl/8.0", false),
+            (Some("nonsense"), "curl/8.0", false),
+            (Some(""), "curl/8.0", true),
+            (None, "curl/8.0", true),
+            (None, "Mozilla/5.0 (X11)", true),
+            (None, "kubectl/v1.32", false),
+            (None, "", false),
+        ] {
+            assert_eq!(is_pretty(asked, user_agent), expected, "{asked:?} {user_agent}");
+        }
     }
 }

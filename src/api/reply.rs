@@ -61,6 +61,17 @@ impl Answer {
 pub struct Wish {
     pub representation: Representation,
     pub include_object: IncludeObject,
+    /// Indented JSON.
+    pub is_pretty: bool,
+}
+
+impl Wish {
+    /// Whether objects of `kind` are answered as the text that is stored.
+    pub fn is_plain_text_of(&self, kind: &Kind) -> bool {
+        self.representation == negotiate::JSON
+            && !self.is_pretty
+            && presentation::shows_as_stored(kind)
+    }
 }
 
 /// Renders `answer` about objects of `kind`.
@@ -134,12 +145,7 @@ fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8
     }
     let size: usize = items.iter().map(|stored| stored.value.len() + 40).sum();
     let mut text = Vec::with_capacity(size + 200);
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        kind.kind,
-        kind.api_version()
-    );
-    text.extend_from_slice(head.as_bytes());
+    text.extend_from_slice(list_head(kind, metadata).as_bytes());
     for (index, stored) in items.iter().enumerate() {
         if index > 0 {
             text.push(b',');
@@ -150,6 +156,21 @@ fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8
     }
     text.extend_from_slice(b"]}\n");
     Some(text)
+}
+
+/// A list's text up to its first item.
+pub fn list_head(kind: &Kind, metadata: &Value) -> String {
+    format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        kind.kind,
+        kind.api_version()
+    )
+}
+
+/// The same JSON, indented by two as encoding/json does it for `?pretty=true`; `None` if it is none.
+pub fn indented(text: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(text).ok()?;
+    serde_json::to_string_pretty(&value).ok()
 }
 
 /// `object` reduced to what PartialObjectMetadata carries.

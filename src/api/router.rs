@@ -55,6 +55,9 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|coding| coding.trim().split(';').next() == Some("gzip"));
+    let is_pretty = Query::parse(request.uri()).is_ok_and(|query| {
+        negotiate::is_pretty(query.get("pretty"), user_agent(request.headers()))
+    });
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let outcome = AssertUnwindSafe(respond(api, request)).catch_unwind().await;
@@ -68,6 +71,7 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
     };
     // The query stays out of the log: it holds the commands of exec.
     tracing::debug!(%method, path, code = response.status().as_u16(), "answered");
+    let response = if is_pretty { indent(response).await } else { response };
     finish(response, accepts_gzip).await
 }
 
@@ -119,6 +123,7 @@ async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Fa
             wish: Wish {
                 representation: negotiate::representation(accept(&parts.headers))?,
                 include_object: negotiate::include_object(query.get("includeObject"))?,
+                is_pretty: negotiate::is_pretty(query.get("pretty"), user_agent(&parts.headers)),
             },
             query,
             headers: parts.headers,
@@ -526,6 +531,26 @@ async fn finish(response: Response<Body>, accepts_gzip: bool) -> Response<Body> 
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     response
+}
+
+fn user_agent(headers: &HeaderMap) -> &str {
+    headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Indents JSON that is complete; streams stay as they are.
+async fn indent(response: Response<Body>) -> Response<Body> {
+    let is_json =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !is_json || response.body().size_hint().exact().is_none() {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let Ok(collected) = body.collect().await else {
+        return Failure::internal("the answer could not be read").into_response();
+    };
+    let text = collected.to_bytes();
+    let body = reply::indented(&text).map_or(Body::from(text), Body::from);
+    Response::from_parts(parts, body)
 }
 
 async fn compress(response: Response<Body>) -> Response<Body> {

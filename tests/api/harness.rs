@@ -138,6 +138,17 @@ impl Cluster {
         self.get(&format!("{PODS}/{name}")).await.json()
     }
 
+    /// A GET whose body is read piece by piece.
+    pub async fn pieces(
+        &self,
+        path: &str,
+    ) -> futures::stream::BoxStream<'static, Result<bytes::Bytes, kube::Error>> {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = self.client.send(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().into_data_stream().boxed()
+    }
+
     /// Opens a watch.
     pub async fn watch(&self, path: &str) -> Lines {
         self.watch_as(path, "application/json").await

@@ -1,5 +1,6 @@
 //! Get, list, discovery, negotiation, and what has no answer.
 
+use futures::StreamExt as _;
 use http::Request;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -225,4 +226,57 @@ async fn health_and_version_are_there() {
         v2.headers["content-type"],
         "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
     );
+}
+
+#[tokio::test]
+async fn a_long_list_is_sent_as_it_is_read_and_of_one_moment() {
+    const COUNT: usize = 300;
+    const PIECE: usize = 8 << 20;
+    let cluster = cluster().await;
+    // Large enough that the whole would be seen: 30 MiB.
+    let filling = "x".repeat(100 << 10);
+    for index in 0..COUNT {
+        let body = json!({"metadata": {"name": format!("c{index:03}")}, "data": {"k": filling}});
+        assert_eq!(cluster.post(CONFIG_MAPS, body).await.code, 201);
+    }
+    let revision = cluster.get(&format!("{CONFIG_MAPS}?limit=1")).await.json();
+    let revision = revision["metadata"]["resourceVersion"].clone();
+    let mut pieces = cluster.pieces(CONFIG_MAPS).await;
+    let mut text = pieces.next().await.unwrap().unwrap().to_vec();
+    // What happens from here on is not in it.
+    cluster.delete(&format!("{CONFIG_MAPS}/c299"), json!(null)).await;
+    cluster.merge(&format!("{CONFIG_MAPS}/c298"), json!({"data": {"k": "changed"}})).await;
+    cluster.config_map("later").await;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.unwrap();
+        assert!(piece.len() < PIECE, "a piece of {} bytes", piece.len());
+        text.extend_from_slice(&piece);
+    }
+    let list: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(list["kind"], "ConfigMapList");
+    assert_eq!(list["metadata"]["resourceVersion"], revision);
+    let mut expected: Vec<String> = (0..COUNT).map(|index| format!("c{index:03}")).collect();
+    expected.push("kube-root-ca.crt".to_owned());
+    assert_eq!(names(&list), expected);
+    assert_eq!(list["items"][298]["data"]["k"], filling);
+    // The same through a selector, which nobody matches but one.
+    let path =
+        format!("{CONFIG_MAPS}?fieldSelector=metadata.namespace%3Ddefault&labelSelector=%21x");
+    let list = cluster.get(&path).await.json();
+    assert_eq!(list["items"].as_array().unwrap().len(), COUNT + 1);
+}
+
+#[tokio::test]
+async fn json_is_indented_when_asked() {
+    let cluster = cluster().await;
+    cluster.config_map("a").await;
+    let plain = cluster.get(&format!("{CONFIG_MAPS}/a")).await;
+    let pretty = cluster.get(&format!("{CONFIG_MAPS}/a?pretty=true")).await;
+    assert_eq!(plain.text.lines().count(), 1);
+    assert!(pretty.text.starts_with("{\n  \"kind\": \"ConfigMap\",\n"), "{}", pretty.text);
+    assert_eq!(pretty.json(), plain.json());
+    for path in [CONFIG_MAPS, "/version", "/api/v1", "/api/v1/namespaces/default/configmaps/no"] {
+        let pretty = cluster.get(&format!("{path}?pretty=1")).await;
+        assert!(pretty.text.starts_with("{\n  \""), "{path}: {}", pretty.text);
+    }
 }

@@ -19,13 +19,15 @@ use crate::model::key::ObjectKey;
 use crate::model::revision::Revision;
 use crate::store::{Listed, Scope, Stored, Unavailable};
 
+mod stream;
+
 /// How many stored objects are looked at in one go while a selector discards most of them.
 const SCAN: usize = 500;
 
 pub fn list(
     api: &Api,
     call: &Call,
-    kind: &Kind,
+    kind: &'static Kind,
     namespace: Option<&str>,
 ) -> Result<Answer, Failure> {
     let selection = Selection::parse(kind, &call.query)?;
@@ -40,6 +42,9 @@ pub fn list(
             ));
         }
     };
+    if limit == 0 && selection.only_name().is_none() && call.wish.is_plain_text_of(kind) {
+        return whole(api, kind, namespace, selection, &from);
+    }
     let page = page(api, kind, namespace, &selection, &from, limit)?;
     let mut metadata = Map::new();
     let shown = from.shown.unwrap_or(page.revision);
@@ -52,6 +57,25 @@ pub fn list(
         }
     }
     Ok(Answer::ok(Content::Stored { items: page.items, metadata: Value::Object(metadata) }))
+}
+
+/// A list without a limit, as text: a long one is read while it is sent.
+fn whole(
+    api: &Api,
+    kind: &'static Kind,
+    namespace: Option<&str>,
+    selection: Selection,
+    from: &Start,
+) -> Result<Answer, Failure> {
+    let mut reader = stream::Reader::new(api, kind, namespace, selection, from);
+    let items = reader.next()?;
+    let revision = from.shown.or(reader.revision());
+    let metadata =
+        json!({"resourceVersion": revision.map_or(String::new(), |revision| revision.to_string())});
+    Ok(Answer::ok(match reader.is_done() {
+        true => Content::Stored { items, metadata },
+        false => Content::Raw(stream::response(items, reader, &metadata)),
+    }))
 }
 
 /// Every object now that `selection` chooses.
@@ -84,6 +108,12 @@ struct Start {
 struct Position {
     namespace: Option<String>,
     name: String,
+}
+
+impl Position {
+    fn key(&self, kind: &Kind) -> ObjectKey {
+        key(kind, self.namespace.as_deref(), &self.name)
+    }
 }
 
 /// The continue token: which state, after which object.
@@ -216,11 +246,7 @@ fn page(
         return Ok(Page { items, revision, next_after: None, remaining: 0 });
     }
     let scope = Scope { resource: kind.stored_as(), namespace: namespace.map(Arc::from) };
-    let mut after = from.after.as_ref().map(|position| ObjectKey {
-        resource: kind.stored_as(),
-        namespace: position.namespace.as_deref().map(Arc::from),
-        name: position.name.as_str().into(),
-    });
+    let mut after = from.after.as_ref().map(|position| position.key(kind));
     let mut at = from.at;
     let mut items = Vec::new();
     loop {

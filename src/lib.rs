@@ -22,3 +22,6 @@ pub mod reconcile;
 pub mod runtime;
 pub mod store;
 pub mod sys;
+
+// Nothing of the program: what fuzz targets and their corpora call.
+pub mod hostile;

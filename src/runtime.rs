@@ -30,7 +30,7 @@ mod mounts;
 pub mod plan;
 mod privileges;
 mod program;
-mod protocol;
+pub(crate) mod protocol;
 mod rootfs;
 mod scope;
 mod seccomp;

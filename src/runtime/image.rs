@@ -21,12 +21,12 @@ mod apply;
 mod archive;
 pub mod build;
 mod changes;
-mod config;
+pub(crate) mod config;
 mod confine;
 mod disk;
-mod entries;
+pub(crate) mod entries;
 pub mod export;
-mod manifest;
+pub(crate) mod manifest;
 pub mod reference;
 mod registry;
 #[cfg(test)]

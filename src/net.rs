@@ -19,7 +19,9 @@ mod owner;
 mod part;
 pub mod policy;
 mod probe;
+mod program;
 mod ruleset;
+pub mod service;
 mod skeleton;
 mod sysctl;
 
@@ -35,7 +37,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::dial::dial;
 use self::owner::{Command, InForce, Owner, PolicyOrder, Seen};
-pub use self::part::{Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
+pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
 use crate::model::cidr::Cidr;
 

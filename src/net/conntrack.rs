@@ -4,14 +4,17 @@
 //! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Only pods with UDP or
 //! SCTP ports of the host pay the walk through the table.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nix::errno::Errno;
 
 use super::host_port::Lease;
 use super::netlink::{ACK, REQUEST, Request, Socket};
-use super::{HostPort, Protocol, nfnetlink};
+use super::nfnetlink::find;
+use super::{HostPort, Protocol, nfnetlink, part};
+use crate::model::cidr::Cidr;
 
 /// ctnetlink's messages (nfnetlink_conntrack.h).
 const GET: u16 = 1 << 8 | 1;
@@ -77,6 +80,45 @@ pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Resul
     })
 }
 
+/// Forgets flows without connections to Services that lead to none of `now`'s endpoints: those of the range, and those to
+/// ports of the host that `old` or `now` name.
+pub fn forget_strays(
+    socket: &mut Socket,
+    services: Cidr,
+    old: &BTreeSet<part::Flow>,
+    now: &BTreeSet<part::Flow>,
+) -> io::Result<()> {
+    let connectionless = [Protocol::Udp, Protocol::Sctp].map(nfnetlink::number);
+    let key = |flow: &part::Flow| (nfnetlink::number(flow.protocol), flow.to, flow.port);
+    let mut served: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
+    for flow in now {
+        served.entry(key(flow)).or_default().insert(flow.backend);
+    }
+    let node_ports: BTreeSet<(u8, u16)> = old
+        .union(now)
+        .filter(|flow| flow.to.is_none())
+        .map(|flow| (nfnetlink::number(flow.protocol), flow.port))
+        .collect();
+    let known: BTreeSet<IpAddr> = old.union(now).map(|flow| flow.backend).collect();
+    end(socket, |flow| {
+        let (to, by) = (IpAddr::V4(flow.to), IpAddr::V4(flow.answered_by));
+        let Some(port) = flow.port.filter(|_| connectionless.contains(&flow.protocol)) else {
+            return false;
+        };
+        let is_served = |to: Option<IpAddr>| {
+            served.get(&(flow.protocol, to, port)).is_some_and(|all| all.contains(&by))
+        };
+        if services.contains(to) {
+            return !is_served(Some(to));
+        }
+        // Also what went to the host itself before anybody served the port.
+        node_ports.contains(&(flow.protocol, port))
+            && (to == by || known.contains(&by))
+            && !known.contains(&to)
+            && !is_served(None)
+    })
+}
+
 fn parse(attributes: &[u8]) -> Option<Flow> {
     let original = find(attributes, 1)?;
     let reply = find(attributes, 2)?;
@@ -104,19 +146,6 @@ fn parse(attributes: &[u8]) -> Option<Flow> {
 
 fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?))
-}
-
-/// The value of the first attribute of a kind; `None` when it is missing or cut short.
-fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    while let Some(header) = attributes.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let value = attributes.get(4..length)?;
-        if u16::from_ne_bytes([header[2], header[3]]) & 0x3fff == kind {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 #[cfg(test)]

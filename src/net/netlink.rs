@@ -34,6 +34,8 @@ const HEADER: usize = 16;
 const DEADLINE_SECONDS: i64 = 5;
 /// Datagrams grow up to 32 KiB in dumps (netlink(7)).
 const BUFFER: usize = 64 * 1024;
+/// Bytes that any socket sends at once (net.core.wmem_default less the kernel's overhead).
+const ORDINARY: usize = 64 * 1024;
 /// Requests are idempotent, so what was lost (ENOBUFS) or cut short is asked again, a few times.
 const ATTEMPTS: usize = 4;
 
@@ -113,6 +115,10 @@ impl Socket {
         let first = self.sequence.wrapping_add(1);
         let datagram = encode(requests, first);
         self.sequence = self.sequence.wrapping_add(requests.len() as u32);
+        // A batch must fit whole (EMSGSIZE), so large ones need room; the kernel counts its own overhead, too.
+        if datagram.len() > ORDINARY {
+            let _ = setsockopt(&self.descriptor, sockopt::SndBufForce, &(2 * datagram.len()));
+        }
         retry(|| send(self.descriptor.as_raw_fd(), &datagram, MsgFlags::empty()))?;
         let mut waiting: Vec<bool> =
             requests.iter().map(|request| request.flags & (ACK | DUMP) != 0).collect();

@@ -1,6 +1,7 @@
 //! Members of nftables sets and maps, in and out in microseconds.
 //!
-//! Only element changes travel here, as one all-or-nothing batch; tables, chains and rules go through `nft`. The layout
+//! Element changes travel here, and programs that nft cannot say, as one all-or-nothing batch; all other chains and
+//! rules go through `nft`. The layout
 //! (nfnetlink.h, nf_tables.h; integers of the payload are big-endian, attribute headers are not):
 //!
 //! ```text
@@ -10,7 +11,7 @@
 //!               └ 3 [ 1 [ 1 key [ 1 bytes ] , 2 value [ 1 bytes ] ] … ]
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -19,7 +20,8 @@ use nix::sys::socket::SockProtocol;
 
 use super::Protocol;
 use super::netlink::{ACK, CREATE, REQUEST, Request, Socket};
-use super::ruleset::{Element, ElementChanges, Elements, Field, Verdict};
+use super::program::{self, Declaration, Program};
+use super::ruleset::{Element, ElementChanges, Elements, Field, SetName, Verdict};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -27,7 +29,7 @@ const NFTABLES: u16 = 10;
 const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 const INET: u8 = 1;
-const NESTED: u16 = 0x8000;
+pub const NESTED: u16 = 0x8000;
 /// Members a message carries at most: attribute lengths are 16 bits.
 const MEMBERS: usize = 256;
 
@@ -63,9 +65,48 @@ pub fn remove(socket: &mut Socket, table: &str, elements: &Elements) -> io::Resu
     }
 }
 
+/// The members of a set or map as the kernel lists them now.
+pub fn list(
+    socket: &mut Socket,
+    table: &str,
+    set: &str,
+    declaration: &Declaration,
+) -> io::Result<Vec<Element>> {
+    const GET_ELEMENTS: u16 = NFTABLES << 8 | 13;
+    let replies = socket.dump(GET_ELEMENTS, &elements_payload(table, set, &[]))?;
+    let member = |element: &[u8]| {
+        let bytes = |kind| find(find(element, kind)?, 1);
+        declaration.read(bytes(1)?, bytes(2).unwrap_or_default())
+    };
+    let lists = replies.iter().filter_map(|reply| find(reply.get(4..)?, 3));
+    Ok(lists.flat_map(attributes).filter_map(|(_, element)| member(element)).collect())
+}
+
+/// The attributes one after the other, up to the first that is cut short.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = bytes.first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([header[2], header[3]]) & 0x3fff, value))
+    })
+}
+
+/// The value of the first attribute of a kind; `None` when it is missing or cut short.
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
+}
+
 /// The messages of one transaction: removals first, so that a key may change its value.
 pub fn batch(table: &str, changes: &ElementChanges) -> Vec<Request> {
     let mut requests = vec![border(BATCH_BEGIN)];
+    members(table, changes, &mut requests);
+    requests.push(border(BATCH_END));
+    requests
+}
+
+fn members(table: &str, changes: &ElementChanges, requests: &mut Vec<Request>) {
     let directions = [
         (DELETE_ELEMENTS, REQUEST | ACK, &changes.remove),
         (NEW_ELEMENTS, REQUEST | ACK | CREATE, &changes.add),
@@ -77,6 +118,71 @@ pub fn batch(table: &str, changes: &ElementChanges) -> Vec<Request> {
                 requests.push(Request { kind, flags, payload: elements_payload(table, set, some) });
             }
         }
+    }
+}
+
+/// Sets, chains and members of programs that come and go together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProgramChanges {
+    pub declare: BTreeMap<SetName, Declaration>,
+    /// Emptied, then written.
+    pub write: BTreeMap<String, Program>,
+    pub empty_sets: BTreeSet<String>,
+    pub members: ElementChanges,
+    pub delete_sets: BTreeSet<String>,
+    pub empty_chains: BTreeSet<String>,
+    pub delete_chains: BTreeSet<String>,
+}
+
+/// Applies `changes` in one transaction.
+pub fn reprogram(socket: &mut Socket, table: &str, changes: &ProgramChanges) -> io::Result<()> {
+    socket.exchange(&program_batch(table, changes))?.except(&[])?;
+    Ok(())
+}
+
+/// What is referred to comes before what refers, and goes after it.
+pub fn program_batch(table: &str, changes: &ProgramChanges) -> Vec<Request> {
+    const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
+    const DELETE_CHAIN: u16 = NFTABLES << 8 | 5;
+    const NEW_RULE: u16 = NFTABLES << 8 | 6;
+    const DELETE_RULE: u16 = NFTABLES << 8 | 8;
+    const NEW_SET: u16 = NFTABLES << 8 | 9;
+    const DELETE_SET: u16 = NFTABLES << 8 | 11;
+    const APPEND: u16 = 0x800;
+    let request = |kind: u16, flags: u16, name_at: u16, name: &str| {
+        let mut payload = vec![INET, 0, 0, 0];
+        attribute(&mut payload, 1, |out| text(out, table));
+        attribute(&mut payload, name_at, |out| text(out, name));
+        Request { kind, flags: REQUEST | ACK | flags, payload }
+    };
+    let mut requests = vec![border(BATCH_BEGIN)];
+    for (id, (name, declaration)) in (1u32..).zip(&changes.declare) {
+        let mut declare = request(NEW_SET, CREATE, 2, name);
+        declaration.encode(id, &mut declare.payload);
+        requests.push(declare);
+    }
+    for name in changes.write.keys() {
+        requests.push(request(NEW_CHAIN, CREATE, 3, name));
+    }
+    for name in changes.write.keys().chain(&changes.empty_chains) {
+        requests.push(request(DELETE_RULE, 0, 2, name));
+    }
+    for name in &changes.empty_sets {
+        requests.push(request(DELETE_ELEMENTS, 0, 2, name));
+    }
+    for (name, rules) in &changes.write {
+        for rule in rules {
+            let mut add = request(NEW_RULE, CREATE | APPEND, 2, name);
+            attribute(&mut add.payload, 4 | NESTED, |out| program::encode(rule, out));
+            requests.push(add);
+        }
+    }
+    members(table, &changes.members, &mut requests);
+    for name in &changes.delete_sets {
+        requests.push(request(DELETE_SET, 0, 2, name));
+    }
+    for name in &changes.delete_chains {
+        requests.push(request(DELETE_CHAIN, 0, 3, name));
     }
     requests.push(border(BATCH_END));
     requests
@@ -144,7 +250,7 @@ fn increment(number: &mut [u8]) -> bool {
 }
 
 /// Appends one attribute whose value `fill` writes; its length counts the header but not the padding.
-fn attribute(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+pub fn attribute(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&kind.to_ne_bytes());
@@ -154,7 +260,7 @@ fn attribute(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-fn text(out: &mut Vec<u8>, words: &str) {
+pub fn text(out: &mut Vec<u8>, words: &str) {
     out.extend_from_slice(words.as_bytes());
     out.push(0);
 }
@@ -234,6 +340,16 @@ pub fn number(protocol: Protocol) -> u8 {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
+    }
+}
+
+/// The other way; `None` for those that we do not serve.
+pub fn protocol(number: u8) -> Option<Protocol> {
+    match number {
+        6 => Some(Protocol::Tcp),
+        17 => Some(Protocol::Udp),
+        132 => Some(Protocol::Sctp),
+        _ => None,
     }
 }
 

@@ -28,12 +28,13 @@ use super::names::Names;
 use super::netlink::Socket;
 use super::part::{self, Before, Part, PartPlan, Transition};
 use super::probe::{self, Culprit};
-use super::ruleset::{self, ElementChanges, Elements, Present, RulesetPlan};
+use super::ruleset::{self, Element, ElementChanges, Elements, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, host, link, nfnetlink, nft,
     step,
 };
+use crate::model::cidr::Cidr;
 use crate::sys::netns;
 
 pub enum Command {
@@ -101,6 +102,7 @@ pub struct Owner {
     found: Present,
     policies: Policies,
     born: Instant,
+    services: Cidr,
     journal: Journal,
     fabric: Fabric,
     elements: Socket,
@@ -188,6 +190,7 @@ impl Owner {
             found,
             policies: config.policies,
             born: Instant::now(),
+            services: config.service_cidr,
             journal,
             fabric,
             elements: nfnetlink::open().map_err(step("open nfnetlink"))?,
@@ -415,7 +418,23 @@ impl Owner {
             Transition::Rules(transaction) => {
                 nft::apply(&transaction).map_err(step("put the part's rules in force"))
             }
+            Transition::Programs(changes) => {
+                match nfnetlink::reprogram(&mut self.elements, &self.table, &changes) {
+                    Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
+                    outcome => outcome.map_err(step("put the part's programs in force")),
+                }
+            }
         };
+        let outcome = outcome.and_then(|()| {
+            let old = match &before {
+                Before::InForce(before) if before.flows == plan.flows => return Ok(()),
+                Before::InForce(before) => before.flows.clone(),
+                Before::Unknown(_) => BTreeSet::new(),
+            };
+            conntrack::forget_strays(&mut self.elements, self.services, &old, &plan.flows)
+                .map_err(step("forget flows to endpoints that are gone"))
+        });
+        let outcome = outcome.and_then(|()| self.forget_remembered(&before, &plan));
         match outcome {
             Ok(()) => {
                 self.parts.insert(part, Before::InForce(plan));
@@ -435,12 +454,43 @@ impl Owner {
         }
     }
 
+    /// Takes out of the maps that rules write what is no longer valid.
+    fn forget_remembered(&mut self, before: &Before, plan: &PartPlan) -> Result<(), NetError> {
+        for (name, declaration) in &plan.declarations {
+            let Some(memory) = &declaration.memory else {
+                continue;
+            };
+            let none = BTreeSet::new();
+            let valid = plan.elements.get(memory.valid).unwrap_or(&none);
+            if let Before::InForce(before) = before
+                && before.elements.get(memory.valid).unwrap_or(&none).is_subset(valid)
+            {
+                continue;
+            }
+            let held = nfnetlink::list(&mut self.elements, &self.table, name, declaration)
+                .map_err(step("list what is remembered"))?;
+            let is_wrong = |element: &Element| {
+                let meaning = element.key.iter().skip(1).chain(&element.value).cloned();
+                !valid.contains(&Element::member(meaning.collect()))
+            };
+            let wrong = held.into_iter().filter(is_wrong).collect();
+            let wrong = Elements::from([(name.clone(), wrong)]);
+            nfnetlink::remove(&mut self.elements, &self.table, &wrong)
+                .map_err(step("forget what is remembered"))?;
+        }
+        Ok(())
+    }
+
     fn put_anew(&mut self, part: Part, plan: &PartPlan) -> Result<(), NetError> {
         let listing = nft::list(&self.table).map_err(step("list the rules"))?;
         let present = listing.as_ref().map(Present::read).unwrap_or_default();
         match part::transition(&self.table, part, &Before::Unknown(present), plan) {
             Transition::Rules(transaction) => {
                 nft::apply(&transaction).map_err(step("put the part's rules in force anew"))
+            }
+            Transition::Programs(changes) => {
+                nfnetlink::reprogram(&mut self.elements, &self.table, &changes)
+                    .map_err(step("put the part's programs in force anew"))
             }
             Transition::Nothing | Transition::Elements(_) => Ok(()),
         }

@@ -18,6 +18,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::Protocol;
+use super::nfnetlink::ProgramChanges;
+use super::program::{Declaration, Program};
 use super::ruleset::{ElementChanges, Elements, Field, Present, Set, SetName, Transaction, diff};
 
 /// To what only pods and the host may reach; `nat`, from both.
@@ -57,6 +60,22 @@ pub struct PartPlan {
     pub chains: BTreeMap<String, Vec<Value>>,
     pub sets: BTreeMap<SetName, Set>,
     pub elements: Elements,
+    /// Instead of `chains` and `sets`, for what nft cannot say. A plan has one or the other.
+    pub programs: BTreeMap<String, Program>,
+    pub declarations: BTreeMap<SetName, Declaration>,
+    /// Where translated flows without connections may lead. Those that lead elsewhere are forgotten, so that a client
+    /// that keeps sending finds those who serve now.
+    pub flows: BTreeSet<Flow>,
+}
+
+/// Datagrams to a Service and who answers them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    pub protocol: Protocol,
+    /// `None`: any address of the host.
+    pub to: Option<IpAddr>,
+    pub port: u16,
+    pub backend: IpAddr,
 }
 
 impl PartPlan {
@@ -75,9 +94,11 @@ impl PartPlan {
     /// Names that are not the part's own, or members of sets that it does not declare: a mistake in its compiler.
     pub fn strays(&self, part: Part) -> Vec<String> {
         let is_stray = |name: &str| !name.starts_with(part.prefix());
-        let chains = self.chains.keys().map(String::as_str);
-        let sets = self.sets.keys().map(|name| name.as_ref());
-        let undeclared = self.elements.keys().filter(|name| !self.sets.contains_key(*name));
+        let chains = self.chains.keys().chain(self.programs.keys()).map(String::as_str);
+        let sets = self.sets.keys().chain(self.declarations.keys()).map(|name| name.as_ref());
+        let is_declared =
+            |name: &SetName| self.sets.contains_key(name) || self.declarations.contains_key(name);
+        let undeclared = self.elements.keys().filter(|name| !is_declared(name));
         chains
             .chain(sets)
             .filter(|name| is_stray(name))
@@ -103,17 +124,38 @@ pub enum Transition {
     Elements(ElementChanges),
     /// A transaction for `nft`.
     Rules(Value),
+    Programs(ProgramChanges),
 }
 
 /// The way from `before` to `after`.
 pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) -> Transition {
     match before {
-        Before::InForce(before) if before.chains == after.chains && before.sets == after.sets => {
+        Before::InForce(before)
+            if before.chains == after.chains
+                && before.sets == after.sets
+                && before.programs == after.programs
+                && before.declarations == after.declarations =>
+        {
             let changes = diff(&before.elements, &after.elements);
             match changes.is_empty() {
                 true => Transition::Nothing,
                 false => Transition::Elements(changes),
             }
+        }
+        Before::InForce(before) if after.chains.is_empty() && before.chains.is_empty() => {
+            let present = Present {
+                chains: before.programs.keys().cloned().collect(),
+                sets: before
+                    .declarations
+                    .iter()
+                    .map(|(name, declaration)| (name.to_string(), declaration.kind()))
+                    .collect(),
+            };
+            let mut changes = reprogram(&present, after);
+            changes.empty_sets.clear();
+            changes.members = diff(&before.elements, &after.elements);
+            changes.members.remove.retain(|name, _| after.declarations.contains_key(name));
+            Transition::Programs(changes)
         }
         Before::InForce(before) => {
             let gone = Present {
@@ -143,12 +185,39 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
                     .map(|(name, kind)| (name.clone(), *kind))
                     .collect(),
             };
+            if after.chains.is_empty() && after.sets.is_empty() {
+                return Transition::Programs(reprogram(&present, after));
+            }
             let chains = after.chains.keys().map(String::as_str).collect();
             let sets = after.sets.keys().map(|name| name.as_ref()).collect();
             let add = after.elements.clone();
             let changes = ElementChanges { add, ..ElementChanges::default() };
             replace(table, &present, after, &chains, &sets, &changes)
         }
+    }
+}
+
+/// `present`, of which only the names are known, becomes `after`.
+fn reprogram(present: &Present, after: &PartPlan) -> ProgramChanges {
+    let gone: BTreeSet<String> =
+        present.chains.iter().filter(|name| !after.programs.contains_key(*name)).cloned().collect();
+    let (kept, delete_sets) = present
+        .sets
+        .keys()
+        .cloned()
+        .partition(|name| after.declarations.contains_key(name.as_str()));
+    ProgramChanges {
+        declare: after.declarations.clone(),
+        write: after.programs.clone(),
+        empty_sets: kept,
+        members: ElementChanges { add: after.elements.clone(), ..ElementChanges::default() },
+        delete_sets,
+        delete_chains: gone
+            .iter()
+            .filter(|name| !SLOTS.contains(&name.as_str()))
+            .cloned()
+            .collect(),
+        empty_chains: gone,
     }
 }
 

@@ -3,6 +3,7 @@
 mod machine;
 mod parts;
 mod policy;
+mod services;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

@@ -17,6 +17,7 @@ fn plan(chain: &str, last: u8) -> PartPlan {
         ]),
         sets: BTreeMap::from([("services_map".into(), Set::map(&["ipv4_addr"], "verdict"))]),
         elements: Elements::from([("services_map".into(), BTreeSet::from([entry]))]),
+        ..PartPlan::default()
     }
 }
 
@@ -24,6 +25,7 @@ fn check(before: &Before, after: &PartPlan, expected: Expect) {
     let text = match transition("joey_abc123", Part::Services, before, after) {
         Transition::Nothing => "nothing".to_owned(),
         Transition::Elements(changes) => format!("{changes:?}"),
+        Transition::Programs(changes) => format!("{changes:?}"),
         Transition::Rules(transaction) => {
             let commands = transaction["nftables"].as_array().unwrap();
             let lines: Vec<String> = commands

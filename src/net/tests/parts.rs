@@ -21,6 +21,7 @@ fn plan(pod: Option<&Attached>) -> PartPlan {
         chains: BTreeMap::from([(SERVICES_NAT.to_owned(), vec![rule([to])])]),
         sets: BTreeMap::from([(map.into(), Set::map(&["ipv4_addr"], "ipv4_addr"))]),
         elements: Elements::from([(map.into(), pod.into_iter().map(entry).collect())]),
+        ..PartPlan::default()
     }
 }
 
@@ -115,6 +116,7 @@ fn ranges_mean_the_same_by_either_way_in() {
                     .filter(|_| is_on)
                     .map(|(set, member)| (set.into(), BTreeSet::from([member])))
                     .collect(),
+                ..PartPlan::default()
             }
         };
         // Once through nft, once as members alone; both list alike.

@@ -1,0 +1,282 @@
+//! Rules that nft's grammar (1.0.6) cannot say, as the expressions that the kernel runs (pure).
+//!
+//! nft refuses a drawn number as part of a declared map's key, a value of two fields in JSON, and a looked-up value that is
+//! remembered. The kernel has all three (nf_tables.h): registers of four bytes that expressions fill and read. A rule
+//! ends quietly at the first expression that finds nothing.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::nfnetlink::{self, NESTED, attribute, text};
+use super::ruleset::{Element, Field};
+
+/// Four bytes; longer values take those after it, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Register(pub u8);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expression {
+    /// IPv4's; the hook knows that it is IPv4.
+    SourceAddress(Register),
+    DestinationAddress(Register),
+    Protocol(Register),
+    DestinationPort(Register),
+    /// Four zero bytes, where a key wants an address and means any.
+    Zero(Register),
+    /// Below `bound`, each as likely.
+    Draw {
+        bound: u32,
+        into: Register,
+    },
+    /// Ends the rule unless the key is in the map.
+    Find {
+        map: &'static str,
+        key: Register,
+        into: Register,
+    },
+    /// Ends the rule unless the key is in the set.
+    Require {
+        set: &'static str,
+        key: Register,
+    },
+    /// Goes where the verdict map says; goes on where it says nothing.
+    Follow {
+        map: &'static str,
+        key: Register,
+    },
+    /// Unless the key is there, puts `value` in the map for `lifetime` from now; else prolongs what is there. Ends the rule when
+    /// the map is full.
+    Remember {
+        map: &'static str,
+        key: Register,
+        value: Register,
+        lifetime: Duration,
+    },
+    /// The destination becomes the address and the port after it; the last word of a rule.
+    Translate(Register),
+}
+
+/// A chain of such rules. A name stands for one content for ever, so one that is there is right.
+pub type Program = Vec<Vec<Expression>>;
+
+/// A map with a value of two fields, or one that rules write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// Lengths in bytes; every field takes whole registers.
+    pub key: Vec<Kind>,
+    /// Nothing: a set.
+    pub value: Vec<Kind>,
+    /// Rules add members.
+    pub memory: Option<Memory>,
+}
+
+/// A map that rules write. Who is in it already keeps the value it has (nft_set_hash.c), so what became wrong is taken
+/// out by the owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// How long members stay unless the rule says otherwise.
+    pub lifetime: Duration,
+    /// So many at most.
+    pub size: u32,
+    /// What a member means must stand in this set: its key without the first field, then its value.
+    pub valid: &'static str,
+}
+
+/// nft's numbers for types (datatype.h), so that its listing reads well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Address,
+    Protocol,
+    Port,
+    Number,
+    Verdict,
+}
+
+impl Kind {
+    fn number(self) -> u32 {
+        match self {
+            Kind::Address => 7,
+            Kind::Protocol => 12,
+            Kind::Port => 13,
+            Kind::Number => 19,
+            Kind::Verdict => 0xffff_ff00,
+        }
+    }
+
+    /// One field off its registers.
+    fn read(self, bytes: &[u8]) -> Option<Field> {
+        let bytes = *bytes.first_chunk::<4>()?;
+        Some(match self {
+            Kind::Address => Field::Address(Ipv4Addr::from(bytes).into()),
+            Kind::Number => Field::Number(u32::from_ne_bytes(bytes)),
+            Kind::Port => Field::Port(u16::from_be_bytes([bytes[0], bytes[1]])),
+            Kind::Protocol => Field::Protocol(nfnetlink::protocol(bytes[0])?),
+            Kind::Verdict => return None,
+        })
+    }
+
+    /// Alone; in a concatenation it fills a register.
+    fn length(self) -> u32 {
+        match self {
+            Kind::Address | Kind::Number => 4,
+            Kind::Protocol => 1,
+            Kind::Port => 2,
+            Kind::Verdict => 16,
+        }
+    }
+}
+
+fn type_and_length(kinds: &[Kind]) -> (u32, u32) {
+    match kinds {
+        [only] => (only.number(), only.length()),
+        many => (many.iter().fold(0, |all, kind| all << 6 | kind.number()), 4 * many.len() as u32),
+    }
+}
+
+impl Declaration {
+    pub fn kind(&self) -> &'static str {
+        if self.value.is_empty() { "set" } else { "map" }
+    }
+
+    /// A member of several fields as the kernel lists it; `None` for what is not laid out so.
+    pub fn read(&self, key: &[u8], value: &[u8]) -> Option<Element> {
+        let fields = |kinds: &[Kind], bytes: &[u8]| {
+            let words = bytes.chunks(4);
+            let all: Option<Vec<Field>> =
+                kinds.iter().zip(words).map(|(kind, word)| kind.read(word)).collect();
+            all.filter(|fields| fields.len() == kinds.len())
+        };
+        Some(Element { key: fields(&self.key, key)?, value: fields(&self.value, value)? })
+    }
+
+    /// The attributes of `NFT_MSG_NEWSET` after table and name.
+    pub fn encode(&self, id: u32, out: &mut Vec<u8>) {
+        const MAP: u32 = 0x8;
+        const TIMEOUT: u32 = 0x10;
+        const EVALUATED: u32 = 0x20;
+        let (key, key_length) = type_and_length(&self.key);
+        let flags = if self.value.is_empty() { 0 } else { MAP }
+            | self.memory.as_ref().map_or(0, |_| TIMEOUT | EVALUATED);
+        number(out, 3, flags);
+        number(out, 4, key);
+        number(out, 5, key_length);
+        if !self.value.is_empty() {
+            let (value, length) = type_and_length(&self.value);
+            number(out, 6, value);
+            // The kernel knows how long a verdict is and wants no word about it.
+            if self.value != [Kind::Verdict] {
+                number(out, 7, length);
+            }
+        }
+        if let Some(memory) = &self.memory {
+            attribute(out, 9 | NESTED, |description| number(description, 1, memory.size));
+            attribute(out, 11, |out| out.extend(milliseconds(memory.lifetime)));
+        }
+        number(out, 10, id);
+    }
+}
+
+impl Expression {
+    fn name(&self) -> &'static str {
+        match self {
+            Expression::SourceAddress(_)
+            | Expression::DestinationAddress(_)
+            | Expression::DestinationPort(_) => "payload",
+            Expression::Protocol(_) => "meta",
+            Expression::Zero(_) => "immediate",
+            Expression::Draw { .. } => "numgen",
+            Expression::Find { .. } | Expression::Require { .. } | Expression::Follow { .. } => {
+                "lookup"
+            }
+            Expression::Remember { .. } => "dynset",
+            Expression::Translate(_) => "nat",
+        }
+    }
+
+    fn data(&self, out: &mut Vec<u8>) {
+        const NETWORK: u32 = 1;
+        const TRANSPORT: u32 = 2;
+        match self {
+            Expression::SourceAddress(into) => payload(out, *into, NETWORK, 12, 4),
+            Expression::DestinationAddress(into) => payload(out, *into, NETWORK, 16, 4),
+            Expression::DestinationPort(into) => payload(out, *into, TRANSPORT, 2, 2),
+            Expression::Protocol(into) => {
+                const L4PROTO: u32 = 16;
+                register(out, 1, *into);
+                number(out, 2, L4PROTO);
+            }
+            Expression::Zero(into) => {
+                register(out, 1, *into);
+                attribute(out, 2 | NESTED, |data| attribute(data, 1, |out| out.extend([0; 4])));
+            }
+            Expression::Draw { bound, into } => {
+                const RANDOM: u32 = 1;
+                register(out, 1, *into);
+                number(out, 2, *bound);
+                number(out, 3, RANDOM);
+            }
+            Expression::Find { map, key, into } => {
+                attribute(out, 1, |out| text(out, map));
+                register(out, 2, *key);
+                register(out, 3, *into);
+            }
+            Expression::Require { set, key } => {
+                attribute(out, 1, |out| text(out, set));
+                register(out, 2, *key);
+            }
+            Expression::Follow { map, key } => {
+                const VERDICT: u32 = 0;
+                attribute(out, 1, |out| text(out, map));
+                register(out, 2, *key);
+                number(out, 3, VERDICT);
+            }
+            Expression::Remember { map, key, value, lifetime } => {
+                const UPDATE: u32 = 1;
+                attribute(out, 1, |out| text(out, map));
+                number(out, 3, UPDATE);
+                register(out, 4, *key);
+                register(out, 5, *value);
+                attribute(out, 6, |out| out.extend(milliseconds(*lifetime)));
+            }
+            Expression::Translate(to) => {
+                const DESTINATION: u32 = 1;
+                const IPV4: u32 = 2;
+                number(out, 1, DESTINATION);
+                number(out, 2, IPV4);
+                register(out, 3, *to);
+                register(out, 5, Register(to.0 + 1));
+            }
+        }
+    }
+}
+
+/// The expressions of a rule, as `NFTA_RULE_EXPRESSIONS` holds them.
+pub fn encode(rule: &[Expression], out: &mut Vec<u8>) {
+    for expression in rule {
+        attribute(out, 1 | NESTED, |element| {
+            attribute(element, 1, |out| text(out, expression.name()));
+            attribute(element, 2 | NESTED, |data| expression.data(data));
+        });
+    }
+}
+
+fn payload(out: &mut Vec<u8>, into: Register, base: u32, offset: u32, length: u32) {
+    register(out, 1, into);
+    number(out, 2, base);
+    number(out, 3, offset);
+    number(out, 4, length);
+}
+
+fn number(out: &mut Vec<u8>, kind: u16, value: u32) {
+    attribute(out, kind, |out| out.extend(value.to_be_bytes()));
+}
+
+fn register(out: &mut Vec<u8>, kind: u16, register: Register) {
+    /// `NFT_REG32_00`.
+    const FIRST: u32 = 8;
+    number(out, kind, FIRST + u32::from(register.0));
+}
+
+fn milliseconds(duration: Duration) -> [u8; 8] {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_be_bytes()
+}

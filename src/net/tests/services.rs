@@ -1,0 +1,266 @@
+//! Services with real packets: who is reached, by whom, and how evenly.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use super::super::service::{
+    Endpoint, Facts, Service, ServiceName, ServicePort, Slice, SlicePort, compile,
+};
+use super::machine::*;
+use super::*;
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 9);
+const NODE_PORT: u16 = 30_080;
+
+/// One Service, port 80 in both protocols, that leads to port 8080 of `pods`.
+fn facts(pods: &[&Attached], change: impl FnOnce(&mut Service)) -> Facts {
+    let name = ServiceName { namespace: "default".into(), name: "web".into() };
+    let protocols = [(Protocol::Tcp, "t"), (Protocol::Udp, "u")];
+    let mut service = Service {
+        addresses: vec![SERVICE.into()],
+        ports: protocols
+            .map(|(protocol, name)| ServicePort {
+                name: name.into(),
+                protocol,
+                port: 80,
+                node_port: Some(NODE_PORT),
+            })
+            .into(),
+        affinity: None,
+        is_internal_local: false,
+        is_external_local: false,
+        is_on_host: true,
+        external_name: None,
+    };
+    change(&mut service);
+    let slice = Slice {
+        ports: protocols
+            .map(|(protocol, name)| SlicePort { name: name.into(), protocol, port: 8080 })
+            .into(),
+        endpoints: pods
+            .iter()
+            .map(|pod| Endpoint {
+                address: pod.address,
+                is_ready: true,
+                is_serving: true,
+                is_terminating: false,
+                hostname: None,
+                node: Some("here".into()),
+            })
+            .collect(),
+    };
+    Facts {
+        services: BTreeMap::from([(name.clone(), service)]),
+        slices: BTreeMap::from([(name, BTreeMap::from([("web-1".into(), slice)]))]),
+    }
+}
+
+async fn put(network: &Network, facts: &Facts) {
+    network.put(Part::Services, compile(facts, "here", &BTreeSet::new())).await.unwrap();
+}
+
+async fn pods<const N: usize>(network: &Network) -> [Attached; N] {
+    let mut pods = Vec::new();
+    for number in 0..N {
+        pods.push(network.attach(&format!("pod-{number}"), &[]).await.unwrap());
+    }
+    pods.try_into().unwrap()
+}
+
+#[test]
+fn a_service_is_reached_from_pods_the_host_itself_and_by_its_ports_from_outside() {
+    on_a_host(|host| async move {
+        let network = network().await;
+        let [a, b] = pods(&network).await;
+        put(&network, &facts(&[&b], |_| {})).await;
+        let server = listen(&b, 8080);
+        let asks = |from: &Attached, to: Ipv4Addr, port| {
+            talk(&server, inside(from, || connect((to, port)))).unwrap().ip()
+        };
+        assert_eq!(asks(&a, SERVICE, 80), a.address, "pods keep their address");
+        assert_eq!(asks(&a, HOST, NODE_PORT), a.address);
+        assert_eq!(asks(&a, HOST, 80), a.address);
+        assert_eq!(talk(&server, connect((SERVICE, 80))).unwrap().ip(), a.gateway);
+        assert_eq!(talk(&server, connect((HOST, NODE_PORT))).unwrap().ip(), IpAddr::V4(HOST));
+        for port in [NODE_PORT, 80] {
+            let peer = talk(&server, outside(&host, || connect((HOST, port)))).unwrap();
+            assert_eq!(peer.ip(), IpAddr::V4(OUTSIDE), "so do strangers, at {port}");
+        }
+        // A pod that draws itself.
+        asks(&b, SERVICE, 80);
+        asks(&b, HOST, NODE_PORT);
+
+        // What is not served is refused at once, by whatever way.
+        for (from, to, port) in [(&a, SERVICE, 81), (&a, Ipv4Addr::new(10, 43, 7, 7), 80)] {
+            let refused = inside(from, || connect((to, port))).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{to}:{port}");
+            let refused = connect((to, port)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{to}:{port}");
+        }
+        put(&network, &facts(&[], |_| {})).await;
+        for to in [(SERVICE, 80), (HOST, NODE_PORT)] {
+            let refused = inside(&a, || connect(to)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{to:?}");
+        }
+        let datagram = bound(&a, 0);
+        datagram.connect((SERVICE, 80)).unwrap();
+        datagram.send(b"hello").unwrap();
+        datagram.set_read_timeout(Some(ARRIVES)).unwrap();
+        let refused = datagram.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_neighbour_that_routes_to_the_service_range_meets_nobody() {
+    on_a_host(|host| async move {
+        let network = network().await;
+        let [a] = pods(&network).await;
+        put(&network, &facts(&[&a], |_| {})).await;
+        let _server = listen(&a, 8080);
+        let _gateway = TcpListener::bind("10.42.0.1:6443").unwrap();
+        outside(&host, || {
+            sh("ip route add 10.43.0.0/16 via 192.0.2.2; ip route add 10.42.0.0/16 via 192.0.2.2");
+            Ok(())
+        })
+        .unwrap();
+        let refused = outside(&host, || connect((SERVICE, 80))).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let gateway: SocketAddr = "10.42.0.1:6443".parse().unwrap();
+        let nothing = outside(&host, || std::net::TcpStream::connect_timeout(&gateway, NEVER));
+        assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        std::net::TcpStream::connect_timeout(&gateway, ARRIVES).unwrap();
+    });
+}
+
+/// Where each of `count` datagrams of fresh clients ends up.
+fn shares(from: &Attached, servers: &[UdpSocket], count: usize) -> Vec<usize> {
+    let mut shares = vec![0; servers.len()];
+    for server in servers {
+        server.set_nonblocking(true).unwrap();
+    }
+    for _ in 0..count {
+        let client = bound(from, 0);
+        client.send_to(b"hello", (SERVICE, 80)).unwrap();
+        let mut heard = None;
+        eventually("the datagram arrives", || {
+            heard = servers.iter().position(|server| server.recv(&mut [0; 8]).is_ok());
+            heard.is_some()
+        });
+        shares[heard.unwrap()] += 1;
+    }
+    shares
+}
+
+#[test]
+fn new_flows_are_spread_evenly() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let [a, b, c, d] = pods(&network).await;
+        put(&network, &facts(&[&b, &c, &d], |_| {})).await;
+        let servers = [&b, &c, &d].map(|pod| bound(pod, 8080));
+        let count = 1500;
+        let shares = shares(&a, &servers, count);
+        let expected = count as f64 / 3.0;
+        let chi: f64 = shares.iter().map(|n| (*n as f64 - expected).powi(2) / expected).sum();
+        // Two degrees of freedom: a fair draw is beyond this once in ten million runs.
+        assert!(chi < 32.2, "{shares:?}");
+    });
+}
+
+#[test]
+fn a_client_stays_with_its_endpoint_as_long_as_it_was_promised() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let [a, b, c, d] = pods(&network).await;
+        let sticks = |service: &mut Service| service.affinity = Some(Duration::from_secs(600));
+        put(&network, &facts(&[&b, &c, &d], sticks)).await;
+        let all = [&b, &c, &d];
+        let servers = all.map(|pod| bound(pod, 8080));
+        let first = shares(&a, &servers, 20);
+        let chosen = first.iter().position(|n| *n == 20).unwrap_or_else(|| panic!("{first:?}"));
+
+        // Others come and go: it stays. Its own goes: it is led to another, and stays there.
+        let fewer: Vec<&Attached> = all
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| *n != (chosen + 1) % 3)
+            .map(|(_, p)| *p)
+            .collect();
+        put(&network, &facts(&fewer, sticks)).await;
+        assert_eq!(shares(&a, &servers, 10)[chosen], 10);
+        put(&network, &facts(&all, sticks)).await;
+        assert_eq!(shares(&a, &servers, 10)[chosen], 10);
+        let without: Vec<&Attached> =
+            all.iter().enumerate().filter(|(n, _)| *n != chosen).map(|(_, p)| *p).collect();
+        put(&network, &facts(&without, sticks)).await;
+        let then = shares(&a, &servers, 10);
+        assert_eq!(then[chosen], 0);
+        assert!(then.contains(&10), "{then:?}");
+
+        let listing = sh("nft list map inet joey_abc123 services_affinity");
+        assert!(listing.contains("timeout 10m") && listing.contains("expires"), "{listing}");
+    });
+}
+
+#[test]
+fn datagrams_follow_when_their_endpoint_goes() {
+    on_a_host(|host| async move {
+        let network = network().await;
+        let [a, b, c] = pods(&network).await;
+        let (on_b, on_c) = (bound(&b, 8080), bound(&c, 8080));
+        let client = bound(&a, 0);
+        let stranger = outside(&host, || UdpSocket::bind((OUTSIDE, 0))).unwrap();
+        let say = || client.send_to(b"hello", (SERVICE, 80)).map(drop);
+        let say_from_outside = || stranger.send_to(b"hello", (HOST, NODE_PORT)).map(drop);
+
+        // Before anybody serves it, the port of the host is the host's own.
+        say_from_outside().unwrap();
+        put(&network, &facts(&[&b], |_| {})).await;
+        assert_eq!(heard(&on_b, say), Some(a.address));
+        assert_eq!(heard(&on_b, say_from_outside), Some(IpAddr::V4(OUTSIDE)));
+        put(&network, &facts(&[&c], |_| {})).await;
+        assert_eq!(heard(&on_c, say), Some(a.address), "the same socket, another pod");
+        assert_eq!(heard(&on_c, say_from_outside), Some(IpAddr::V4(OUTSIDE)));
+
+        // Gone while nobody watched: the next start finds out.
+        drop(network);
+        let network = machine::network().await;
+        assert_eq!(heard(&on_c, say), Some(a.address), "flows go on meanwhile");
+        put(&network, &facts(&[&b], |_| {})).await;
+        assert_eq!(heard(&on_b, say), Some(a.address));
+    });
+}
+
+#[test]
+fn thousands_of_services_are_one_transaction() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let [a, b] = pods(&network).await;
+        let one = facts(&[&b], |service| service.ports.truncate(1));
+        let (name, service) = one.services.first_key_value().unwrap();
+        let slices = one.slices.first_key_value().unwrap().1;
+        let mut many = one.clone();
+        for number in 0..3000u32 {
+            let name = ServiceName { name: format!("web-{number}"), ..name.clone() };
+            let addresses = vec![Ipv4Addr::from(0x0a2b_1000 + number).into()];
+            let mut service = Service { addresses, ..service.clone() };
+            service.ports[0].node_port = None;
+            service.is_on_host = false;
+            many.services.insert(name.clone(), service);
+            many.slices.insert(name, slices.clone());
+        }
+        put(&network, &many).await;
+        let server = listen(&b, 8080);
+        for number in [0u32, 1499, 2999] {
+            let to = Ipv4Addr::from(0x0a2b_1000 + number);
+            talk(&server, inside(&a, || connect((to, 80)))).unwrap();
+        }
+        // A start with all of that in the kernel.
+        drop(network);
+        let network = machine::network().await;
+        put(&network, &many).await;
+        talk(&server, inside(&a, || connect((SERVICE, 80)))).unwrap();
+    });
+}

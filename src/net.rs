@@ -6,6 +6,7 @@ mod address_pool;
 mod attach;
 mod conntrack;
 mod dial;
+pub mod dns;
 mod expression;
 mod host;
 mod host_port;
@@ -23,7 +24,9 @@ mod program;
 mod ruleset;
 pub mod service;
 mod skeleton;
+pub mod sync;
 mod sysctl;
+mod withdraw;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -40,6 +43,8 @@ use self::owner::{Command, InForce, Owner, PolicyOrder, Seen};
 pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
+pub use self::withdraw::DataPlane;
+use self::withdraw::Planes;
 use crate::model::cidr::Cidr;
 
 /// Attachments that may wait for the owner before callers wait to ask.
@@ -77,6 +82,7 @@ pub struct Network {
 struct Shared {
     seen: Arc<Seen>,
     policies: Policies,
+    planes: Planes,
     /// Both are taken when the last clone goes.
     commands: Option<mpsc::Sender<Command>>,
     owner: Option<thread::JoinHandle<()>>,
@@ -161,6 +167,7 @@ impl Network {
             shared: Arc::new(Shared {
                 seen,
                 policies,
+                planes: Planes::default(),
                 commands: Some(commands),
                 owner: Some(owner),
             }),
@@ -211,8 +218,34 @@ impl Network {
 
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.
     pub async fn detach(&self, pod: &str) -> Result<(), NetError> {
+        let address = self.address_of(pod);
         let pod = pod.to_owned();
-        self.ask(|answer| Command::Detach { pod, answer }).await
+        self.ask(|answer| Command::Detach { pod, answer }).await?;
+        if let Some(address) = address {
+            self.shared.planes.release(address);
+        }
+        Ok(())
+    }
+
+    /// Returns when nobody is led to the pod any more: no Service map, no DNS answer and no backend list of a registered
+    /// [`DataPlane`] holds its address. Usually its endpoints say so by themselves; after half a second it is
+    /// taken out whatever they say. It stays out until it is detached. Established connections go on.
+    ///
+    /// Never fails: a plane that does not answer within seconds is logged, since a pod must be able to end.
+    pub async fn withdraw(&self, pod: &str) {
+        if let Some(address) = self.address_of(pod) {
+            self.shared.planes.withdraw(address).await;
+        }
+    }
+
+    /// From now on [`Network::withdraw`] asks `plane`, too.
+    pub fn register(&self, plane: Arc<dyn DataPlane>) {
+        self.shared.planes.register(plane);
+    }
+
+    fn address_of(&self, pod: &str) -> Option<IpAddr> {
+        let pods = self.shared.seen.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.get(pod).map(|address| IpAddr::V4(*address))
     }
 
     /// Brings the rules of a part to `plan`; they are in force on return. See [`PartPlan`].
@@ -224,7 +257,7 @@ impl Network {
     pub fn attached(&self) -> Vec<String> {
         let pods = self.shared.seen.pods.lock();
         let pods = pods.unwrap_or_else(PoisonError::into_inner);
-        pods.iter().cloned().collect()
+        pods.keys().cloned().collect()
     }
 
     /// The host's own address towards the default route (the Node's InternalIP), or the gateway's.

@@ -134,7 +134,9 @@ fn the_runtime_and_the_store_never_see_kubernetes_or_http() {
         let banned: &[&str] = match source.module() {
             // Where the network follows the API; what follows from it is compiled from facts.
             "net"
-                if ["net/policy/read.rs", "net/policy/sync.rs"].contains(&source.name.as_str()) =>
+                if source.name.starts_with("net/sync")
+                    || ["net/policy/read.rs", "net/policy/sync.rs"]
+                        .contains(&source.name.as_str()) =>
             {
                 &["axum::"]
             }

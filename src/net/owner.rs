@@ -62,7 +62,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Seen {
     /// Short sections only.
-    pub pods: Mutex<BTreeSet<String>>,
+    pub pods: Mutex<BTreeMap<String, Ipv4Addr>>,
     pub node_address: IpAddr,
     pub gateway: IpAddr,
     /// Addresses by pod, from before the first packet until after the last.
@@ -207,7 +207,8 @@ impl Owner {
         owner.close()?;
         owner.take_over(config, &links, &alive)?;
         owner.publish_leases();
-        owner.published().extend(owner.leases.keys().cloned());
+        let held = owner.leases.iter().map(|(pod, lease)| (pod.clone(), lease.address));
+        owner.published().extend(held);
         let problems = owner.probe(config);
         owner.seen.problems.get_or_init(|| problems);
         Ok(owner)
@@ -350,7 +351,7 @@ impl Owner {
             });
         match outcome {
             Ok(()) => {
-                self.published().insert(pod.to_owned());
+                self.published().insert(pod.to_owned(), address);
                 Ok(attached)
             }
             Err(error) => {
@@ -496,7 +497,7 @@ impl Owner {
         }
     }
 
-    fn published(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn published(&self) -> MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
         self.seen.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

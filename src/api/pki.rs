@@ -9,6 +9,8 @@
 //! <data-dir>/admin.kubeconfig
 //! ```
 
+mod presented;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -27,9 +29,11 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+pub use self::presented::{Presented, keep};
 use crate::api::identity::MASTERS;
 use crate::api::token;
 use crate::model::time::Timestamp;
@@ -61,6 +65,8 @@ pub struct Pki {
     pub kubeconfig: PathBuf,
     /// TLS 1.2 and 1.3, h2 and http/1.1, client certificates of our authority welcome but not demanded.
     pub server_tls: Arc<rustls::ServerConfig>,
+    /// The certificate that it shows, to be kept with [`keep`].
+    pub presented: Arc<Presented>,
 }
 
 /// Why there is no usable set of keys.
@@ -122,8 +128,10 @@ pub fn ensure(data_dir: &Path, config: &PkiConfig) -> Result<Pki, PkiError> {
     let kubeconfig = data_dir.join("admin.kubeconfig");
     let text = render_kubeconfig(config, &authority.pem, &admin);
     write_if_different(&kubeconfig, text.as_bytes())?;
+    let (server_tls, presented) = server_tls(&dir, &authority.pem, &server)?;
     Ok(Pki {
-        server_tls: server_tls(&dir, &authority.pem, &server)?,
+        server_tls,
+        presented,
         ca_pem: authority.pem,
         token_key,
         server_names: names,
@@ -372,7 +380,11 @@ fn to_pem(label: &str, der: &[u8]) -> String {
     pem
 }
 
-fn server_tls(dir: &Path, ca: &str, server: &Leaf) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+fn server_tls(
+    dir: &Path,
+    ca: &str,
+    server: &Leaf,
+) -> Result<(Arc<rustls::ServerConfig>, Arc<Presented>), PkiError> {
     let unusable = |name: &str| PkiError::Unusable { path: dir.join(name) };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let ca = CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|_| unusable("ca.crt"))?;
@@ -386,14 +398,17 @@ fn server_tls(dir: &Path, ca: &str, server: &Leaf) -> Result<Arc<rustls::ServerC
         .map_err(|_| unusable("server.crt"))?;
     let key =
         PrivateKeyDer::from_pem_slice(server.key.as_bytes()).map_err(|_| unusable("server.key"))?;
+    let certified = CertifiedKey::from_der(vec![certificate, ca], key, &provider)
+        .map_err(|source| PkiError::Tls { source })?;
+    let presented = Arc::new(Presented::new(Arc::new(certified)));
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .and_then(|builder| {
-            builder.with_client_cert_verifier(verifier).with_single_cert(vec![certificate, ca], key)
+        .map(|builder| {
+            builder.with_client_cert_verifier(verifier).with_cert_resolver(presented.clone())
         })
         .map_err(|source| PkiError::Tls { source })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), presented))
 }
 
 fn render_kubeconfig(config: &PkiConfig, ca: &str, admin: &Leaf) -> String {

@@ -7,9 +7,11 @@
 //! Parts that belong to everyone end the daemon when they end: the service manager starts it again, and
 //! recovery is the normal path. Pods outlive the daemon and are stopped only when the host goes down.
 
+mod inside;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::pin;
@@ -27,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::inside::{Inside, Places};
 use crate::api::identity::Identity;
 use crate::api::streams::{Dial, Stream};
 use crate::api::{Api, ApiConfig, pki, serve};
@@ -34,9 +37,13 @@ use crate::cli::instance::Instance;
 use crate::cli::manifests::Manifests;
 use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
-use crate::net::Network;
+use crate::net::sync::Services;
+use crate::net::{Network, dns};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile;
+use crate::reconcile::caches::Caches;
+use crate::reconcile::driver;
+use crate::reconcile::endpoints::Endpoints;
 use crate::runtime::image::Images;
 use crate::runtime::zygote::Zygote;
 use crate::runtime::{Runtime, RuntimeConfig};
@@ -68,19 +75,24 @@ pub async fn run(
     let data_dir = instance.data_dir.clone();
 
     // Ports first: a second daemon or a wrong address must be told before anything is touched.
-    let listeners = listen(&settings.listen(), notifier.as_ref()).await?;
-    let pki = pki::ensure(
-        &data_dir,
-        &pki::PkiConfig {
-            listen: listeners.iter().map(|(address, _)| *address).collect(),
-            cluster_domain: settings.cluster_domain().to_owned(),
-            hostname,
-            extra_names: vec![node_name.clone()],
-        },
-    )?;
+    let mut listeners = listen(&settings.listen(), notifier.as_ref()).await?;
+    let places = Places::of(settings)?;
+    let names = pki::PkiConfig {
+        listen: listeners.iter().map(|(address, _)| *address).collect(),
+        cluster_domain: settings.cluster_domain().to_owned(),
+        hostname,
+        extra_names: vec![
+            node_name.clone(),
+            places.gateway.to_string(),
+            places.api_service.to_string(),
+        ],
+    };
+    let pki = pki::ensure(&data_dir, &names)?;
     let store = Store::open(&data_dir.join("store.redb"))?;
     let network = Network::start(network_config(settings, &instance)).await?;
     note_problems(&instance.run_dir, &network.problems())?;
+    let inside = Inside::listen(&places, &mut listeners).await?;
+    let services = Services::new(&network, settings.cluster_domain(), places.ranges);
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
@@ -103,7 +115,23 @@ pub async fn run(
         "service account controller",
         reconcile::service_account::run(manager.clone(), pki.ca_pem, stop.clone()),
     );
-    spawn(&mut parts, "namespace controller", reconcile::namespace::run(manager, stop.clone()));
+    spawn(
+        &mut parts,
+        "namespace controller",
+        reconcile::namespace::run(manager.clone(), stop.clone()),
+    );
+    start_controllers(&mut parts, &manager, &stop);
+    let builtin = inside.services(&places);
+    spawn(&mut parts, "built-in Services", reconcile::builtin::run(manager, builtin, stop.clone()));
+    let proxy = api.client(Identity::component("system:kube-proxy"), "default");
+    let follow = services.clone().run(network.clone(), proxy, node_name.clone(), stop.clone());
+    spawn(&mut parts, "services", follow);
+    let cluster_dns = inside.dns.as_ref().map(|_| places.dns_service);
+    if let Some(dns) = inside.dns {
+        spawn(&mut parts, "DNS", dns::run(dns, services, stop.clone()));
+    }
+    let renew = pki::keep(pki.presented.clone(), data_dir.clone(), names, stop.clone());
+    spawn(&mut parts, "certificates", renew);
     let policies = api.client(Identity::component("system:kube-controller-manager"), "default");
     spawn(
         &mut parts,
@@ -112,9 +140,18 @@ pub async fn run(
     );
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
 
-    let agent =
-        start_agent(settings, &instance, &api, &node_name, runtime, images, network, stop.clone())
-            .await?;
+    let agent = start_agent(
+        settings,
+        &instance,
+        &api,
+        &node_name,
+        runtime,
+        images,
+        network,
+        cluster_dns,
+        stop.clone(),
+    )
+    .await?;
     kubelet.connect(node::serve::router(agent.pods().clone())?);
     let zygote_watch = stop.clone();
     spawn(&mut parts, "zygote", async move {
@@ -196,6 +233,19 @@ pub async fn run(
         None => Ok(ExitCode::SUCCESS),
         Some(what) => bail!("{what}"),
     }
+}
+
+/// The controllers that decide on shared caches.
+fn start_controllers(
+    parts: &mut JoinSet<&'static str>,
+    client: &kube::Client,
+    stop: &CancellationToken,
+) {
+    let caches = Caches::new();
+    let follow = caches.clone().follow(client.clone(), stop.clone());
+    spawn(parts, "controllers' caches", follow);
+    let endpoints = driver::run::<Endpoints>(client.clone(), caches, stop.clone());
+    spawn(parts, "endpoints controller", endpoints);
 }
 
 fn spawn(
@@ -289,6 +339,7 @@ async fn start_agent(
     runtime: Runtime,
     images: Images,
     network: Network,
+    cluster_dns: Option<IpAddr>,
     stop: CancellationToken,
 ) -> anyhow::Result<Agent> {
     let client = api.client(Identity::component(&format!("system:node:{node_name}")), "default");
@@ -297,7 +348,7 @@ async fn start_agent(
         data_dir: instance.data_dir.clone(),
         run_dir: instance.run_dir.clone(),
         cluster_domain: settings.cluster_domain().to_owned(),
-        cluster_dns: None,
+        cluster_dns,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubelet_version: crate::api::KUBERNETES_VERSION.to_owned(),
         max_pods: MAX_PODS,

@@ -3,9 +3,11 @@
 //! They never see the store, the node agent or each other. How to write one stands in [`decide`].
 
 pub mod apply;
+pub mod builtin;
 pub mod caches;
 pub mod decide;
 pub mod driver;
+pub mod endpoints;
 pub mod gate;
 pub mod namespace;
 pub mod roots;

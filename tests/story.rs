@@ -20,3 +20,6 @@ mod policy;
 
 #[path = "story/mistakes.rs"]
 mod mistakes;
+
+#[path = "story/service.rs"]
+mod service;

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
+use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, discovery::v1 as discovery};
 use kube::core::discovery::ApiResource;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
@@ -108,6 +108,10 @@ kinds! {
     deployments: Deployment = apps::Deployment,
     replica_sets: ReplicaSet = apps::ReplicaSet,
     pods: Pod = core::Pod,
+    services: Service = core::Service,
+    endpoint_slices: EndpointSlice = discovery::EndpointSlice,
+    endpoints: Endpoints = core::Endpoints,
+    nodes: Node = core::Node,
 }
 
 impl Caches {

@@ -77,7 +77,7 @@ impl Plan {
                 elements.insert(name.clone().into(), members);
             }
         }
-        PartPlan { chains, sets, elements }
+        PartPlan { chains, sets, elements, ..PartPlan::default() }
     }
 }
 

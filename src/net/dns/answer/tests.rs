@@ -40,49 +40,76 @@ fn records(all: &[Record]) -> String {
 
 #[test]
 fn a_service_is_found_whatever_its_case() {
-    check("Web.SHOP.svc.cluster.Local.", "A", expect![[r#"
+    check(
+        "Web.SHOP.svc.cluster.Local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         Web.SHOP.svc.cluster.Local. 5 IN A 10.43.0.9
         -
         -
-    "#]]);
-    check("_http._tcp.web.shop.svc.cluster.local.", "SRV", expect![[r#"
+    "#]],
+    );
+    check(
+        "_http._tcp.web.shop.svc.cluster.local.",
+        "SRV",
+        expect![[r#"
         No Error, authoritative
         _http._tcp.web.shop.svc.cluster.local. 5 IN SRV 0 100 80 web.shop.svc.cluster.local.
         -
         -
         web.shop.svc.cluster.local. 5 IN A 10.43.0.9
-    "#]]);
-    check("9.0.43.10.in-addr.arpa.", "PTR", expect![[r#"
+    "#]],
+    );
+    check(
+        "9.0.43.10.in-addr.arpa.",
+        "PTR",
+        expect![[r#"
         No Error, authoritative
         9.0.43.10.in-addr.arpa. 5 IN PTR web.shop.svc.cluster.local.
         -
         -
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_headless_service_is_its_ready_pods() {
-    check("db.shop.svc.cluster.local.", "A", expect![[r#"
+    check(
+        "db.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         db.shop.svc.cluster.local. 5 IN A 10.42.0.5
         db.shop.svc.cluster.local. 5 IN A 10.42.0.6
         -
         -
-    "#]]);
-    check("db-0.db.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "db-0.db.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         db-0.db.shop.svc.cluster.local. 5 IN A 10.42.0.5
         -
         -
-    "#]]);
-    check("10-42-0-6.db.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "10-42-0-6.db.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         10-42-0-6.db.shop.svc.cluster.local. 5 IN A 10.42.0.6
         -
         -
-    "#]]);
-    check("_http._tcp.db.shop.svc.cluster.local.", "SRV", expect![[r#"
+    "#]],
+    );
+    check(
+        "_http._tcp.db.shop.svc.cluster.local.",
+        "SRV",
+        expect![[r#"
         No Error, authoritative
         _http._tcp.db.shop.svc.cluster.local. 5 IN SRV 0 100 8080 10-42-0-6.db.shop.svc.cluster.local.
         _http._tcp.db.shop.svc.cluster.local. 5 IN SRV 0 100 8080 db-0.db.shop.svc.cluster.local.
@@ -90,100 +117,157 @@ fn a_headless_service_is_its_ready_pods() {
         -
         10-42-0-6.db.shop.svc.cluster.local. 5 IN A 10.42.0.6
         db-0.db.shop.svc.cluster.local. 5 IN A 10.42.0.5
-    "#]]);
-    check("5.0.42.10.in-addr.arpa.", "PTR", expect![[r#"
+    "#]],
+    );
+    check(
+        "5.0.42.10.in-addr.arpa.",
+        "PTR",
+        expect![[r#"
         No Error, authoritative
         5.0.42.10.in-addr.arpa. 5 IN PTR db-0.db.shop.svc.cluster.local.
         -
         -
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_name_without_data_is_not_a_name_that_is_missing() {
-    check("web.shop.svc.cluster.local.", "AAAA", expect![[r#"
+    check(
+        "web.shop.svc.cluster.local.",
+        "AAAA",
+        expect![[r#"
         No Error, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
-    check("shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
-    check("_tcp.web.shop.svc.cluster.local.", "SRV", expect![[r#"
+    "#]],
+    );
+    check(
+        "_tcp.web.shop.svc.cluster.local.",
+        "SRV",
+        expect![[r#"
         No Error, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
-    check("nobody.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "nobody.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         Non-Existent Domain, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
-    check("db-2.db.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "db-2.db.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         Non-Existent Domain, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
-    check("db-3.db.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "db-3.db.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         Non-Existent Domain, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
-    check("99.9.42.10.in-addr.arpa.", "PTR", expect![[r#"
+    "#]],
+    );
+    check(
+        "99.9.42.10.in-addr.arpa.",
+        "PTR",
+        expect![[r#"
         Non-Existent Domain, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn pods_have_names_made_of_their_addresses() {
-    check("10-42-0-5.shop.pod.cluster.local.", "A", expect![[r#"
+    check(
+        "10-42-0-5.shop.pod.cluster.local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         10-42-0-5.shop.pod.cluster.local. 5 IN A 10.42.0.5
         -
         -
-    "#]]);
-    check("8-8-8-8.shop.pod.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "8-8-8-8.shop.pod.cluster.local.",
+        "A",
+        expect![[r#"
         Non-Existent Domain, authoritative
         -
         cluster.local. 1 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 1
         -
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_external_name_is_followed_to_where_it_leads() {
-    check("ext.shop.svc.cluster.local.", "A", expect![[r#"
+    check(
+        "ext.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         ext.shop.svc.cluster.local. 5 IN CNAME example.org.
-        forward example.org. A"#]]);
-    check("ext.shop.svc.cluster.local.", "CNAME", expect![[r#"
+        forward example.org. A"#]],
+    );
+    check(
+        "ext.shop.svc.cluster.local.",
+        "CNAME",
+        expect![[r#"
         No Error, authoritative
         ext.shop.svc.cluster.local. 5 IN CNAME example.org.
         -
         -
-    "#]]);
-    check("near.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "near.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         No Error, authoritative
         near.shop.svc.cluster.local. 5 IN CNAME web.shop.svc.cluster.local.
         web.shop.svc.cluster.local. 5 IN A 10.43.0.9
         -
         -
-    "#]]);
-    check("round.shop.svc.cluster.local.", "A", expect![[r#"
+    "#]],
+    );
+    check(
+        "round.shop.svc.cluster.local.",
+        "A",
+        expect![[r#"
         Server Failure, authoritative
         -
         -
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -195,16 +279,24 @@ fn the_rest_of_the_world_is_for_others() {
 
 #[test]
 fn nothing_large_is_given_for_little() {
-    check("web.shop.svc.cluster.local.", "ANY", expect![[r#"
+    check(
+        "web.shop.svc.cluster.local.",
+        "ANY",
+        expect![[r#"
         Query Refused
         -
         -
-    "#]]);
-    check("cluster.local.", "AXFR", expect![[r#"
+    "#]],
+    );
+    check(
+        "cluster.local.",
+        "AXFR",
+        expect![[r#"
         Query Refused
         -
         -
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

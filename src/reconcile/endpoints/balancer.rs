@@ -1,0 +1,71 @@
+//! Who of the LoadBalancers gets the host's addresses (pure).
+//!
+//! There is one host, so a port of it goes to one Service: the oldest that wants it. The others wait, as for an
+//! address that a cloud has not given yet.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+pub fn is_one(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    let class = spec.and_then(|spec| spec.load_balancer_class.as_ref());
+    // A class names another implementation than the one at hand (KEP-1959).
+    spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
+        && class.is_none()
+        && service.metadata.deletion_timestamp.is_none()
+}
+
+pub fn addresses(node: &Node) -> Vec<String> {
+    let status = node.status.as_ref();
+    let all = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = all.iter().filter(|address| address.type_ == "InternalIP");
+    internal.map(|address| address.address.clone()).collect()
+}
+
+fn ports(service: &Service) -> BTreeSet<(String, i32)> {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default()
+        .iter()
+        .map(|port| (port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.port))
+        .collect()
+}
+
+/// The status that `service` should have, unless it has it.
+pub fn status(service: &Service, others: &[Arc<Service>], addresses: &[String]) -> Option<Value> {
+    let wanted = ports(service);
+    let age = |service: &Service| {
+        (
+            service.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            service.namespace().unwrap_or_default(),
+            service.name_any(),
+        )
+    };
+    let is_taken =
+        others.iter().any(|other| age(other) < age(service) && !ports(other).is_disjoint(&wanted));
+    let given: Vec<Value> = match is_one(service) && !is_taken {
+        true => addresses.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect(),
+        false => Vec::new(),
+    };
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let has = serde_json::to_value(balancer.and_then(|balancer| balancer.ingress.as_ref()));
+    let has = has.unwrap_or_default().as_array().cloned().unwrap_or_default();
+    if super::slices::same(&json!(has), &json!(given)) {
+        return None;
+    }
+    // Whoever else writes the status keeps what it says.
+    let mut whole = serde_json::to_value(status).unwrap_or_default();
+    if !whole.is_object() {
+        whole = json!({});
+    }
+    whole["loadBalancer"] = match given.is_empty() {
+        true => json!({}),
+        false => json!({"ingress": given}),
+    };
+    Some(whole)
+}

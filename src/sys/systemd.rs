@@ -35,12 +35,12 @@ pub enum Started {
 }
 
 impl Manager {
-    /// `None` where systemd does not manage this host, by the rule of sd_booted(3).
+    /// `None` where systemd does not manage this host.
     ///
     /// # Errors
     /// It does, and cannot be reached.
     pub fn connect() -> io::Result<Option<Manager>> {
-        if !Path::new("/run/systemd/system").is_dir() {
+        if !is_booted() {
             return Ok(None);
         }
         Ok(Some(Manager { connection: Connection::open(Path::new(MANAGER), PATIENCE)? }))
@@ -155,9 +155,9 @@ impl Inhibitor {
     /// # Errors
     /// Somebody does, and refuses.
     pub fn take(who: &str, why: &str) -> Result<Option<Inhibitor>, CallError> {
-        let Ok(mut connection) = Connection::open(Path::new(BUS), PATIENCE) else {
-            return Ok(None);
-        };
+        // Where systemd is hidden from us, the host's going down is none of our business either.
+        let bus = is_booted().then(|| Connection::open(Path::new(BUS), PATIENCE));
+        let Some(Ok(mut connection)) = bus else { return Ok(None) };
         let bus = |member, body| Call {
             destination: "org.freedesktop.DBus",
             path: "/org/freedesktop/DBus",
@@ -198,6 +198,11 @@ impl Inhibitor {
             }
         }
     }
+}
+
+/// sd_booted(3)
+fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
 fn variant_text(answer: Vec<Value>) -> String {

@@ -102,6 +102,8 @@ ExecStart={binary} serve
 Restart=always
 RestartSec=1
 WatchdogSec=30
+# A host that boots under load, with hundreds of pods to find again, needs longer than the usual 90 s.
+TimeoutStartSec=300
 # Joey asks for more time while pods end in order on the way down of the host.
 TimeoutStopSec=30
 

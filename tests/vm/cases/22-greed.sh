@@ -12,7 +12,10 @@ is "the bound of all pods" "$(cat "$scope/pods/memory.max")" $((${allocatable%Ki
 is "huge pages for pods" "$(cat "$scope/pods/hugetlb.2MB.max")" 0
 
 greedy() { pod "$1" toolbox "{\"command\": [\"/bin/bash\", \"-c\", \"$2\"]}"; }
-greedy memory 'a=$(printf %01000000d 0); while :; do a=$a$a; done'
+# No limit of its own, and more wanted than all pods may have.
+pod memory kangaroo-backend:1.14.2
+is_ready memory
+curl -sS --max-time 120 "http://$(field memory '{.status.podIP}')/memory?mb=900" >/dev/null 2>&1 &
 greedy cpu 'spin() { while :; do :; done; }; for i in 1 2 3 4; do spin & done; wait'
 greedy descriptors 'ulimit -n hard; while :; do exec {fd}</dev/null || break; done 2>/dev/null; echo out of descriptors at $fd; exec sleep 2000'
 greedy threads 'while :; do sleep 1000 & done 2>/dev/null'

@@ -77,6 +77,7 @@ joey_is_up() {
 # Joey is up and has no pod of an earlier case.
 joey_is_fresh() {
     joey_is_up
+    rm -f /etc/joey/manifests/* # a case that failed half-way left them
     k delete pods --all --grace-period=0 --force --wait=true >/dev/null 2>&1
 }
 

@@ -91,6 +91,12 @@ fn feed_graph<K: Held>(cache: &joey::reconcile::caches::Cache<K>, graph: &Arc<Mu
     let graph = graph.clone();
     cache.listen(move |change| {
         let mut graph = graph.lock().unwrap();
+        // A list may show a namesake where another was: the collector tells them apart by uid.
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && old.meta().uid != new.meta().uid
+        {
+            graph.forget(old.meta().uid.as_deref().unwrap());
+        }
         match (&change.new, &change.old) {
             (Some(new), _) => graph.see(Node {
                 api_version: K::api_version(&()).into_owned(),

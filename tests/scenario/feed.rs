@@ -10,6 +10,8 @@ use super::api::{Served, Server};
 #[derive(Default)]
 pub struct Feed {
     position: usize,
+    /// Where the last list stood: no watch begins before it, so nothing older comes again.
+    listed: usize,
     /// A list that is on its way: what it shows was read when it was asked for.
     listing: Option<usize>,
     begun: bool,
@@ -30,6 +32,7 @@ impl Feed {
         if let Some(position) = self.listing.take() {
             cache.take(Event::InitDone);
             self.position = position;
+            self.listed = position;
         } else if let Some(event) = table.log.get(self.position) {
             cache.take(copy(event));
             self.position += 1;
@@ -39,7 +42,7 @@ impl Feed {
     /// An event comes once more.
     pub fn double<K: Served + Held>(&mut self, server: &mut Server, cache: &Cache<K>, back: usize) {
         if self.listing.is_none() && self.begun {
-            let place = self.position.checked_sub(1 + back);
+            let place = self.position.checked_sub(1 + back).filter(|place| *place >= self.listed);
             if let Some(event) = place.and_then(|place| K::table(server).log.get(place)) {
                 cache.take(copy(event));
             }

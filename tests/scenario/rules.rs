@@ -25,6 +25,8 @@ struct Promise {
     least: i32,
     /// Pods that others than the controllers have taken away.
     disturbances: i32,
+    /// So many have served; before, there is nothing to be kept.
+    was_met: bool,
 }
 
 pub fn limits(deployment: &Deployment) -> Limits {
@@ -54,6 +56,7 @@ impl Rules {
                 most: limits.most(),
                 least,
                 disturbances: 0,
+                was_met: false,
             });
             promise.most = promise.most.max(limits.most());
             promise.least = promise.least.min(least);
@@ -77,11 +80,11 @@ impl Rules {
 
     /// # Panics
     /// If a rule is broken.
-    pub fn check(&self, machine: &mut Machine) {
+    pub fn check(&mut self, machine: &mut Machine) {
         let stopped = std::mem::take(&mut machine.stopped);
         let server = &machine.server;
         for (key, deployment) in &server.deployments.objects {
-            let Some(promise) = self.promises.get(key) else { continue };
+            let Some(promise) = self.promises.get_mut(key) else { continue };
             let replicas: Vec<_> = server
                 .pods
                 .objects
@@ -90,9 +93,10 @@ impl Rules {
                 .collect();
             let count = i32::try_from(replicas.len()).unwrap();
             assert!(count <= promise.most, "{key}: {count} pods, and {} is the most", promise.most);
-            if stopped.iter().any(|pod| pod.namespace == key.namespace) {
-                let ready = replicas.iter().filter(|(_, pod)| is_ready(pod)).count();
-                let ready = i32::try_from(ready).unwrap();
+            let ready = replicas.iter().filter(|(_, pod)| is_ready(pod)).count();
+            let ready = i32::try_from(ready).unwrap();
+            promise.was_met |= ready >= promise.least;
+            if promise.was_met && stopped.iter().any(|pod| pod.namespace == key.namespace) {
                 assert!(
                     ready >= promise.least - promise.disturbances || ready == count,
                     "{key}: a pod was stopped and {ready} are left ready; the least is {} with {} disturbances",

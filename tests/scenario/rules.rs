@@ -25,7 +25,8 @@ struct Promise {
     least: i32,
     /// Pods that others than the controllers have taken away.
     disturbances: i32,
-    /// So many have served; before, there is nothing to be kept.
+    /// So many are known to serve; before, there is nothing to be kept, and those of whose readiness nobody has
+    /// heard yet may go.
     was_met: bool,
 }
 
@@ -95,7 +96,8 @@ impl Rules {
             assert!(count <= promise.most, "{key}: {count} pods, and {} is the most", promise.most);
             let ready = replicas.iter().filter(|(_, pod)| is_ready(pod)).count();
             let ready = i32::try_from(ready).unwrap();
-            promise.was_met |= ready >= promise.least;
+            let known = deployment.status.as_ref().and_then(|status| status.available_replicas);
+            promise.was_met |= known.unwrap_or(0) >= promise.least;
             if promise.was_met && stopped.iter().any(|pod| pod.namespace == key.namespace) {
                 assert!(
                     ready >= promise.least - promise.disturbances || ready == count,

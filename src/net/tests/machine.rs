@@ -129,9 +129,9 @@ pub fn bound(pod: &Attached, port: u16) -> UdpSocket {
     inside(pod, || UdpSocket::bind((address, port))).unwrap()
 }
 
-/// Who was heard at `socket` after `send`.
+/// Who was heard at `socket` after `send`, with the patience that a busy machine needs.
 pub fn heard(socket: &UdpSocket, send: impl FnOnce() -> io::Result<()>) -> Option<IpAddr> {
-    socket.set_read_timeout(Some(NEVER)).unwrap();
+    socket.set_read_timeout(Some(NEVER * 6)).unwrap();
     send().unwrap();
     socket.recv_from(&mut [0; 64]).ok().map(|(_, from)| from.ip())
 }

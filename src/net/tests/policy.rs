@@ -111,7 +111,7 @@ fn what_is_egress_denied_is_refused_and_what_is_ingress_denied_is_ignored() {
         let b = scene.pod("x", "b", labels("b")).await;
         let _server = listen(&b, 80);
         let attempt = || {
-            inside(&a, || TcpStream::connect_timeout(&(v4(&b), 80).into(), NEVER * 2))
+            inside(&a, || TcpStream::connect_timeout(&(v4(&b), 80).into(), ARRIVES))
                 .map(drop)
                 .map_err(|error| error.kind())
         };

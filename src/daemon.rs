@@ -99,7 +99,7 @@ pub async fn run(
     note_problems(&instance.run_dir, &network.problems())?;
     let inside = Inside::listen(&places, &mut listeners).await?;
     let services = Services::new(&network, settings.cluster_domain(), places.ranges);
-    let node_address = network.node_address();
+    let ingress_network = network.clone();
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
@@ -183,7 +183,7 @@ pub async fn run(
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
     let registry = Registry::default();
     // These two end no daemon: without them pods run and the API answers.
-    start_ingress(settings, &registry, &api, &node_name, node_address, &mut parts, &stop)?;
+    start_ingress(settings, &registry, &api, &node_name, ingress_network, &mut parts, &stop)?;
     start_metrics(settings, registry, &api, Arc::clone(&pki.server_tls), &mut parts, &stop).await;
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
@@ -391,7 +391,7 @@ fn start_ingress(
     registry: &Registry,
     api: &Api,
     node_name: &str,
-    node_address: IpAddr,
+    network: Network,
     parts: &mut JoinSet<&'static str>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -403,6 +403,7 @@ fn start_ingress(
         ..IngressConfig::default()
     };
     let proxy = Ingress::new(&config, registry)?;
+    network.register(Arc::new(proxy.clone()));
     let (doors, taken) = proxy.open(&config);
     let addresses = doors.addresses();
     tracing::info!(?addresses, "serving Ingresses");
@@ -413,7 +414,7 @@ fn start_ingress(
         client,
         recorder,
         address: addresses.first().map(|address| match address.ip() {
-            any if any.is_unspecified() => node_address,
+            any if any.is_unspecified() => network.node_address(),
             one => one,
         }),
         taken,

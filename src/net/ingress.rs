@@ -20,6 +20,7 @@ mod listener;
 mod measure;
 mod observe;
 mod path;
+mod plane;
 mod pool;
 mod proxy;
 pub mod resolve;
@@ -200,11 +201,6 @@ impl Ingress {
     /// Whether a request could still be sent to the address.
     pub fn holds(&self, address: IpAddr) -> bool {
         self.proxy.upstreams.holds(address)
-    }
-
-    /// Ends when no request can be sent to the address any more.
-    pub async fn without(&self, address: IpAddr) {
-        self.proxy.upstreams.without(address).await;
     }
 
     /// Asks before each request whether its client may reach the pod.

@@ -401,7 +401,8 @@ pub fn leaks(dir: &Path) -> BTreeMap<&'static str, String> {
         .filter_map(|entry| {
             let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let shown = String::from_utf8_lossy(&environment).contains(&mine);
+            // Another test's directory may begin with the same words.
+            let shown = String::from_utf8_lossy(&environment).contains(&format!("{mine}/"));
             // kubectl and joey clients of this test have ended by the time of the check.
             shown.then(|| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default())
         })

@@ -41,7 +41,7 @@ const CHUNK: usize = 32 << 10;
 /// How long a follower waits for a daemon that went away.
 const RETURN_LIMIT: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
     let name =

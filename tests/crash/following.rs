@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -156,7 +156,8 @@ fn a_watch_that_resumes_after_the_daemon_died_sees_every_change_once() {
 /// A command that runs on, and everything it has printed.
 struct Follower {
     child: Child,
-    output: std::thread::JoinHandle<String>,
+    printed: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
 }
 
 impl Follower {
@@ -164,12 +165,23 @@ impl Follower {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the command can run");
         let mut stdout = child.stdout.take().expect("stdout is piped");
-        let output = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            stdout.read_to_end(&mut text).expect("the output can be read");
-            String::from_utf8(text).expect("a writer writes ASCII")
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let reader = std::thread::spawn({
+            let printed = printed.clone();
+            move || {
+                let mut chunk = [0; 4096];
+                while let Ok(length @ 1..) = stdout.read(&mut chunk) {
+                    let mut printed = printed.lock().expect("nobody panics with it");
+                    printed.extend_from_slice(&chunk[..length]);
+                }
+            }
         });
-        Follower { child, output }
+        Follower { child, printed, reader }
+    }
+
+    fn printed(&self) -> String {
+        let printed = self.printed.lock().expect("nobody panics with it");
+        String::from_utf8(printed.clone()).expect("a writer writes ASCII")
     }
 
     fn is_running(&mut self) -> bool {
@@ -178,7 +190,10 @@ impl Follower {
 
     fn end(mut self) -> String {
         self.child.wait().expect("the command can be waited for");
-        self.output.join().expect("the reader does not panic")
+        let printed = self.printed.clone();
+        self.reader.join().expect("the reader does not panic");
+        let printed = std::mem::take(&mut *printed.lock().expect("nobody panics with it"));
+        String::from_utf8(printed).expect("a writer writes ASCII")
     }
 }
 
@@ -209,6 +224,8 @@ fn a_log_followed_across_the_death_of_the_daemon_is_complete() {
         rounds += 1;
         let is_last = rounds > kills();
         if is_last {
+            // A log goes with its pod: whoever has not come back by then has missed the end.
+            cluster.wait_for("joey logs -f is back", |_| ours.printed().lines().count() > seen);
             cluster.kubectl(&["delete", "pod", "writer", "--wait=false"]).ok();
         } else {
             std::thread::park_timeout(Duration::from_millis(chance.below(100) as u64));

@@ -15,6 +15,7 @@ pub mod decode;
 pub mod defaults;
 mod discovery;
 mod event;
+mod expiry;
 mod failure;
 pub mod fields;
 pub mod identity;

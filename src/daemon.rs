@@ -145,6 +145,7 @@ pub async fn run(
         "network policies",
         crate::net::policy::run(policies, network.clone(), stop.clone()),
     );
+    spawn(&mut parts, "expiry of events", api.clone().expire_events(stop.clone()));
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
 
     let agent = start_agent(

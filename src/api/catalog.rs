@@ -207,6 +207,11 @@ pub fn namespaces() -> &'static Kind {
 }
 
 /// See [`namespaces`].
+pub fn events() -> &'static Kind {
+    find("", "v1", "events").expect("a row of this table")
+}
+
+/// See [`namespaces`].
 pub fn pods() -> &'static Kind {
     find("", "v1", "pods").expect("a row of this table")
 }

@@ -225,3 +225,37 @@ async fn a_namespace_is_emptied_before_it_goes() {
     assert_eq!(code, 403);
     assert_eq!(message, r#"namespaces "default" is forbidden: this namespace may not be deleted"#);
 }
+
+#[tokio::test]
+async fn events_go_an_hour_after_they_were_last_seen() {
+    let cluster = cluster().await;
+    let events = "/api/v1/namespaces/default/events";
+    let now: jiff::Timestamp = jiff::Timestamp::now();
+    for (name, minutes) in [("old", 61), ("young", 59)] {
+        let seen = (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+        let event = json!({
+            "metadata": {"name": name}, "reason": "R", "type": "Normal",
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+            "firstTimestamp": seen, "lastTimestamp": seen,
+        });
+        let reply = cluster.post(events, event).await;
+        assert_eq!(reply.code, 201, "{}", reply.text);
+    }
+    // What is created just now was seen just now, whatever its reporter says; an hour on, both are due.
+    let later = |minutes: i64| {
+        let at = now + jiff::SignedDuration::from_mins(minutes);
+        joey::model::time::Timestamp::from_unix(at.as_second(), 0)
+    };
+    let next = cluster.api.remove_expired_events(later(0)).await.unwrap().expect("both are young");
+    assert!(next > later(59));
+    assert_eq!(cluster.get(events).await.json()["items"].as_array().unwrap().len(), 2);
+    let repeated =
+        json!({"lastTimestamp": (now + jiff::SignedDuration::from_mins(30)).to_string()});
+    assert_eq!(cluster.merge(&format!("{events}/young"), repeated).await.code, 200);
+    cluster.api.remove_expired_events(later(70)).await.unwrap();
+    let left = cluster.get(events).await.json();
+    assert_eq!(left["items"][0]["metadata"]["name"], "young", "who repeats itself stays");
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+    assert_eq!(cluster.api.remove_expired_events(later(91)).await.unwrap(), None);
+    assert_eq!(cluster.get(events).await.json()["items"], json!([]));
+}

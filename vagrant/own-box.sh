@@ -21,7 +21,7 @@ Vagrant.configure("2") do |config|
     libvirt.disk_bus = "virtio"
     libvirt.kernel = File.expand_path("vmlinuz", __dir__)
     libvirt.initrd = File.expand_path("initrd", __dir__)
-    libvirt.cmd_line = "root=/dev/vda rw console=ttyS0 loglevel=4 mitigations=off panic=-1 net.ifnames=0 " \
+    libvirt.cmd_line = "root=/dev/vda rw console=ttyS0 loglevel=4 mitigations=off panic=-1 net.ifnames=0 no_timer_check " \
                        "systemd.unified_cgroup_hierarchy=1"
   end
 end

@@ -405,6 +405,7 @@ fn start_ingress(
     };
     let proxy = Ingress::new(&config, registry)?;
     network.register(Arc::new(proxy.clone()));
+    proxy.ask_before_connecting(Box::new(ingress::Guard::new(network.clone())));
     let (doors, taken) = proxy.open(&config);
     let addresses = doors.addresses();
     tracing::info!(?addresses, "serving Ingresses");

@@ -229,6 +229,12 @@ impl Network {
         conntrack::drained(address, limit).await
     }
 
+    /// The same when `proxy` connects on the behalf of the flow's source.
+    pub fn explain_through(&self, proxy: &policy::Pod, flow: policy::Flow) -> policy::Explanation {
+        let in_force = Arc::clone(&self.shared.seen.in_force.borrow());
+        policy::explain_through(&in_force.world, Some(proxy), flow)
+    }
+
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.
     pub async fn detach(&self, pod: &str) -> Result<(), NetError> {
         let address = self.address_of(pod);

@@ -15,6 +15,7 @@ mod classes;
 mod deadline;
 mod forward;
 mod gate;
+mod guard;
 mod head;
 mod listener;
 mod measure;
@@ -38,6 +39,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{AccessLog, UnknownAccessLog};
+pub use self::guard::Guard;
 pub use self::listener::Bounds;
 use self::measure::Measure;
 use self::pool::Dialer;

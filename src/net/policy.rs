@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use self::compile::compile;
-pub use self::explain::{Asked, Explanation, Flow, Side, explain};
+pub use self::explain::{Asked, Explanation, Flow, Side, explain, explain_through};
 pub use self::plan::Plan;
 pub use self::render::{OPEN, VERDICTS};
 pub use self::sync::run;

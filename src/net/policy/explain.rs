@@ -52,17 +52,23 @@ impl Explanation {
 
 /// What becomes of `flow`.
 pub fn explain(world: &World, flow: Flow) -> Explanation {
+    explain_through(world, None, flow)
+}
+
+/// What becomes of `flow` when `proxy` connects on its source's behalf. A pod is judged as itself, so that a detour gives it
+/// nothing; somebody outside by the address, or as the proxy that lets them in.
+pub fn explain_through(world: &World, proxy: Option<&Pod>, flow: Flow) -> Explanation {
     // A pod cannot block itself, through its own Service neither.
     if flow.source == flow.destination {
         return Explanation { egress: Side::Open, ingress: Side::Open };
     }
     Explanation {
-        egress: side(world, Direction::Egress, flow),
-        ingress: side(world, Direction::Ingress, flow),
+        egress: side(world, Direction::Egress, None, flow),
+        ingress: side(world, Direction::Ingress, proxy, flow),
     }
 }
 
-fn side(world: &World, direction: Direction, flow: Flow) -> Side {
+fn side(world: &World, direction: Direction, proxy: Option<&Pod>, flow: Flow) -> Side {
     let (own, other) = match direction {
         Direction::Egress => (flow.source, flow.destination),
         Direction::Ingress => (flow.destination, flow.source),
@@ -71,7 +77,7 @@ fn side(world: &World, direction: Direction, flow: Flow) -> Side {
         return Side::NoPod;
     };
     let (peer, served) = match (direction, flow.asked) {
-        (Direction::Ingress, _) => (world.pod_at(other), Some(pod)),
+        (Direction::Ingress, _) => (world.pod_at(other).or(proxy), Some(pod)),
         (Direction::Egress, Asked::Port(protocol, number)) => {
             let peer = world.pod_at(other).or_else(|| world.served_at(other, protocol, number));
             (peer, peer)

@@ -339,3 +339,32 @@ fn a_pod_of_a_namespace_that_is_not_known_yet_is_isolated() {
     assert!(!plan.verdicts.contains_key(&(Direction::Egress, address(WEB))));
     assert!(plan.verdicts.contains_key(&(Direction::Egress, address(PROBE))));
 }
+
+#[test]
+fn a_detour_through_a_proxy_gives_a_pod_nothing_and_lets_those_outside_in_by_its_name() {
+    let mut proxy = pod("kube-system", "joey-ingress", "192.0.2.1", &[]);
+    proxy.labels = labels(&[("app.kubernetes.io/name", "joey-ingress")]);
+    proxy.nature = Nature::Daemon;
+    let peer = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "joey-ingress"}},
+    });
+    let block = json!({"ipBlock": {"cidr": "198.51.100.0/24"}});
+    const OUTSIDE: &str = "198.51.100.7";
+    for (from, from_pod, from_outside) in [
+        (json!([]), false, false),
+        (json!([{"from": [peer]}]), false, true),
+        (json!([{"from": [block]}]), false, true),
+        (json!([{"from": [{"podSelector": {}}]}]), true, false),
+        (json!([{}]), true, true),
+    ] {
+        let spec = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": from});
+        let world = shop(vec![policy("shop", "in", spec)]).world();
+        for (source, is_allowed) in [(DB, from_pod), (OUTSIDE, from_outside)] {
+            let asked = Asked::Port(Protocol::Tcp, 8080);
+            let flow = Flow { source: address(source), destination: address(WEB), asked };
+            let explained = explain_through(&world, Some(&proxy), flow);
+            assert_eq!(explained.is_allowed(), is_allowed, "{from} from {source}");
+        }
+    }
+}

@@ -1,18 +1,22 @@
 //! `joey apply` and `joey delete`: manifests in, declared state changed.
 
+mod three_way;
+
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::get::Scope;
 use super::resources::{Resource, Resources, Selection, select};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const MANAGER: &str = "fieldManager=joey&fieldValidation=Strict";
+/// How often an object may be changed by others between our reading and our writing.
+const TRIES: u32 = 5;
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
@@ -158,6 +162,7 @@ pub async fn declare(
 ) -> anyhow::Result<Outcome> {
     let collection = resource.path(Some(namespace));
     let path = format!("{collection}/{name}");
+    let mut tries = TRIES;
     let mut wanted = object.clone();
     let mut bare = object.clone();
     if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
@@ -167,59 +172,43 @@ pub async fn declare(
         wanted["metadata"]["annotations"] = json!({});
     }
     wanted["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{bare}\n"));
-    let existing = client.request::<Value>(http::Request::get(&path).body(Vec::new())?).await;
-    let (word, after) = match existing {
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            let request = http::Request::post(format!("{collection}?{query}"))
-                .header("content-type", "application/json")
-                .body(serde_json::to_vec(&wanted)?)?;
-            ("created", client.request::<Value>(request).await?)
-        }
-        Err(error) => return Err(error.into()),
-        Ok(current) => {
-            let before = current["metadata"]["annotations"][LAST_APPLIED].as_str();
-            let before =
-                before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
-            let patch = three_way(&before, &wanted, &current);
-            let request = http::Request::patch(format!("{path}?{query}"))
-                .header("content-type", "application/merge-patch+json")
-                .body(serde_json::to_vec(&patch)?)?;
-            let after: Value = client.request(request).await?;
-            let same =
-                after["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
-            (if same { "unchanged" } else { "configured" }, after)
+    let (word, after) = loop {
+        let existing = client.request::<Value>(http::Request::get(&path).body(Vec::new())?).await;
+        match existing {
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                let request = http::Request::post(format!("{collection}?{query}"))
+                    .header("content-type", "application/json")
+                    .body(serde_json::to_vec(&wanted)?)?;
+                break ("created", client.request::<Value>(request).await?);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(current) => {
+                let before = current["metadata"]["annotations"][LAST_APPLIED].as_str();
+                let before =
+                    before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
+                // It carries the revision that was read, so that nobody's change is overwritten.
+                let next = three_way::merged(&before, &wanted, &current);
+                if next == current {
+                    break ("unchanged", current);
+                }
+                let request = http::Request::put(format!("{path}?{query}"))
+                    .header("content-type", "application/json")
+                    .body(serde_json::to_vec(&next)?)?;
+                match client.request::<Value>(request).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 && tries > 0 => tries -= 1,
+                    Err(error) => return Err(error.into()),
+                    Ok(after) => {
+                        let revision =
+                            |object: &Value| object["metadata"]["resourceVersion"].clone();
+                        let same = revision(&after) == revision(&current);
+                        break (if same { "unchanged" } else { "configured" }, after);
+                    }
+                }
+            }
         }
     };
     let uid = after["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     Ok(Outcome { word, path, uid })
-}
-
-/// A merge patch (RFC 7386) that sets what is wanted and removes what was applied before and is no longer.
-/// Fields that others set stay. A list is one value.
-fn three_way(before: &Value, wanted: &Value, current: &Value) -> Value {
-    let (Some(wanted), empty) = (wanted.as_object(), Map::new()) else { return wanted.clone() };
-    let (before, current) =
-        (before.as_object().unwrap_or(&empty), current.as_object().unwrap_or(&empty));
-    let mut patch = Map::new();
-    for (key, value) in wanted {
-        let none = Value::Null;
-        let (old, now) = (before.get(key).unwrap_or(&none), current.get(key).unwrap_or(&none));
-        match value.is_object() && now.is_object() {
-            true => {
-                let inner = three_way(old, value, now);
-                if inner.as_object().is_some_and(|map| !map.is_empty()) {
-                    patch.insert(key.clone(), inner);
-                }
-            }
-            false if value != now => {
-                patch.insert(key.clone(), value.clone());
-            }
-            false => {}
-        }
-    }
-    let gone = before.keys().filter(|key| !wanted.contains_key(*key) && current.contains_key(*key));
-    patch.extend(gone.map(|key| (key.clone(), Value::Null)));
-    Value::Object(patch)
 }
 
 pub async fn delete(client: kube::Client, args: DeleteArgs) -> anyhow::Result<ExitCode> {
@@ -324,20 +313,5 @@ async fn until_gone(client: &kube::Client, path: &str, uid: &str) -> anyhow::Res
                 break;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn apply_removes_only_what_it_applied_before() {
-        let before = json!({"data": {"a": "1", "b": "2"}});
-        let wanted = json!({"data": {"a": "3"}});
-        let current = json!({"data": {"a": "1", "b": "2", "theirs": "x"}, "status": {}});
-        assert_eq!(three_way(&before, &wanted, &current), json!({"data": {"a": "3", "b": null}}));
-        let settled = json!({"data": {"a": "3", "theirs": "x"}});
-        assert_eq!(three_way(&wanted, &wanted, &settled), json!({}));
     }
 }

@@ -155,9 +155,11 @@ impl Ingress {
                 self.proxy.upstreams.prune();
             }
         };
+        let ended = stop.clone();
         let serve = listener::serve(Arc::clone(&self.proxy), doors.ports, self.bounds, stop);
         tokio::select! {
-            () = serve => {}
+            // Without any door nothing is served, and nothing is wrong with the daemon.
+            () = async { serve.await; ended.cancelled().await } => {}
             () = prune => {}
         }
     }

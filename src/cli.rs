@@ -17,6 +17,7 @@ pub mod image;
 pub mod install;
 pub mod instance;
 pub mod kubeconfig;
+pub mod learn;
 pub mod logging;
 pub mod logs;
 pub mod manifests;
@@ -76,6 +77,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Reset { yes, keep_data } => reset::run(&settings, yes, Keep::data(keep_data)),
         Command::Kubeconfig { of_user: true, .. } => install::user::answer(),
         Command::Kubeconfig { merge, of_user: false } => kubeconfig::run(&settings, merge),
+        Command::Learn(args) => learn::run(&settings, args),
         Command::Completions { shell } => {
             std::io::Write::write_all(&mut std::io::stdout(), &args::completions(shell))?;
             Ok(ExitCode::SUCCESS)

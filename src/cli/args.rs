@@ -185,6 +185,10 @@ pub enum Command {
         #[arg(long, hide = true)]
         of_user: bool,
     },
+    /// Walk through the story: from one container to Ingress, policy and metrics, each step proven
+    ///
+    /// Needs a running `joey serve`, kubectl, curl and the sample images (`make images`, `joey image import`).
+    Learn(super::learn::LearnArgs),
     /// Print a shell completion script
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a directory

@@ -131,7 +131,9 @@ show k get pods
 show k get pod kangaroo-backend -o 'jsonpath=last exit code: {.status.containerStatuses[0].lastState.terminated.exitCode}{"\n"}'
 show curl -sS --max-time 5 "http://$address/"
 
-chapter "Enough"
 show k delete pod kangaroo-backend
 show k get events --sort-by=.lastTimestamp
+
+chapter "The whole story, from one pod to metrics that outlive their service"
+"$joey" learn --all --kubectl "$kubectl"
 printf '\n%s\n' "${green}The demo is complete.${plain}"

@@ -32,6 +32,13 @@ use super::reference::Digest;
 /// Part of the file system's blocks that is left free for everybody else.
 const RESERVE_PERCENT: u64 = 10;
 
+/// What of a file system may be written. The blocks that the file system itself keeps from users count towards the
+/// reserve: they are free for the rest of the host in an emergency.
+fn writable_blocks(all: u64, free: u64, free_to_users: u64) -> u64 {
+    let reserve = all / 100 * RESERVE_PERCENT;
+    free.saturating_sub(reserve).min(free_to_users)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameRecord {
     /// `docker.io/library/x:1` or `docker.io/library/x@sha256:…`.
@@ -365,8 +372,8 @@ impl Disk {
     pub fn free_bytes(&self) -> Result<u64, ImageError> {
         let stat = rustix::fs::statvfs(&self.root)
             .map_err(|e| io("read the file system's free space")(e.into()))?;
-        let reserve = stat.f_blocks / 100 * RESERVE_PERCENT;
-        Ok(stat.f_bavail.saturating_sub(reserve).saturating_mul(stat.f_frsize))
+        Ok(writable_blocks(stat.f_blocks, stat.f_bfree, stat.f_bavail)
+            .saturating_mul(stat.f_frsize))
     }
 
     /// An unnamed file in the store; gone with its descriptor.
@@ -527,4 +534,19 @@ pub fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> ImageError {
 
 fn corrupt(reason: &str) -> ImageError {
     ImageError::Content { reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::writable_blocks;
+
+    #[test]
+    fn a_tenth_stays_free_wherever_it_is_kept() {
+        assert_eq!(writable_blocks(1000, 1000, 1000), 900);
+        assert_eq!(writable_blocks(1000, 100, 100), 0);
+        assert_eq!(writable_blocks(1000, 40, 40), 0);
+        // Half of the reserve, and all of it and more, is kept by the file system already.
+        assert_eq!(writable_blocks(1000, 600, 550), 500);
+        assert_eq!(writable_blocks(1000, 800, 150), 150);
+    }
 }

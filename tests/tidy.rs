@@ -282,6 +282,17 @@ fn nothing_is_left_unfinished_or_ignored() {
 }
 
 #[test]
+fn no_two_decisions_have_one_number() {
+    let mut numbers = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for path in files_below(&root().join("docs/decisions"), "md") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        numbers.entry(name.chars().take(4).collect()).or_default().push(name);
+    }
+    let doubled = numbers.values().filter(|names| names.len() > 1);
+    report(doubled.map(|names| names.join(" and ")).collect());
+}
+
+#[test]
 fn one_tls_stack_and_no_banned_crate() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is committed");
     let banned = ["openssl-sys", "native-tls", "aws-lc-sys", "aws-lc-rs", "rsa"];

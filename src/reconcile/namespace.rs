@@ -1,7 +1,9 @@
 //! Empties namespaces that are being deleted, pods first, then lets them go.
 //!
-//! Pods go before everything else (KEP-5080), so that no pod runs on without its policies and secrets. It never
-//! touches a namespace that is not being deleted.
+//! Pods go before everything else (KEP-5080), so that no pod runs on without its policies and secrets. What does not go
+//! is told in the namespace's conditions. It never touches a namespace that is not being deleted.
+
+mod remains;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -9,13 +11,17 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::discovery::{ApiResource, Scope, verbs};
 use kube::discovery::Discovery;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use self::remains::Remains;
+use crate::sys::clock;
 
 const FINALIZER: &str = "kubernetes";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -26,14 +32,6 @@ pub async fn run(client: kube::Client, stop: CancellationToken) {
     stop.run_until_cancelled(watch(client)).await;
 }
 
-/// What is left in a namespace.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Content {
-    pods: usize,
-    /// By resource, such as `configmaps`; only those that hold something.
-    others: BTreeMap<String, usize>,
-}
-
 #[derive(Debug, PartialEq)]
 enum Next {
     DeletePods,
@@ -42,7 +40,7 @@ enum Next {
     Finalize,
 }
 
-fn next(content: &Content) -> Next {
+fn next(content: &Remains) -> Next {
     match (content.pods, content.others.is_empty()) {
         (1.., _) => Next::DeletePods,
         (0, false) => Next::DeleteOthers,
@@ -95,6 +93,10 @@ async fn empty(client: kube::Client, name: String) -> String {
                 // Progress keeps us quick; waiting for a slow pod makes us patient.
                 let moved = before.as_ref() != Some(&content);
                 pause = if moved { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+                // What goes by itself is nobody's question.
+                if !moved && let Err(error) = tell(&client, &name, &content).await {
+                    tracing::debug!(namespace = name, %error, "what remains was not told");
+                }
                 before = Some(content);
             }
             Err(error) => {
@@ -107,7 +109,7 @@ async fn empty(client: kube::Client, name: String) -> String {
 }
 
 /// One round; `None` when the namespace has been let go.
-async fn step(client: &kube::Client, name: &str) -> Result<Option<Content>, kube::Error> {
+async fn step(client: &kube::Client, name: &str) -> Result<Option<Remains>, kube::Error> {
     let kinds = namespaced_kinds(client).await?;
     let content = count(client, name, &kinds).await?;
     match next(&content) {
@@ -116,7 +118,7 @@ async fn step(client: &kube::Client, name: &str) -> Result<Option<Content>, kube
             pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         }
         Next::DeleteOthers => {
-            for kind in kinds.iter().filter(|kind| content.others.contains_key(&kind.plural)) {
+            for kind in kinds.iter().filter(|kind| content.others.contains_key(&resource(kind))) {
                 let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
                 api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
             }
@@ -127,6 +129,28 @@ async fn step(client: &kube::Client, name: &str) -> Result<Option<Content>, kube
         }
     }
     Ok(Some(content))
+}
+
+/// Writes the conditions where they read otherwise.
+async fn tell(client: &kube::Client, name: &str, content: &Remains) -> Result<(), kube::Error> {
+    let api: Api<core::Namespace> = Api::all(client.clone());
+    let Some(namespace) = api.get_opt(name).await? else {
+        return Ok(());
+    };
+    let held = namespace.status.and_then(|status| status.conditions).unwrap_or_default();
+    if let Some(conditions) = content.conditions(&held, clock::now()) {
+        let patch = json!({
+            "metadata": {"uid": namespace.metadata.uid, "resourceVersion": namespace.metadata.resource_version},
+            "status": {"conditions": conditions},
+        });
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    }
+    Ok(())
+}
+
+/// As conditions name it.
+fn resource(kind: &ApiResource) -> String {
+    format!("{}.{}", kind.plural, kind.group)
 }
 
 /// Every namespaced kind that can be listed and deleted, pods apart.
@@ -150,22 +174,33 @@ async fn count(
     client: &kube::Client,
     name: &str,
     kinds: &[ApiResource],
-) -> Result<Content, kube::Error> {
+) -> Result<Remains, kube::Error> {
     let some = ListParams::default().limit(500);
     let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
-    let mut content =
-        Content { pods: pods.list_metadata(&some).await?.items.len(), others: BTreeMap::new() };
+    let left = pods.list_metadata(&some).await?.items;
+    let mut content = Remains { pods: left.len(), ..Remains::default() };
+    note_finalizers(&mut content.finalizers, left.iter().flat_map(ResourceExt::finalizers));
     if content.pods > 0 {
         return Ok(content);
     }
     for kind in kinds {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
-        let left = api.list_metadata(&some).await?.items.len();
-        if left > 0 {
-            content.others.insert(kind.plural.clone(), left);
+        let left = api.list_metadata(&some).await?.items;
+        note_finalizers(&mut content.finalizers, left.iter().flat_map(ResourceExt::finalizers));
+        if !left.is_empty() {
+            content.others.insert(resource(kind), left.len());
         }
     }
     Ok(content)
+}
+
+fn note_finalizers<'a>(
+    counts: &mut BTreeMap<String, usize>,
+    finalizers: impl Iterator<Item = &'a String>,
+) {
+    for finalizer in finalizers {
+        *counts.entry(finalizer.clone()).or_default() += 1;
+    }
 }
 
 /// Takes our finalizer off, which removes the namespace.
@@ -195,9 +230,10 @@ mod tests {
 
     #[test]
     fn pods_go_first_and_the_namespace_last() {
-        let others = || [("secrets".to_owned(), 2)].into();
-        assert_eq!(next(&Content { pods: 1, others: others() }), Next::DeletePods);
-        assert_eq!(next(&Content { pods: 0, others: others() }), Next::DeleteOthers);
-        assert_eq!(next(&Content::default()), Next::Finalize);
+        let others = || [("secrets.".to_owned(), 2)].into();
+        let remains = |pods, others| Remains { pods, others, ..Remains::default() };
+        assert_eq!(next(&remains(1, others())), Next::DeletePods);
+        assert_eq!(next(&remains(0, others())), Next::DeleteOthers);
+        assert_eq!(next(&Remains::default()), Next::Finalize);
     }
 }

@@ -274,9 +274,11 @@ impl Subject {
         if let Some(labels) = template.metadata.as_mut().and_then(|m| m.labels.as_mut()) {
             labels.remove(revision::HASH_LABEL);
         }
-        // The template as a whole: a merge would keep what the newer one has added.
+        // Both as a whole: a merge would keep what the newer revision has added.
+        let annotations = revision::annotations_of_undo(&deployment, set);
         let patch: json_patch::Patch = serde_json::from_value(json!([
             {"op": "replace", "path": "/spec/template", "value": template},
+            {"op": "add", "path": "/metadata/annotations", "value": annotations},
         ]))?;
         let patch = Patch::Json::<()>(patch);
         self.deployments.patch(&self.name, &PatchParams::default(), &patch).await?;

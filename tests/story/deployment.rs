@@ -42,8 +42,8 @@ spec:
         - containerPort: 80
 ";
 
-const NAME: &str = "deployment/kangaroo-backend-deployment";
-const SELECTOR: &str = "app=kangaroo,role=backend";
+pub const NAME: &str = "deployment/kangaroo-backend-deployment";
+pub const SELECTOR: &str = "app=kangaroo,role=backend";
 
 /// Names of the replicas that are not being stopped.
 fn pods(cluster: &Cluster, namespace: &str) -> BTreeSet<String> {
@@ -66,7 +66,7 @@ fn answers(cluster: &Cluster) -> Vec<String> {
         .collect()
 }
 
-fn roll_out(cluster: &Cluster) {
+pub fn roll_out(cluster: &Cluster) {
     let status = cluster.kubectl(&["rollout", "status", NAME, "--timeout=120s"]).ok();
     assert!(status.contains("successfully rolled out"), "{status}");
 }
@@ -150,6 +150,8 @@ fn a_new_version_rolls_and_a_bad_one_leaves_the_old_pods_serving() {
     assert!(answers(&cluster).iter().all(|answer| answer.contains("1.15")));
     cluster.apply(&DEPLOYMENT.replace("1.14.2", "1.16")).ok();
     roll_out(&cluster);
+    let because = "kubernetes.io/change-cause=kangaroos jump further";
+    cluster.kubectl(&["annotate", NAME, because]).ok();
     let served = pods(&cluster, "default");
     assert!(answers(&cluster).iter().all(|answer| answer.contains("1.16")));
 
@@ -171,6 +173,17 @@ fn a_new_version_rolls_and_a_bad_one_leaves_the_old_pods_serving() {
         assert!(sentence.contains(expected), "no {expected:?} in {sentence}");
     }
 
+    let because = "kubernetes.io/change-cause=a slip of the pen";
+    cluster.kubectl(&["annotate", "--overwrite", NAME, because]).ok();
+    cluster.wait_for("the revision has its cause", |cluster| {
+        let history = cluster.kubectl(&["rollout", "history", NAME]).ok();
+        let causes = ["3 kangaroos jump further", "4 a slip of the pen"];
+        let lines: Vec<String> = history
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        causes.iter().all(|cause| lines.iter().any(|line| line == cause))
+    });
     let history = cluster.kubectl(&["rollout", "history", NAME]).ok();
     let revisions: Vec<_> = history.lines().filter_map(|l| l.split_whitespace().next()).collect();
     assert_eq!(revisions[2..], ["1", "2", "3", "4"], "{history}");
@@ -185,6 +198,8 @@ fn a_new_version_rolls_and_a_bad_one_leaves_the_old_pods_serving() {
     assert_eq!(sets.lines().count(), 4, "a rollback makes no new set: {sets}");
     let revision = "{.metadata.annotations.deployment\\.kubernetes\\.io/revision}";
     assert_eq!(cluster.value(NAME, revision), "5");
+    let cause = "{.metadata.annotations.kubernetes\\.io/change-cause}";
+    assert_eq!(cluster.value(NAME, cause), "kangaroos jump further");
     let why = cluster.joey(&["why", NAME]).ok();
     assert!(why.contains("is as declared"), "{why}");
 
@@ -194,6 +209,7 @@ fn a_new_version_rolls_and_a_bad_one_leaves_the_old_pods_serving() {
     let status = cluster.joey(&["rollout", "status", NAME, "--timeout=120"]).ok();
     assert!(status.contains("successfully rolled out"), "{status}");
     assert!(answers(&cluster).iter().all(|answer| answer.contains("1.14.2")));
+    assert_eq!(cluster.value(NAME, cause), "", "the first revision was made without a cause");
     cluster.finish();
 }
 

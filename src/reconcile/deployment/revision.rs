@@ -95,6 +95,15 @@ pub fn annotations(
     wanted
 }
 
+/// The annotations of a Deployment that goes back to the template of `set`: those that came with it, such as the
+/// change-cause, and nothing that came since (kubectl's `rollback.go`). What is the Deployment's own stays.
+pub fn annotations_of_undo(deployment: &Deployment, set: &ReplicaSet) -> BTreeMap<String, String> {
+    let is_own = |key: &String| OWN.contains(&key.as_str());
+    let kept = deployment.annotations().iter().filter(|(key, _)| is_own(key));
+    let restored = set.annotations().iter().filter(|(key, _)| !is_own(key));
+    kept.chain(restored).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 /// The history with one more revision, its oldest entries dropped when it gets too long.
 fn longer(history: &str, revision: &str) -> String {
     let mut entries: Vec<&str> = history.split(',').filter(|entry| !entry.is_empty()).collect();
@@ -129,6 +138,27 @@ mod tests {
         let labels = template.metadata.as_mut().unwrap().labels.as_mut().unwrap();
         labels.insert(HASH_LABEL.into(), "bcd".into());
         set
+    }
+
+    #[test]
+    fn undo_brings_back_the_annotations_that_came_with_the_template() {
+        let deployment: Deployment = serde_json::from_value(json!({"metadata": {"annotations": {
+            "kubernetes.io/change-cause": "newer", "only": "newer", REVISION: "3",
+            "kubectl.kubernetes.io/last-applied-configuration": "{}",
+        }}}))
+        .expect("a Deployment");
+        let old =
+            set("a:1", json!({"kubernetes.io/change-cause": "older", REVISION: "2", DESIRED: "3"}));
+        let restored = annotations_of_undo(&deployment, &old);
+        let lines: Vec<_> = restored.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(
+            lines,
+            [
+                "deployment.kubernetes.io/revision=3",
+                "kubectl.kubernetes.io/last-applied-configuration={}",
+                "kubernetes.io/change-cause=older",
+            ]
+        );
     }
 
     #[test]

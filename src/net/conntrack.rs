@@ -113,22 +113,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// `TCP_CONNTRACK_SYN_SENT` to `TCP_CONNTRACK_CLOSE_WAIT`: at least one side may still send.
 const IN_USE: std::ops::RangeInclusive<u8> = 1..=5;
 
-/// Waits until no TCP connection to `address` is in use, `limit` at most; true when none is. Connections that the pod
-/// made itself do not count, nor do UDP flows, which only time ends.
+/// Who follows the pods' addresses by a watch of its own learns a moment later that one leaves: so long nobody may have
+/// come anew.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// Waits until no TCP connection to `address` is in use and nobody has come anew for a moment, `limit` at most; true when
+/// it is so. An address that nobody has talked to (for as long as the kernel remembers ended connections) is waited for not at all.
+/// Connections that the pod made itself do not count, nor do UDP flows, which only time ends.
 pub async fn drained(address: IpAddr, limit: Duration) -> bool {
     let IpAddr::V4(address) = address else {
         return true;
     };
     let end = tokio::time::Instant::now() + limit;
+    let mut visits = Visits::default();
     loop {
         let begun = tokio::time::Instant::now();
         let look = tokio::task::spawn_blocking(move || {
             let mut socket = nfnetlink::open()?;
-            is_in_use(&mut socket, address)
+            connections_to(&mut socket, address)
         });
         match look.await.map_err(io::Error::other).flatten() {
-            Ok(false) => return true,
-            Ok(true) => {}
+            Ok(connections) if visits.are_over(&connections, begun) => return true,
+            Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "connection tracking cannot be asked: nothing is waited for");
                 return true;
@@ -144,12 +150,45 @@ pub async fn drained(address: IpAddr, limit: Duration) -> bool {
     }
 }
 
-fn is_in_use(socket: &mut Socket, address: Ipv4Addr) -> io::Result<bool> {
+/// What was seen of the connections to an address.
+#[derive(Default)]
+struct Visits {
+    known: BTreeSet<Vec<u8>>,
+    /// When the last one was new; nothing before the first look.
+    newest: Option<tokio::time::Instant>,
+}
+
+impl Visits {
+    /// Whether nobody is there and nobody seems to come, as seen at `now`.
+    fn are_over(&mut self, connections: &[Connection], now: tokio::time::Instant) -> bool {
+        if connections.is_empty() && self.newest.is_none() {
+            return true;
+        }
+        let is_in_use = connections.iter().any(|one| IN_USE.contains(&one.state));
+        let tuples: BTreeSet<Vec<u8>> = connections.iter().map(|one| one.tuple.clone()).collect();
+        let has_new = !tuples.is_subset(&self.known);
+        self.known = tuples;
+        let newest = if has_new { now } else { self.newest.unwrap_or(now) };
+        self.newest = Some(newest);
+        !is_in_use && now - newest >= QUIET
+    }
+}
+
+/// A TCP connection as connection tracking names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Connection {
+    tuple: Vec<u8>,
+    /// `TCP_CONNTRACK_…`
+    state: u8,
+}
+
+fn connections_to(socket: &mut Socket, address: Ipv4Addr) -> io::Result<Vec<Connection>> {
     let replies = socket.dump(GET, &FAMILY)?;
     let flows = replies.iter().filter_map(|reply| parse(reply.get(FAMILY.len()..)?));
-    Ok(flows.into_iter().any(|flow| {
-        flow.answered_by == address && flow.protocol == 6 && IN_USE.contains(&flow.tcp_state)
-    }))
+    Ok(flows
+        .filter(|flow| flow.answered_by == address && flow.protocol == 6)
+        .map(|flow| Connection { tuple: flow.tuple, state: flow.tcp_state })
+        .collect())
 }
 
 /// Forgets flows through the connectionless ports of `lease` that its coming or going makes wrong.
@@ -206,6 +245,49 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// When each look sees tuples with their states, whether the visits are over then.
+    fn check(looks: &[(u64, &[(u8, u8)])], expected: &[bool]) {
+        let start = tokio::time::Instant::now();
+        let mut visits = Visits::default();
+        let over: Vec<bool> = looks
+            .iter()
+            .map(|(at, seen)| {
+                let connection =
+                    |(tuple, state): &(u8, u8)| Connection { tuple: vec![*tuple], state: *state };
+                let seen: Vec<Connection> = seen.iter().map(connection).collect();
+                visits.are_over(&seen, start + Duration::from_millis(*at))
+            })
+            .collect();
+        assert_eq!(over, expected, "{looks:?}");
+    }
+
+    #[test]
+    fn a_pod_is_left_when_nobody_talks_to_it_and_nobody_has_come_for_a_moment() {
+        const OPEN: u8 = 3;
+        const TIME_WAIT: u8 = 7;
+        // Nobody ever came.
+        check(&[(0, &[])], &[true]);
+        // An open connection is waited for, however long; an ended one for a moment.
+        check(
+            &[(0, &[(1, OPEN)]), (900, &[(1, OPEN)]), (950, &[(1, TIME_WAIT)])],
+            &[false, false, true],
+        );
+        check(
+            &[(0, &[(1, TIME_WAIT)]), (200, &[(1, TIME_WAIT)]), (250, &[(1, TIME_WAIT)])],
+            &[false, false, true],
+        );
+        // A late one begins the moment anew, also when it has ended before it was seen.
+        check(
+            &[
+                (0, &[(1, TIME_WAIT)]),
+                (200, &[(2, TIME_WAIT)]),
+                (400, &[(2, TIME_WAIT)]),
+                (450, &[]),
+            ],
+            &[false, false, false, true],
+        );
+    }
 
     proptest! {
         #[test]

@@ -257,6 +257,14 @@ impl Network {
         }
     }
 
+    /// Leads nobody to a pod that has just ceased to be ready, until the API had its time to say so; dropped, it ends at
+    /// once. A pod that is being withdrawn stays out.
+    pub async fn pass_over(&self, pod: &str) {
+        if let Some(address) = self.address_of(pod) {
+            self.shared.planes.pass_over(address).await;
+        }
+    }
+
     /// From now on [`Network::withdraw`] asks `plane`, too.
     pub fn register(&self, plane: Arc<dyn DataPlane>) {
         self.shared.planes.register(plane);

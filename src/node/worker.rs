@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core;
 use kube::Api;
 use tokio::sync::{Semaphore, broadcast, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Kind, Note, Recorder, about_pod};
@@ -111,6 +111,8 @@ pub struct Worker {
     /// By container that runs.
     health: BTreeMap<String, Health>,
     errands: JoinSet<errands::Report>,
+    /// Since the pod is no longer ready, as long as the API may not have told everybody.
+    passed_over: Option<AbortHandle>,
     tokens: Tokens,
     reporter: Reporter,
     written: core::PodStatus,
@@ -177,6 +179,7 @@ impl Worker {
             pulls: JoinSet::new(),
             health: BTreeMap::new(),
             errands: JoinSet::new(),
+            passed_over: None,
             tokens: Tokens::default(),
             reporter: Reporter::start(target, status.clone()),
             written: status,
@@ -482,6 +485,7 @@ impl Worker {
             now,
         });
         if status != self.written {
+            self.tell_planes(&status);
             self.reporter.set(status.clone());
             self.written = status;
             self.publish_entry();

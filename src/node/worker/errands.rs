@@ -33,6 +33,8 @@ pub enum Report {
     },
     Withdrawn,
     Drained,
+    /// The API has had its time to say that the pod is not ready.
+    PassedOver,
     GuardAgain {
         container: String,
         attempt: u32,
@@ -76,6 +78,7 @@ impl Worker {
                 }
             }
             Ok(Report::Withdrawn) => self.state.leaving = Leaving::Withdrawn,
+            Ok(Report::PassedOver) => {}
             Ok(Report::Drained) => self.state.leaving = Leaving::Drained,
             // As if it had happened in the worker itself, which is contained.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

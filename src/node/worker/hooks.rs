@@ -1,8 +1,10 @@
-//! Lifecycle hooks, and a pod's leave from whatever leads requests to it.
+//! Lifecycle hooks, and what whoever leads requests to a pod is told of it.
 //!
 //! It begins what `lifecycle` asks for and takes the reports in; it decides no order.
 
 use std::time::Duration;
+
+use k8s_openapi::api::core::v1::PodStatus;
 
 use super::Worker;
 use super::errands::Report;
@@ -75,6 +77,27 @@ impl Worker {
         self.tell_container(name, Kind::Normal, "Killing", message);
     }
 
+    /// What the API will have said of readiness in a moment is told to the data planes now: until then every new connection
+    /// to a dead process would be refused.
+    pub(super) fn tell_planes(&mut self, status: &PodStatus) {
+        match (is_ready(&self.written), is_ready(status)) {
+            (true, false) => {
+                let (network, uid) = (self.shared.network.clone(), self.uid.clone());
+                let errand = self.errands.spawn(async move {
+                    network.pass_over(&uid).await;
+                    Report::PassedOver
+                });
+                self.passed_over = Some(errand);
+            }
+            (false, true) => {
+                if let Some(errand) = self.passed_over.take() {
+                    errand.abort();
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
     pub(super) fn withdraw(&mut self) {
         self.state.leaving = Leaving::Asked;
         let (network, uid) = (self.shared.network.clone(), self.uid.clone());
@@ -110,4 +133,9 @@ impl Worker {
         let seconds = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

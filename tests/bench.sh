@@ -2,7 +2,8 @@
 # How fast it is, beside its peers and the floor: tests/bench.sh JOEY IMAGES [pods|runtime|store|ingress]…
 #
 # Everything runs in network and mount namespaces of its own and in temporary directories. Times hold on this
-# machine and in this run only; what counts is a ratio within one table. ROUNDS, PODS and IDLE as in benches/pods.
+# machine and in this run only; what counts is a ratio within one table. ROUNDS, PODS, IDLE,
+# REPLICAS, RESTARTS and ONLY as in benches/pods.
 set -euo pipefail
 
 joey=$(readlink -f "$1")
@@ -13,7 +14,7 @@ which=("$@")
 cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" != 0 ]; then
-    exec sudo --preserve-env=PATH,ROUNDS,PODS,IDLE "$0" "$joey" "$images" "${which[@]}"
+    exec sudo --preserve-env=PATH,ROUNDS,PODS,IDLE,REPLICAS,RESTARTS,ONLY "$0" "$joey" "$images" "${which[@]}"
 fi
 if [ -z "${JOEY_BENCH_INSIDE:-}" ]; then
     # Built before the namespaces: there is no network in them.

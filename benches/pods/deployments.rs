@@ -80,7 +80,7 @@ async fn measured(
 }
 
 /// Revisions count commits, Events included.
-async fn revision(client: &kube::Client) -> anyhow::Result<u64> {
+pub async fn revision(client: &kube::Client) -> anyhow::Result<u64> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let list = pods.list(&ListParams::default().limit(1)).await?;
     let text = list.metadata.resource_version.context("a list has a revision")?;
@@ -88,16 +88,19 @@ async fn revision(client: &kube::Client) -> anyhow::Result<u64> {
 }
 
 /// Waits until exactly so many pods are there, all of them ready.
-async fn wait(client: &kube::Client, count: i64) -> anyhow::Result<()> {
+pub async fn wait(client: &kube::Client, count: i64) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
     let end = now() + PATIENCE.as_nanos() as u64;
     while now() < end {
-        let listed = pods.list(&ListParams::default()).await?.items;
-        let is_ready = |pod: &Pod| {
-            let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-            conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
-        };
-        if listed.len() as i64 == count && listed.iter().all(is_ready) {
+        // The Deployments say when it is worth looking at every pod: looking costs the daemon, too.
+        let listed = deployments.list(&ListParams::default()).await?.items;
+        let statuses = || listed.iter().filter_map(|deployment| deployment.status.as_ref());
+        let all: i32 = statuses().filter_map(|status| status.replicas).sum();
+        let ready: i32 = statuses().filter_map(|status| status.ready_replicas).sum();
+        if [i64::from(all), i64::from(ready)] == [count, count]
+            && pods.list_metadata(&ListParams::default()).await?.items.len() as i64 == count
+        {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -105,7 +108,7 @@ async fn wait(client: &kube::Client, count: i64) -> anyhow::Result<()> {
     bail!("not {count} ready pods within {PATIENCE:?}")
 }
 
-fn deployment(name: &str, replicas: i64, image: &str) -> anyhow::Result<Deployment> {
+pub fn deployment(name: &str, replicas: i64, image: &str) -> anyhow::Result<Deployment> {
     let labels = json!({"bench": name});
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name},

@@ -2,13 +2,15 @@
 //!
 //! One round measures everything once, then the next round begins, so that all meet the same machine in the same
 //! mood. It never judges; it prints. Needs root; works in the network and mount namespaces it is started in, which
-//! must be its own. `ROUNDS=n` (20), `PODS=a,b,c` (1,10,100,300), `IDLE=seconds` (20).
+//! must be its own. `ROUNDS=n` (20), `PODS=a,b,c` (1,10,100,300), `IDLE=seconds` (20),
+//! `REPLICAS=n` (300), `RESTARTS=n` (5). `ONLY=deployments` leaves out the peers and the single pods.
 
 mod cluster;
 mod deployments;
 mod floor;
 mod measure;
 mod peers;
+mod restart;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -112,11 +114,17 @@ async fn everything(
     settle(&client).await?;
     let fresh = measure::memory(&[cluster.daemon()]);
 
-    one_pod(&cluster, &client, &mut sightings, kubectl, place).await?;
-    many_pods(&cluster, &client, &mut sightings, fresh).await?;
+    let is_everything = std::env::var_os("ONLY").is_none_or(|only| only != "deployments");
+    if is_everything {
+        one_pod(&cluster, &client, &mut sightings, kubectl, place).await?;
+        many_pods(&cluster, &client, &mut sightings, fresh).await?;
+    }
     deployments::run(&cluster, &client, IMAGE).await?;
-    idle(&cluster, &client, &mut sightings).await?;
-    cluster.stop()
+    if is_everything {
+        idle(&cluster, &client, &mut sightings).await?;
+    }
+    restart::watchers(&cluster).await?;
+    restart::restart(cluster, joey, place, IMAGE).await?.stop()
 }
 
 /// The node must be there before its pods are timed.

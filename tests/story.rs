@@ -13,6 +13,12 @@ mod pod;
 mod deployment;
 #[path = "story/ingress.rs"]
 mod ingress;
+#[path = "story/load.rs"]
+mod load;
+#[path = "story/lossless.rs"]
+mod lossless;
+#[path = "story/owners.rs"]
+mod owners;
 #[path = "story/probes.rs"]
 mod probes;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::cluster::{Cluster, image_archive};
 
 /// As the story has it, word for word.
-const SERVICE: &str = "\
+pub const SERVICE: &str = "\
 # The kangaroo-backend Service.
 # Other services inside the Kubernetes cluster will address the
 # kangaroo-backend containers using this service.
@@ -42,7 +42,7 @@ spec:
     )
 }
 
-const TOOLS: &str = "
+pub const TOOLS: &str = "
 apiVersion: v1
 kind: Pod
 metadata: {name: tools}

@@ -1,0 +1,163 @@
+//! "Without downtime", counted: no request is lost while versions roll and replicas come and go.
+//!
+//! The manifest is the story's: no preStop hook, no probe, no readiness gate.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::deployment::{DEPLOYMENT, NAME, SELECTOR, roll_out};
+use crate::load::{Aim, Count, Load};
+use crate::service::{SERVICE, TOOLS};
+
+fn is_long() -> bool {
+    std::env::var_os("JOEY_TEST_LONG").is_some_and(|value| value == "1")
+}
+
+fn deploy(name: &str) -> Cluster {
+    let cluster = Cluster::start(name);
+    cluster.apply(DEPLOYMENT).ok();
+    roll_out(&cluster);
+    cluster
+}
+
+/// The pods' Service, from within a pod.
+fn through_the_service(cluster: &mut Cluster) -> Aim {
+    cluster.apply(SERVICE).ok();
+    cluster.apply(TOOLS).ok();
+    cluster.wait_running("tools");
+    let address = cluster.value("service/kangaroo-backend", "{.spec.clusterIP}");
+    let address: SocketAddr = format!("{address}:8080").parse().expect("an address");
+    cluster.wait_for("the Service leads to pods", |cluster| {
+        cluster.fetch(&format!("http://{address}/")).code == 0
+    });
+    let uid = cluster.value("pod/tools", "{.metadata.uid}");
+    Aim::Service { address, netns: cluster.run_dir().join("netns").join(uid) }
+}
+
+/// Rolls to both newer versions, and up and down, under load.
+fn drive(cluster: &mut Cluster, aim: &Aim) -> Count {
+    let load = Load::start(cluster, aim);
+    for _ in 0..if is_long() { 10 } else { 1 } {
+        for (step, args) in [
+            ("1.15", ["set", "image", "kangaroo-backend=kangaroo-backend:1.15"]),
+            ("1.16", ["set", "image", "kangaroo-backend=kangaroo-backend:1.16"]),
+            ("ten replicas", ["scale", "--replicas=10", ""]),
+            ("two replicas", ["scale", "--replicas=2", ""]),
+            ("three replicas", ["scale", "--replicas=3", ""]),
+            ("1.14.2", ["set", "image", "kangaroo-backend=kangaroo-backend:1.14.2"]),
+        ] {
+            let before = load.answered();
+            let words = args.iter().filter(|word| !word.is_empty()).copied();
+            let mut words: Vec<&str> = words.collect();
+            words.insert(if words[0] == "set" { 2 } else { 1 }, NAME);
+            cluster.kubectl(&words).ok();
+            roll_out(cluster);
+            cluster.wait_for(&format!("what left for {step} has gone, under load"), |cluster| {
+                let args = ["get", "pods", "-l", SELECTOR, "-o", "name"];
+                let wanted = cluster.value(NAME, "{.spec.replicas}");
+                cluster.kubectl(&args).ok().lines().count().to_string() == wanted
+                    && load.answered() > before + 100
+            });
+        }
+    }
+    load.end()
+}
+
+#[test]
+fn who_follows_the_ready_pods_loses_no_request() {
+    let mut cluster = deploy("lossless-pods");
+    let aim = Aim::ReadyPods { selector: SELECTOR, port: 80 };
+    drive(&mut cluster, &aim).demand_no_loss("by the pods' own addresses");
+    cluster.finish();
+}
+
+#[test]
+fn who_knows_only_the_service_loses_no_request() {
+    let mut cluster = deploy("lossless-service");
+    let aim = through_the_service(&mut cluster);
+    drive(&mut cluster, &aim).demand_no_loss("by the Service's address, within a pod");
+    cluster.finish();
+}
+
+/// Edits as somebody with an editor does.
+fn edit(cluster: &Cluster, script: &str) {
+    let mut command = cluster.kubectl_command();
+    command.args(["edit", NAME]).env("KUBE_EDITOR", format!("sed -i {script}"));
+    assert!(command.output().expect("kubectl can run").status.success());
+}
+
+#[test]
+fn a_version_that_cannot_start_costs_no_request_and_neither_does_its_undoing() {
+    let mut cluster = deploy("lossless-undo");
+    let aim = through_the_service(&mut cluster);
+    let load = Load::start(&cluster, &aim);
+    edit(&cluster, "s/kangaroo-backend:1.14.2/kangaroo-backend:1.99/");
+    cluster.wait_for("it is said at what the rollout hangs", |cluster| {
+        let said = cluster.joey(&["why", NAME]).stdout;
+        let sentence = said.lines().next().unwrap_or_default();
+        sentence.contains("1.99") && sentence.contains("3 pods of the version before still serve")
+    });
+    let before = load.answered();
+    cluster.wait_for("the old pods serve on", |_| load.answered() > before + 200);
+    cluster.kubectl(&["rollout", "undo", NAME]).ok();
+    roll_out(&cluster);
+    cluster.wait_for("the pod of the bad version has gone", |cluster| {
+        let args = ["get", "pods", "-l", SELECTOR, "-o", "name"];
+        cluster.kubectl(&args).ok().lines().count() == 3
+    });
+    load.end().demand_no_loss("through a bad version and back");
+    cluster.finish();
+}
+
+#[test]
+fn a_crash_costs_what_was_under_way_to_the_dead_pod_and_nothing_else() {
+    let mut cluster = deploy("lossless-crash");
+    let aim = through_the_service(&mut cluster);
+    let victim = cluster.kubectl(&["get", "pods", "-l", SELECTOR, "-o", "name"]).ok();
+    let victim = victim.lines().next().expect("three pods serve").to_owned();
+    let address = cluster.value(&victim, "{.status.podIP}");
+    let is_ready = |cluster: &Cluster| {
+        cluster.value(&victim, "{.status.conditions[?(@.type=='Ready')].status}") == "True"
+    };
+    // The first crash is made good at once; from the second on there is a back-off in which two have to serve for three.
+    cluster.fetch(&format!("http://{address}/crash")).refused();
+    let restarts = "{.status.containerStatuses[0].restartCount}";
+    cluster.wait_for("it is back after its first crash", |cluster| {
+        cluster.value(&victim, restarts) == "1" && is_ready(cluster)
+    });
+    let load = Load::start(&cluster, &aim);
+    cluster.wait_for("there is load", |_| load.answered() > 100);
+    let crash = Instant::now();
+    cluster.fetch(&format!("http://{address}/crash?code=7")).refused();
+    cluster.wait_for("the others know", |cluster| {
+        let path = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}";
+        let select = "kubernetes.io/service-name=kangaroo-backend";
+        let ready = cluster.kubectl(&["get", "endpointslices", "-l", select, "-o", path]).ok();
+        !ready.split_whitespace().any(|ready| ready == address)
+    });
+    let told = Instant::now();
+    let before = load.answered();
+    cluster.wait_for("two serve for three", |_| load.answered() > before + 500);
+    let why = cluster.joey(&["why", &victim]).stdout;
+    assert!(why.contains("exited with code 7"), "{why}");
+    let last = "{.status.containerStatuses[0].lastState.terminated.exitCode}";
+    assert_eq!(cluster.value(&victim, last), "7");
+    cluster.wait_for("it is back after its back-off", |cluster| {
+        cluster.value(&victim, restarts) == "2" && is_ready(cluster)
+    });
+    let before = load.answered();
+    cluster.wait_for("three serve again", |_| load.answered() > before + 200);
+    let count = load.end();
+    let spans: Vec<String> = count
+        .failed
+        .iter()
+        .map(|failed| {
+            let after = failed.begun.saturating_duration_since(crash);
+            format!("{} {after:?} after the crash: {}", failed.address, failed.why)
+        })
+        .collect();
+    println!("{} answered; under way: {spans:#?}", count.answered);
+    assert!(count.failed.iter().all(|failed| failed.begun < told), "lost afterwards: {spans:#?}");
+    cluster.finish();
+}

@@ -114,6 +114,13 @@ Delegate=yes
 # Listening sockets: clients that come during a restart wait instead of being refused.
 FileDescriptorStoreMax=16
 
+# Beside pods and system.slice, not in it: protection of memory holds only as far as every group above has it, too,
+# and whatever spins in a pod or in another service leaves the API its share.
+Slice=-.slice
+CPUWeight=500
+IOWeight=500
+MemoryMin=128M
+MemorySwapMax=0
 OOMScoreAdjust=-999
 OOMPolicy=continue
 TasksMax=infinity

@@ -15,13 +15,18 @@ pub struct Capacity {
 
 /// Kept for the host and for us.
 const RESERVED_CPU_MILLIS: u64 = 100;
-const RESERVED_MEMORY_LEAST: u64 = 100 << 20;
 const RESERVED_MEMORY_MOST: u64 = 1 << 30;
+const GIBIBYTE: u64 = 1 << 30;
 
 impl Capacity {
-    /// Less 0.1 cores, a twentieth of the memory (100 MiB to 1 GiB) and a tenth of the disk.
+    /// Less 0.1 cores, a tenth of the disk, and of the memory a quarter of the first GiB and a twentieth of the rest,
+    /// at most 1 GiB.
+    ///
+    /// What a kernel, its service manager and we need hardly grows with the host. Where less is left to them they
+    /// are not killed, pods are, but every page of their programs is read from disk again and again.
     pub fn allocatable(self) -> Capacity {
-        let memory = (self.memory_bytes / 20).clamp(RESERVED_MEMORY_LEAST, RESERVED_MEMORY_MOST);
+        let first = self.memory_bytes.min(GIBIBYTE);
+        let memory = (first / 4 + (self.memory_bytes - first) / 20).min(RESERVED_MEMORY_MOST);
         Capacity {
             cpu_millis: self.cpu_millis.saturating_sub(RESERVED_CPU_MILLIS),
             memory_bytes: self.memory_bytes.saturating_sub(memory),
@@ -136,5 +141,15 @@ mod tests {
         let left = all.allocatable();
         assert_eq!((left.cpu_millis, left.storage_bytes), (1900, 900));
         assert_eq!(left.memory_bytes, 23 << 30);
+    }
+
+    #[test]
+    fn a_small_host_keeps_a_quarter_of_its_memory() {
+        let of = |mebibytes: u64| {
+            let memory_bytes = mebibytes << 20;
+            Capacity { cpu_millis: 0, memory_bytes, storage_bytes: 0 }.allocatable().memory_bytes
+                >> 20
+        };
+        assert_eq!([512, 1024, 1024 + 2000, 64 << 10].map(of), [384, 768, 768 + 1900, 63 << 10]);
     }
 }

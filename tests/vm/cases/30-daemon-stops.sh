@@ -15,7 +15,7 @@ group=$(container_cgroup one)
 systemctl stop joey.service
 is "the unit" "$(systemctl is-active joey.service || true)" inactive
 has "the pods' place" "$group" '^/sys/fs/cgroup/joey-[0-9a-f]{6}\.scope/pods/'
-left=$(find /sys/fs/cgroup/system.slice/joey.service -name cgroup.procs -exec cat {} + 2>/dev/null || true)
+left=$(find /sys/fs/cgroup/joey.service -name cgroup.procs -exec cat {} + 2>/dev/null || true)
 is "processes in the unit's own cgroup" "$left" ""
 # systemd goes over the whole tree when it loads units; what is ours stays ours.
 systemctl daemon-reload

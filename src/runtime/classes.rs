@@ -16,10 +16,16 @@ const NOTHING: u64 = 1;
 const MOST: u64 = 10_000;
 
 /// Bounds all pods together, so that they run out of memory before the host and its services do; and keeps them off
-/// huge pages, which no pod can ask for and which the host may have put aside for others.
+/// its swap, and off huge pages, which no pod can ask for and which the host may have put aside for others.
 pub fn bound(pods: &Cgroup, memory_bytes: u64) -> io::Result<()> {
     if pods.controllers()?.contains("memory") {
         pods.write("memory.max", &memory_bytes.to_string())?;
+        // As on a Kubernetes node: what a pod leaks should end it, not crawl through the host's swap. The file is
+        // absent where the kernel counts no swap.
+        match pods.write("memory.swap.max", "0") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
     }
     for file in pods.files()?.iter().filter(|file| is_hugetlb_max(file)) {
         pods.write(file, "0")?;
@@ -49,7 +55,11 @@ pub fn balance(pods: &Cgroup, path: &Path) -> io::Result<()> {
     }
     let controllers = class.controllers()?;
     if controllers.contains("cpu") {
-        class.write("cpu.weight", &weight(&weights).to_string())?;
+        let weight = weight(&weights);
+        class.write("cpu.weight", &weight.to_string())?;
+        // What a pod weighs at the disks is what it weighs at the processors; either file may be absent.
+        let _ = class.write("io.weight", &format!("default {weight}"));
+        let _ = class.write("io.bfq.weight", &weight.min(1000).to_string());
     }
     if controllers.contains("memory") {
         // Protection holds only as far as every group above has it, too.

@@ -39,14 +39,20 @@ pub fn writes(limits: &Limits, scope: Scope) -> Vec<Write> {
     if let Some(max) = limits.cpu_max {
         write("cpu", "cpu.max", format!("{} {}", max.quota_us, max.period_us), false);
     }
+    if let Some(weight) = limits.io_weight {
+        // The one is there with the cost model (CONFIG_BLK_CGROUP_IOCOST), the other with the BFQ scheduler.
+        write("io", "io.weight", format!("default {}", weight.clamp(1, 10_000)), true);
+        write("io", "io.bfq.weight", weight.clamp(1, 1000).to_string(), true);
+    }
+    if scope == Scope::Container {
+        // Also without a limit of its own: all pods together have one.
+        write("memory", "memory.oom.group", "1".to_owned(), true);
+    }
     if let Some(bytes) = limits.memory_max_bytes {
         write("memory", "memory.swap.max", "0".to_owned(), true);
         let bytes = match scope {
             Scope::Pod => bytes.saturating_add(SHIM_BYTES),
-            Scope::Container => {
-                write("memory", "memory.oom.group", "1".to_owned(), true);
-                bytes
-            }
+            Scope::Container => bytes,
         };
         write("memory", "memory.max", bytes.to_string(), false);
     }
@@ -69,8 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_writes_nothing() {
+    fn nothing_asked_limits_nothing() {
         assert_eq!(text(&Limits::default(), Scope::Pod), "");
+        // It dies whole all the same, when all pods together have too much.
+        assert_eq!(text(&Limits::default(), Scope::Container), "memory.oom.group=1;");
     }
 
     #[test]
@@ -81,11 +89,12 @@ mod tests {
             memory_max_bytes: Some(64 << 20),
             memory_min_bytes: Some(32 << 20),
             pids_max: Some(1024),
+            io_weight: Some(2000),
         };
         assert_eq!(
             text(&limits, Scope::Container),
-            "cpu.weight=79;cpu.max=50000 100000;memory.swap.max=0;memory.oom.group=1;\
-             memory.max=67108864;memory.min=33554432;pids.max=1024;"
+            "cpu.weight=79;cpu.max=50000 100000;io.weight=default 2000;io.bfq.weight=1000;\
+             memory.oom.group=1;memory.swap.max=0;memory.max=67108864;memory.min=33554432;pids.max=1024;"
         );
     }
 

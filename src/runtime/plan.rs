@@ -185,12 +185,15 @@ pub struct Limits {
     pub cpu_weight: Option<u64>,
     /// `cpu.max`: quota and period in microseconds.
     pub cpu_max: Option<CpuMax>,
-    /// `memory.max` in bytes; sets `memory.swap.max` 0 and `memory.oom.group` 1 beside it.
+    /// `memory.max` in bytes; sets `memory.swap.max` 0 beside it.
     pub memory_max_bytes: Option<u64>,
     /// `memory.min` in bytes: what is not reclaimed while others have more than their share.
     #[serde(default)]
     pub memory_min_bytes: Option<u64>,
     pub pids_max: Option<u64>,
+    /// `io.weight`, 1..=10000.
+    #[serde(default)]
+    pub io_weight: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

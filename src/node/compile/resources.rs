@@ -35,19 +35,22 @@ pub(super) fn round_up(value: i128, divisor: i128) -> i128 {
     value.div_euclid(divisor) + i128::from(value.rem_euclid(divisor) != 0)
 }
 
-/// A container's own cgroup numbers.
+/// A container's own cgroup numbers. Kubernetes knows no request for disks; who asked for more of the processors weighs
+/// more at them, too.
 pub fn container_limits(
     container: &core::Container,
     controllers: &BTreeSet<String>,
 ) -> Result<Limits, Refusal> {
     let amounts = Amounts::of(container);
     refuse_missing(&amounts, &container.name, controllers)?;
+    let weight = cpu_weight(amounts.cpu_request.unwrap_or(0));
     Ok(Limits {
-        cpu_weight: has(controllers, "cpu").then(|| cpu_weight(amounts.cpu_request.unwrap_or(0))),
+        cpu_weight: has(controllers, "cpu").then_some(weight),
         cpu_max: amounts.cpu_limit.map(cpu_max),
         memory_max_bytes: amounts.memory_limit,
         memory_min_bytes: amounts.memory_request.filter(|_| has(controllers, "memory")),
         pids_max: None,
+        io_weight: has(controllers, "io").then_some(weight),
     })
 }
 
@@ -68,14 +71,15 @@ pub fn pod_limits(spec: &core::PodSpec, controllers: &BTreeSet<String>) -> Resul
         }
         Some(sum)
     };
-    let requested = over(|a| Some(a.cpu_request.unwrap_or(0))).unwrap_or(0);
+    let weight = cpu_weight(over(|a| Some(a.cpu_request.unwrap_or(0))).unwrap_or(0));
     Ok(Limits {
-        cpu_weight: has(controllers, "cpu").then(|| cpu_weight(requested)),
+        cpu_weight: has(controllers, "cpu").then_some(weight),
         cpu_max: over(|a| a.cpu_limit).map(cpu_max),
         memory_max_bytes: over(|a| a.memory_limit),
         memory_min_bytes: over(|a| Some(a.memory_request.unwrap_or(0)))
             .filter(|bytes| *bytes > 0 && has(controllers, "memory")),
         pids_max: has(controllers, "pids").then_some(DEFAULT_PIDS),
+        io_weight: has(controllers, "io").then_some(weight),
     })
 }
 
@@ -197,6 +201,7 @@ mod tests {
                 memory_max_bytes: Some(67_108_864),
                 memory_min_bytes: Some(67_108_864),
                 pids_max: None,
+                io_weight: None,
             }
         );
         assert_eq!(cpu_weight(0), 1);

@@ -182,7 +182,8 @@ fn a_plain_container_gets_the_safe_defaults() {
             "cpu_max": null,
             "memory_max_bytes": null,
             "memory_min_bytes": null,
-            "pids_max": null
+            "pids_max": null,
+            "io_weight": null
           },
           "output": {
             "path": "/d/pods/6b1f/logs/a/2.log",

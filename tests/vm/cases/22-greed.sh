@@ -11,6 +11,10 @@ allocatable=$(k get node -o 'jsonpath={.items[0].status.allocatable.memory}')
 is "the bound of all pods" "$(cat "$scope/pods/memory.max")" $((${allocatable%Ki} * 1024))
 is "huge pages for pods" "$(cat "$scope/pods/hugetlb.2MB.max")" 0
 
+for shim in $(pgrep -x joey-shim); do
+    is "a shim's score for the OOM killer" "$(cat "/proc/$shim/oom_score_adj")" -999
+done
+
 greedy() { pod "$1" toolbox "{\"command\": [\"/bin/bash\", \"-c\", \"$2\"]}"; }
 # No limit of its own, and more wanted than all pods may have.
 pod memory kangaroo-backend:1.14.2
@@ -24,6 +28,7 @@ is_ready descriptors 120
 # The class weighs what its pods have asked for: nothing at all.
 is "the weight of all that asked for nothing" "$(cat "$scope/pods/besteffort/cpu.weight")" 1
 is "the weight of those that did" "$(cat "$scope/pods/burstable/cpu.weight")" "$(cat "$(pod_cgroup server)/cpu.weight")"
+[ ! -e "$scope/pods/besteffort/io.weight" ] || is "its weight at the disks" "$(cat "$scope/pods/besteffort/io.weight")" "default 1"
 is "memory that is not reclaimed" "$(cat "$(pod_cgroup server)/memory.min")" $((64 << 20))
 
 daemon=$(systemctl show -p MainPID --value joey.service)
@@ -38,5 +43,5 @@ killed() { [ "$(field memory '{.status.containerStatuses[0].lastState.terminated
 within 120 "the one without a limit is killed for its memory" killed
 
 k delete pods memory cpu descriptors threads --grace-period=1 --wait=true --timeout=120s
-is "groups left of them" "$(find "$scope/pods/besteffort" -mindepth 1 -maxdepth 1 | wc -l)" 0
+is "groups left of them" "$(find "$scope/pods/besteffort" -mindepth 1 -type d | wc -l)" 0
 is "sleeps left of them" "$(pgrep -c -f '^sleep (1000|2000)$' || true)" 0

@@ -37,28 +37,33 @@ fn through_the_service(cluster: &mut Cluster) -> Aim {
 
 /// Rolls to both newer versions, and up and down, under load.
 fn drive(cluster: &mut Cluster, aim: &Aim) -> Count {
+    let follows = matches!(aim, Aim::ReadyPods { .. });
     let load = Load::start(cluster, aim);
+    cluster.wait_for("the load knows whom to ask", |_| load.knows() == if follows { 3 } else { 1 });
     for _ in 0..if is_long() { 10 } else { 1 } {
-        for (step, args) in [
-            ("1.15", ["set", "image", "kangaroo-backend=kangaroo-backend:1.15"]),
-            ("1.16", ["set", "image", "kangaroo-backend=kangaroo-backend:1.16"]),
-            ("ten replicas", ["scale", "--replicas=10", ""]),
-            ("two replicas", ["scale", "--replicas=2", ""]),
-            ("three replicas", ["scale", "--replicas=3", ""]),
-            ("1.14.2", ["set", "image", "kangaroo-backend=kangaroo-backend:1.14.2"]),
+        for (step, change) in [
+            ("1.15", vec!["set", "image", NAME, "kangaroo-backend=kangaroo-backend:1.15"]),
+            ("1.16", vec!["set", "image", NAME, "kangaroo-backend=kangaroo-backend:1.16"]),
+            ("ten replicas", vec!["scale", NAME, "--replicas=10"]),
+            ("two replicas", vec!["scale", NAME, "--replicas=2"]),
+            ("three replicas", vec!["scale", NAME, "--replicas=3"]),
+            ("1.14.2", vec!["set", "image", NAME, "kangaroo-backend=kangaroo-backend:1.14.2"]),
         ] {
             let before = load.answered();
-            let words = args.iter().filter(|word| !word.is_empty()).copied();
-            let mut words: Vec<&str> = words.collect();
-            words.insert(if words[0] == "set" { 2 } else { 1 }, NAME);
-            cluster.kubectl(&words).ok();
+            load.fewest();
+            cluster.kubectl(&change).ok();
             roll_out(cluster);
             cluster.wait_for(&format!("what left for {step} has gone, under load"), |cluster| {
                 let args = ["get", "pods", "-l", SELECTOR, "-o", "name"];
+                let there = cluster.kubectl(&args).ok().lines().count();
+                let known = if follows { load.knows() } else { there };
                 let wanted = cluster.value(NAME, "{.spec.replicas}");
-                cluster.kubectl(&args).ok().lines().count().to_string() == wanted
+                [there, known].map(|count| count.to_string()) == [wanted.clone(), wanted]
                     && load.answered() > before + 100
             });
+            if follows && step.starts_with('1') {
+                assert!(load.fewest() >= 3, "one is ready before another is stopped: {step}");
+            }
         }
     }
     load.end()
@@ -92,12 +97,16 @@ fn a_version_that_cannot_start_costs_no_request_and_neither_does_its_undoing() {
     let mut cluster = deploy("lossless-undo");
     let aim = through_the_service(&mut cluster);
     let load = Load::start(&cluster, &aim);
+    let deadline = "{\"spec\": {\"progressDeadlineSeconds\": 5}}";
+    cluster.kubectl(&["patch", NAME, "-p", deadline]).ok();
     edit(&cluster, "s/kangaroo-backend:1.14.2/kangaroo-backend:1.99/");
     cluster.wait_for("it is said at what the rollout hangs", |cluster| {
         let said = cluster.joey(&["why", NAME]).stdout;
         let sentence = said.lines().next().unwrap_or_default();
         sentence.contains("1.99") && sentence.contains("3 pods of the version before still serve")
     });
+    let late = cluster.kubectl(&["rollout", "status", NAME, "--timeout=120s"]).refused();
+    assert!(late.contains("exceeded its progress deadline"), "{late}");
     let before = load.answered();
     cluster.wait_for("the old pods serve on", |_| load.answered() > before + 200);
     cluster.kubectl(&["rollout", "undo", NAME]).ok();

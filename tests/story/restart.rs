@@ -92,3 +92,40 @@ fn a_killed_daemon_is_not_noticed_by_the_pod() {
     assert_eq!(logs.matches("GET / ").count(), 3, "{logs}");
     cluster.finish();
 }
+
+const SAYS_WHO_IT_IS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  containers:
+  - name: web
+    image: toolbox
+    imagePullPolicy: IfNotPresent
+    command: [/bin/bash, -c, 'echo i am $UID_OF_POD; exec sleep 1000']
+    env: [{name: UID_OF_POD, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}]
+";
+
+#[test]
+fn a_namesake_made_at_once_has_nothing_of_the_one_before() {
+    let mut cluster = Cluster::start("namesake");
+    std::fs::write(cluster.dir.join("web.yaml"), SAYS_WHO_IT_IS).expect("it can be written");
+    cluster.kubectl(&["apply", "-f", "web.yaml"]).ok();
+    let mut before = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        cluster.wait_running("web");
+        let uid = cluster.value("pod/web", "{.metadata.uid}");
+        assert!(before.insert(uid.clone()), "{uid} is new");
+        cluster.wait_for("it says who it is", |cluster| {
+            cluster.kubectl(&["logs", "web"]).stdout == format!("i am {uid}\n")
+        });
+        let exec = ["exec", "web", "--", "/bin/bash", "-c", "echo $UID_OF_POD"];
+        assert_eq!(cluster.kubectl(&exec).ok().trim(), uid);
+        assert_eq!(cluster.value("pod/web", "{.status.containerStatuses[0].restartCount}"), "0");
+        assert_eq!(cluster.value("pod/web", "{.status.containerStatuses[0].lastState}"), "{}");
+        let replace = ["replace", "--force", "--grace-period=0", "-f", "web.yaml"];
+        cluster.kubectl(&replace).ok();
+    }
+    cluster.kubectl(&["delete", "pod", "web", "--now"]).ok();
+    cluster.finish();
+}

@@ -1,14 +1,18 @@
 //! Probes of every kind against real processes and servers, and what follows from them.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use joey::net::DataPlane;
 use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -25,7 +29,36 @@ tests![
     a_container_with_ports_is_ready_once_they_are_listened_on,
     a_new_agent_keeps_what_probes_said_and_restarts_nothing,
     readiness_gates_are_anded,
+    nobody_is_led_to_a_pod_whose_process_has_just_died,
 ];
+
+/// A data plane that writes down what it is told.
+#[derive(Default)]
+struct Notes(Mutex<Vec<(&'static str, IpAddr)>>);
+
+impl Notes {
+    fn told(&self) -> Vec<(&'static str, IpAddr)> {
+        self.0.lock().expect("nobody panics while it holds this").clone()
+    }
+}
+
+impl DataPlane for Notes {
+    fn name(&self) -> &'static str {
+        "notes"
+    }
+
+    fn without(&self, _: IpAddr) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn withhold(&self, address: IpAddr) {
+        self.0.lock().expect("nobody panics while it holds this").push(("out", address));
+    }
+
+    fn release(&self, address: IpAddr) {
+        self.0.lock().expect("nobody panics while it holds this").push(("back", address));
+    }
+}
 
 fn is_ready(pod: &core::Pod) -> bool {
     let ready = status(pod).conditions.iter().flatten().find(|c| c.type_ == "Ready");
@@ -382,4 +415,23 @@ async fn readiness_gates_are_anded(scene: Scene) {
     scene.pods().patch_status("web", &Default::default(), &patch).await.unwrap();
     let pod = scene.until("web", is_ready).await;
     assert_eq!(phase(&pod), "Running");
+}
+
+async fn nobody_is_led_to_a_pod_whose_process_has_just_died(scene: Scene) {
+    let notes = Arc::new(Notes::default());
+    scene.network.register(notes.clone());
+    let mortal = "while [ ! -e /ctl/crash ]; do sleep 0.05; done; rm /ctl/crash; exit 1";
+    scene.create_controlled("web", mortal, json!({})).await;
+    let pod = scene.until("web", is_ready).await;
+    let address: IpAddr = status(&pod).pod_ip.as_ref().unwrap().parse().unwrap();
+    assert_eq!(notes.told(), [], "all is well");
+    scene.signal("crash");
+    scene.until("web", |pod| main_status(pod).is_some_and(|c| c.restart_count == 1)).await;
+    scene.until("web", is_ready).await;
+    // It comes back when it is ready again, at the latest when the API had its time.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while notes.told() != [("out", address), ("back", address)] {
+        assert!(Instant::now() < deadline, "{:?}", notes.told());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

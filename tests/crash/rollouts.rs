@@ -43,6 +43,8 @@ fn standing(cluster: &Cluster) -> Standing {
         if pod["metadata"]["deletionTimestamp"].is_string() {
             continue;
         }
+        let owners = pod["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len);
+        assert_eq!(owners, 1, "{} is one set's", pod["metadata"]["name"]);
         standing.active += 1;
         let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
         let is_ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";

@@ -160,7 +160,7 @@ pub async fn run(
         stop.clone(),
     )
     .await?;
-    kubelet.connect(node::serve::router(agent.pods().clone())?);
+    kubelet.connect(node::serve::router(agent.pods().clone(), agent.usage().clone())?);
     let zygote_watch = stop.clone();
     spawn(&mut parts, "zygote", async move {
         if let Some(Err(error)) =

@@ -19,6 +19,7 @@ mod resolve;
 pub mod restart;
 pub mod serve;
 pub mod status;
+mod usage;
 pub mod volume;
 mod worker;
 

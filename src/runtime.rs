@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -38,6 +39,7 @@ mod seccomp;
 mod session;
 mod shim;
 mod state;
+mod usage;
 pub mod user;
 pub mod zygote;
 
@@ -219,6 +221,16 @@ impl Pod {
     /// Lets a container go on that was frozen behind our back.
     pub fn thaw(&self, container: &str, attempt: u32) -> std::io::Result<()> {
         self.link.thaw(container, attempt)
+    }
+
+    /// Processor time that an attempt's processes have had since it started.
+    pub fn processor_time(&self, container: &str, attempt: u32) -> std::io::Result<Duration> {
+        self.link.processor_time(container, attempt)
+    }
+
+    /// Memory that an attempt's processes hold now, in bytes; see [`usage`] for what is counted. Blocks.
+    pub fn memory(&self, container: &str, attempt: u32) -> std::io::Result<u64> {
+        self.link.memory(container, attempt)
     }
 
     /// Runs a further process in the container.

@@ -3,6 +3,8 @@
 #[path = "harness/cluster.rs"]
 mod cluster;
 
+#[path = "story/autoscaling.rs"]
+mod autoscaling;
 #[path = "story/doctor.rs"]
 mod doctor;
 

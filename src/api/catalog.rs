@@ -67,11 +67,20 @@ pub enum Generation {
     Absent,
 }
 
-/// Whether objects are kept, or answered and forgotten (reviews).
+/// Whether objects are kept, or answered and forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeping {
     Stored,
     Review(Review),
+    /// Looked up when they are read.
+    Measured(Measured),
+}
+
+/// What is measured and not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measured {
+    NodeUsage,
+    PodUsage,
 }
 
 /// A question a client POSTs and gets back answered.
@@ -209,6 +218,11 @@ pub fn namespaces() -> &'static Kind {
 /// See [`namespaces`].
 pub fn events() -> &'static Kind {
     find("", "v1", "events").expect("a row of this table")
+}
+
+/// See [`namespaces`].
+pub fn nodes() -> &'static Kind {
+    find("", "v1", "nodes").expect("a row of this table")
 }
 
 /// See [`namespaces`].

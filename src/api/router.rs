@@ -28,7 +28,8 @@ use crate::api::query::Query;
 use crate::api::reply::{self, Answer, Wish};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{
-    Call, binding, create, delete, get, list, patch, review, scale, token_request, update, watch,
+    Call, binding, create, delete, get, list, measured, patch, review, scale, token_request,
+    update, watch,
 };
 use crate::api::{Api, discovery, negotiate, openapi, streams};
 use crate::sys::clock;
@@ -288,10 +289,15 @@ async fn collection(
     namespace: Option<&str>,
     verb: Verb,
 ) -> Result<Answer, Failure> {
+    if let Keeping::Measured(what) = kind.keeping {
+        return measured::list(api, call, kind, what, namespace).await;
+    }
     match verb {
         Verb::Create => match kind.keeping {
             Keeping::Review(question) => review::review(call, kind, question),
-            Keeping::Stored => create::create(api, call, kind, namespace).await,
+            Keeping::Stored | Keeping::Measured(_) => {
+                create::create(api, call, kind, namespace).await
+            }
         },
         Verb::List => list::list(api, call, kind, namespace),
         Verb::Watch => {
@@ -304,6 +310,9 @@ async fn collection(
 }
 
 async fn one(api: &Api, call: &Call, object: &Object, verb: Verb) -> Result<Answer, Failure> {
+    if let Keeping::Measured(what) = object.kind.keeping {
+        return measured::get(api, object, what).await;
+    }
     match verb {
         Verb::Get => get::get(api, call, object),
         Verb::Watch => {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -141,6 +142,37 @@ pub(super) async fn open(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
     Ok(response)
+}
+
+/// What the node itself answers at `path`, as JSON.
+pub(super) async fn ask(api: &Api, node: &str, path: &'static str) -> Result<Value, Failure> {
+    let stream = within(api.inner.dial.dial(node)).await?.map_err(|error| {
+        tracing::warn!(node, %error, "the node cannot be reached");
+        Failure::unavailable(&format!("error dialing backend: node {node}"))
+    })?;
+    let (mut sender, connection) = within(http1::handshake::<_, Body>(TokioIo::new(stream)))
+        .await?
+        .map_err(|error| unreachable_node(&error))?;
+    let request = Request::get(path).header(header::HOST, "node").body(Body::empty());
+    let request = request.map_err(|_| Failure::internal("the node cannot be asked"))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await?;
+        let is_well = answer.status() == StatusCode::OK;
+        answer.into_body().collect().await.map(|body| is_well.then(|| body.to_bytes()))
+    };
+    // The connection is driven only as long as its answer is waited for.
+    let exchange = async {
+        tokio::select! {
+            answer = exchange => answer.map_err(|error| unreachable_node(&error)),
+            ended = connection => Err(match ended {
+                Ok(()) => Failure::internal("the node did not answer"),
+                Err(error) => unreachable_node(&error),
+            }),
+        }
+    };
+    let body = within(exchange).await??;
+    body.and_then(|body| serde_json::from_slice(&body).ok())
+        .ok_or_else(|| Failure::internal("the node gave no answer that reads"))
 }
 
 fn copy_both_ways(api: &Api, client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade) {

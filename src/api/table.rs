@@ -115,6 +115,8 @@ fn printer(resource: &str) -> &'static Printer {
         "priorityclasses.scheduling.k8s.io" => &cluster::PRIORITY_CLASSES,
         "runtimeclasses.node.k8s.io" => &cluster::RUNTIME_CLASSES,
         "poddisruptionbudgets.policy" => &cluster::DISRUPTION_BUDGETS,
+        "nodes.metrics.k8s.io" => &cluster::NODE_USAGE,
+        "pods.metrics.k8s.io" => &cluster::POD_USAGE,
         // Kubernetes prints kinds it has no columns for like this, too.
         _ => &cluster::ANYTHING,
     }

@@ -9,6 +9,7 @@ pub mod create;
 pub mod delete;
 pub mod get;
 pub mod list;
+pub mod measured;
 pub mod patch;
 pub mod review;
 pub mod scale;

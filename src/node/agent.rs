@@ -25,6 +25,7 @@ use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::farewell::Farewell;
 use crate::node::pods::Pods;
 use crate::node::register::{self, host};
+use crate::node::usage::Usage;
 use crate::node::volume;
 use crate::node::worker::{self, Existing, ObjectChanged, ObjectKind, Shared, Worker};
 use crate::runtime::image::Images;
@@ -57,6 +58,7 @@ pub struct NodeConfig {
 /// The running agent. Cancelling its token ends it and leaves every pod as it is.
 pub struct Agent {
     pods: Pods,
+    usage: Usage,
     farewell: Farewell,
     tasks: JoinSet<()>,
 }
@@ -141,6 +143,8 @@ impl Agent {
         )));
         spawn(Box::pin(notices::<core::Secret>(client.clone(), ObjectKind::Secret, objects)));
         spawn(Box::pin(repairs(shared.network.repairs(), shared.clone())));
+        let usage = Usage::new(pods.clone(), &config.node_name);
+        spawn(Box::pin(usage.clone().run()));
         spawn(Box::pin(register::run(shared.clone(), config.clone())));
         let keeper = Keeper {
             shared,
@@ -157,12 +161,17 @@ impl Agent {
             traces,
         };
         tasks.spawn(keeper.run(client, config.node_name));
-        Ok(Agent { pods, farewell, tasks })
+        Ok(Agent { pods, usage, farewell, tasks })
     }
 
     /// What runs here, for whoever streams.
     pub fn pods(&self) -> &Pods {
         &self.pods
+    }
+
+    /// What pods and the host use.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// For the moment when the host goes down.

@@ -87,6 +87,11 @@ impl Pods {
         self.lock().values().find(|entry| entry.uid == uid).cloned()
     }
 
+    /// Every pod as it is now.
+    pub fn all(&self) -> Vec<Arc<PodEntry>> {
+        self.lock().values().cloned().collect()
+    }
+
     /// Wakes whenever an entry was replaced or taken out (a followed log learns of restart and end this way).
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

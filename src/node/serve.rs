@@ -1,19 +1,20 @@
-//! The node's own HTTP surface, as a kubelet has it: logs, exec, attach, port-forward.
+//! The node's own HTTP surface, as a kubelet has it: logs, exec, attach, port-forward, what is used.
 //!
 //! Whoever reaches it has been authorised: the API dials it in memory, and no port is opened. It reads
 //! the snapshot of running pods and never changes a pod.
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use self::logwatch::LogWatch;
 use super::pods::{ContainerEntry, PodEntry, Pods};
+use super::usage::Usage;
 
 mod exec;
 mod logfile;
@@ -29,14 +30,15 @@ mod websocket;
 pub struct Serve {
     pods: Pods,
     log_watch: LogWatch,
+    usage: Usage,
 }
 
 /// The router that the wiring serves to whoever the API dials.
 ///
 /// # Errors
 /// The kernel gives no inotify instance.
-pub fn router(pods: Pods) -> std::io::Result<Router> {
-    let state = Serve { pods, log_watch: LogWatch::new()? };
+pub fn router(pods: Pods, usage: Usage) -> std::io::Result<Router> {
+    let state = Serve { pods, log_watch: LogWatch::new()?, usage };
     let exec = get(exec::exec).post(exec::exec);
     let attach = get(exec::attach).post(exec::attach);
     let forward = get(portforward::port_forward).post(portforward::port_forward);
@@ -45,7 +47,12 @@ pub fn router(pods: Pods) -> std::io::Result<Router> {
         .route("/exec/{namespace}/{pod}/{container}", exec)
         .route("/attach/{namespace}/{pod}/{container}", attach)
         .route("/portForward/{namespace}/{pod}", forward)
+        .route("/stats/summary", get(summary))
         .with_state(state))
+}
+
+async fn summary(State(state): ServeState) -> Json<Value> {
+    Json(state.usage.summary().await)
 }
 
 /// A refusal before any stream exists: a `metav1.Status` that the API passes on as it is.

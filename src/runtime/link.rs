@@ -22,7 +22,7 @@ use super::drift::{self, Drift};
 use super::instance::{Instance, blocking, remove_tree};
 use super::plan::{Exit, PodPlan, PodUid};
 use super::protocol::{Answer, Call, Failure, Inbox, Message, Request, encode};
-use super::{ContainerPhase, ContainerState, PodState, RuntimeError, ShimState, state};
+use super::{ContainerPhase, ContainerState, PodState, RuntimeError, ShimState, state, usage};
 use crate::sys::{clock, readiness, socket};
 
 /// Questions that may wait for the task.
@@ -111,6 +111,14 @@ impl Link {
 
     pub fn thaw(&self, container: &str, attempt: u32) -> io::Result<()> {
         drift::thaw(&self.instance, &self.cgroup, container, attempt)
+    }
+
+    pub fn processor_time(&self, container: &str, attempt: u32) -> io::Result<Duration> {
+        usage::processor_time(&self.instance, &self.cgroup, container, attempt)
+    }
+
+    pub fn memory(&self, container: &str, attempt: u32) -> io::Result<u64> {
+        usage::memory(&self.instance, &self.cgroup, container, attempt)
     }
 
     pub async fn remove(&self) -> Result<(), RuntimeError> {

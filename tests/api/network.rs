@@ -518,7 +518,9 @@ $ api-resources --no-headers=true -o name --sort-by=name
         namespaces
         networkpolicies.networking.k8s.io
         nodes
+        nodes.metrics.k8s.io
         pods
+        pods.metrics.k8s.io
         replicasets.apps
         secrets
         selfsubjectaccessreviews.authorization.k8s.io

@@ -446,6 +446,8 @@ $ api-resources --no-headers=true -o name
             leases.coordination.k8s.io
             endpointslices.discovery.k8s.io
             events.events.k8s.io
+            nodes.metrics.k8s.io
+            pods.metrics.k8s.io
             ingressclasses.networking.k8s.io
             ingresses.networking.k8s.io
             networkpolicies.networking.k8s.io

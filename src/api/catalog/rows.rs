@@ -3,8 +3,8 @@
 //! It never looks anything up.
 
 use super::{
-    DeleteAnswer, Generation, GroupVersionKind, Keeping, Kind, Purpose, PutAbsent, Review, Scope,
-    Subresource, Verb,
+    DeleteAnswer, Generation, GroupVersionKind, Keeping, Kind, Measured, Purpose, PutAbsent,
+    Review, Scope, Subresource, Verb,
 };
 
 const ALL: &[Verb] = &[
@@ -22,6 +22,7 @@ const NO_COLLECTION: &[Verb] =
     &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
 const CREATE: &[Verb] = &[Verb::Create];
 const GET: &[Verb] = &[Verb::Get];
+const READ: &[Verb] = &[Verb::Get, Verb::List];
 const UPDATE: &[Verb] = &[Verb::Update];
 /// WebSocket comes as GET, SPDY as POST.
 const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
@@ -321,6 +322,28 @@ pub(super) const KINDS: &[Kind] = &[
         singular: "networkpolicy",
         short_names: &["netpol"],
         generation: Generation::Counted,
+        ..PLAIN
+    },
+    // Last, so that a plain "pods" means the core group's.
+    Kind {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        kind: "NodeMetrics",
+        plural: "nodes",
+        singular: "node",
+        scope: Scope::Cluster,
+        verbs: READ,
+        keeping: Keeping::Measured(Measured::NodeUsage),
+        ..PLAIN
+    },
+    Kind {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        kind: "PodMetrics",
+        plural: "pods",
+        singular: "pod",
+        verbs: READ,
+        keeping: Keeping::Measured(Measured::PodUsage),
         ..PLAIN
     },
 ];

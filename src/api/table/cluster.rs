@@ -6,11 +6,40 @@ use serde_json::Value;
 
 use super::column::{AGE, CREATED_AT, NAME, boolean, integer, string, wide};
 use super::{Printer, age, items, name, number, or, text};
+use crate::model::quantity::Quantity;
 
 pub(super) const ANYTHING: Printer = Printer {
     columns: &[NAME, CREATED_AT],
     cells: |object, _| vec![name(object), object["metadata"]["creationTimestamp"].clone()],
 };
+
+/// The columns of the metrics-server.
+pub(super) const NODE_USAGE: Printer =
+    Printer { columns: USAGE_COLUMNS, cells: |node, _| usage_cells(node, &[&node["usage"]]) };
+
+/// See [`NODE_USAGE`]; containers are summed.
+pub(super) const POD_USAGE: Printer = Printer {
+    columns: USAGE_COLUMNS,
+    cells: |pod, _| {
+        let containers = items(pod, &["containers"]).iter().map(|one| &one["usage"]);
+        usage_cells(pod, &containers.collect::<Vec<_>>())
+    },
+};
+
+const USAGE_COLUMNS: &[super::Column] = &[
+    NAME,
+    string("cpu", "Processors used."),
+    string("memory", "Memory held."),
+    string("Window", "The time that the figures are the average of."),
+];
+
+fn usage_cells(object: &Value, usages: &[&Value]) -> Vec<Value> {
+    let sum = |resource: &str| {
+        let parts = usages.iter().filter_map(|usage| Quantity::from_json(&usage[resource]).ok());
+        Value::from(parts.fold(Quantity::ZERO, Quantity::plus).to_string())
+    };
+    vec![name(object), sum("cpu"), sum("memory"), text(object, &["window"]).into()]
+}
 
 pub(super) const ROLE_BINDINGS: Printer = Printer {
     columns: &[

@@ -3,7 +3,9 @@
 //! It only reads; what cannot be read counts as unknown and never fails the node.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// Resources of the host, or what of them pods may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,28 @@ pub fn capacity(data_dir: &Path) -> Capacity {
         memory_bytes: meminfo(&read("/proc/meminfo"), "MemTotal"),
         storage_bytes: storage.map_or(0, |s| s.blocks() * s.fragment_size()),
     }
+}
+
+/// Processor time that everything on the host has had since it booted; idle and waiting time is nobody's.
+pub fn processor_time() -> io::Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let ticks = busy_ticks(&text).ok_or(io::ErrorKind::InvalidData)?;
+    // USER_HZ, which is 100 on every architecture this runs on (time(7)).
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Memory that cannot be had for the asking, in bytes.
+pub fn memory_in_use() -> u64 {
+    let text = read("/proc/meminfo");
+    meminfo(&text, "MemTotal").saturating_sub(meminfo(&text, "MemAvailable"))
+}
+
+/// `cpu  user nice system idle iowait irq softirq steal guest guest_nice` (proc(5)); guests are counted in `user`.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let numbers = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let numbers: Vec<u64> = numbers.filter_map(|number| number.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = numbers[..] else { return None };
+    Some(user + nice + system + irq + softirq)
 }
 
 /// What runs short.
@@ -135,6 +159,8 @@ mod tests {
         assert_eq!(count_cpus("0-3,5\n"), 5);
         assert_eq!(count_cpus("0\n"), 1);
         assert_eq!(count_cpus("nonsense"), 0);
+        assert_eq!(busy_ticks("cpu  1 2 4 100 200 8 16 32 64 0\ncpu0 9 9\n"), Some(31));
+        assert_eq!(busy_ticks("intr 7\n"), None);
         assert_eq!(meminfo("MemTotal:  2048 kB\nMemFree: 1 kB\n", "MemTotal"), 2 << 20);
         assert_eq!(os_image("A=b\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
         let all = Capacity { cpu_millis: 2000, memory_bytes: 24 << 30, storage_bytes: 1000 };

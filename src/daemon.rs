@@ -260,6 +260,7 @@ fn start_controllers(
     spawn(parts, "ReplicaSet controller", drive::<ReplicaSets>(run.clone()));
     spawn(parts, "Deployment controller", drive::<Deployments>(run.clone()));
     spawn(parts, "endpoints controller", drive::<Endpoints>(run));
+    spawn(parts, "autoscaler", reconcile::autoscaler::run(client.clone(), stop.clone()));
     spawn(parts, "garbage collector", reconcile::garbage::run(client.clone(), stop.clone()));
 }
 

@@ -3,6 +3,7 @@
 //! They never see the store, the node agent or each other. How to write one stands in [`decide`].
 
 pub mod apply;
+pub mod autoscaler;
 pub mod builtin;
 pub mod caches;
 pub mod decide;

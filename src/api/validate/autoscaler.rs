@@ -9,6 +9,7 @@ use super::place::Place;
 use super::rule::{choice, within};
 use super::{metadata, name};
 use crate::api::autoscaler;
+use crate::model::quantity::Quantity;
 
 type Errors = Vec<FieldError>;
 
@@ -161,7 +162,7 @@ fn source(source: &Place<'_>, kind: &str, errors: &mut Errors) {
     }
     for field in ["averageValue", "value"] {
         let place = target.child(field);
-        let is_positive = crate::model::quantity::Quantity::from_json(place.value)
+        let is_positive = Quantity::from_json(place.value)
             .is_ok_and(|quantity| !quantity.is_zero() && !place.text().starts_with('-'));
         if place.is_filled() && !is_positive {
             errors.push(place.invalid("must be positive"));
@@ -179,6 +180,11 @@ fn rules(rules: &Place<'_>, errors: &mut Errors) {
     }
     if window.number().is_some_and(|seconds| seconds > LONGEST_WINDOW) {
         errors.push(window.invalid("must be less than or equal to 3600"));
+    }
+    let tolerance = rules.child("tolerance");
+    let is_negative = Quantity::from_json(tolerance.value).is_ok_and(Quantity::is_negative);
+    if tolerance.is_filled() && is_negative {
+        errors.push(tolerance.invalid("must be greater or equal to zero"));
     }
     let select = rules.child("selectPolicy");
     if select.is_filled() {

@@ -119,8 +119,11 @@ const SERVICE: &[Row] = &[
 const INGRESS: &[Row] =
     &[source("spec.defaultBackend.resource"), source("spec.rules[].http.paths[].backend.resource")];
 
-const AUTOSCALER: &[Row] =
-    &[source("spec.metrics[].containerResource"), source("spec.metrics[].external")];
+const AUTOSCALER: &[Row] = &[
+    source("spec.metrics[].external"),
+    never("spec.metrics[].object.metric.selector"),
+    never("spec.metrics[].pods.metric.selector"),
+];
 
 const LEASE: &[Row] = &[never("spec.preferredHolder"), never("spec.strategy")];
 

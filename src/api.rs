@@ -41,6 +41,7 @@ mod verbs;
 
 use std::sync::Arc;
 
+use crate::metrics::figures::Figures;
 use crate::model::cidr::Cidr;
 use crate::store::Store;
 
@@ -58,6 +59,8 @@ pub struct ApiConfig {
     pub token_key: token::Key,
     /// The authority that signed the server certificate, PEM; published in every namespace.
     pub ca_pem: String,
+    /// What `custom.metrics.k8s.io` tells.
+    pub figures: Figures,
 }
 
 /// Why the API cannot start.
@@ -79,6 +82,7 @@ struct Inner {
     ca_pem: String,
     service_cidr: Cidr,
     dial: Arc<dyn streams::Dial>,
+    figures: Figures,
     /// Creations in a namespace share it from looking at the namespace until their commit is queued;
     /// the begin of a namespace's deletion takes it alone. So whoever empties a terminating namespace
     /// sees everything that will ever be in it. Held across an await, hence not a std lock.
@@ -105,6 +109,7 @@ impl Api {
                 ca_pem: config.ca_pem,
                 service_cidr: config.service_cidr,
                 dial,
+                figures: config.figures,
                 namespace_gate: tokio::sync::RwLock::new(()),
                 discovery: discovery::Documents::new(),
                 openapi: openapi::Documents::new(discovery::resource_docs()),

@@ -38,6 +38,7 @@ use crate::cli::manifests::Manifests;
 use crate::cli::serve::network_config;
 use crate::cli::settings::Settings;
 use crate::events::Recorder;
+use crate::metrics::figures::Figures;
 use crate::metrics::{self, Registry};
 use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
@@ -106,11 +107,13 @@ pub async fn run(
     // Without its zygote this daemon can start no pod; the next one makes its own.
     let zygote_ended = runtime.clone();
     let kubelet = Kubelet::default();
+    let figures = Figures::default();
     let config = ApiConfig {
         cluster_domain: settings.cluster_domain().to_owned(),
         token_key: pki.token_key,
         ca_pem: pki.ca_pem.clone(),
         service_cidr: settings.service_cidr(),
+        figures: figures.clone(),
     };
     let api = Api::new(store.clone(), config, Arc::new(kubelet.clone())).await?;
 
@@ -161,6 +164,11 @@ pub async fn run(
     )
     .await?;
     kubelet.connect(node::serve::router(agent.pods().clone(), agent.usage().clone())?);
+    let scrape = node::scrape::run(agent.pods().clone(), figures.clone());
+    let until = stop.clone();
+    spawn(&mut parts, "reader of pods' metrics", async move {
+        until.run_until_cancelled(scrape).await;
+    });
     let zygote_watch = stop.clone();
     spawn(&mut parts, "zygote", async move {
         if let Some(Err(error)) =
@@ -184,7 +192,16 @@ pub async fn run(
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
     let registry = Registry::default();
     // These two end no daemon: without them pods run and the API answers.
-    start_ingress(settings, &registry, &api, &node_name, ingress_network, &mut parts, &stop)?;
+    start_ingress(
+        settings,
+        &registry,
+        figures,
+        &api,
+        &node_name,
+        ingress_network,
+        &mut parts,
+        &stop,
+    )?;
     start_metrics(settings, registry, &api, Arc::clone(&pki.server_tls), &mut parts, &stop).await;
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
@@ -388,9 +405,11 @@ fn allow_many_files() {
 }
 
 /// The proxy on the host's ports and the controller that feeds it.
+#[expect(clippy::too_many_arguments, reason = "the one place where the proxy gets everything")]
 fn start_ingress(
     settings: &Settings,
     registry: &Registry,
+    figures: Figures,
     api: &Api,
     node_name: &str,
     network: Network,
@@ -423,6 +442,7 @@ fn start_ingress(
         taken,
     };
     spawn(parts, "ingress controller", ingress::sync::run(proxy.clone(), controller, stop.clone()));
+    spawn(parts, "ingress figures", proxy.clone().tell(figures, stop.clone()));
     let stop = stop.clone();
     spawn(parts, "ingress", async move { proxy.serve(doors, stop).await });
     Ok(())

@@ -3,6 +3,8 @@
 //! It decides nothing by what it counts, and it never grows without bound: a family that has [`MAX_SERIES`] series counts
 //! everything further in one whose labels all say `other`.
 
+pub mod exposition;
+pub mod figures;
 pub mod serve;
 mod text;
 

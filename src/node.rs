@@ -17,6 +17,7 @@ pub mod register;
 mod report;
 mod resolve;
 pub mod restart;
+pub mod scrape;
 pub mod serve;
 pub mod status;
 mod usage;

@@ -81,6 +81,8 @@ pub enum Keeping {
 pub enum Measured {
     NodeUsage,
     PodUsage,
+    /// A row is for discovery only: paths are [`super::path::Metric`]s, and there are more than the rows tell.
+    Figure,
 }
 
 /// A question a client POSTs and gets back answered.
@@ -270,6 +272,9 @@ mod tests {
         for row in KINDS {
             let by_path = find(row.group, row.version, row.plural).expect("by path");
             assert_eq!(by_path.kind, row.kind);
+            if row.keeping == Keeping::Measured(Measured::Figure) {
+                continue;
+            }
             let by_kind = find_kind(&row.api_version(), row.kind).expect("by kind");
             assert_eq!(by_kind.plural, row.plural);
             assert!(!row.singular.is_empty());

@@ -101,7 +101,8 @@ impl Documents {
             | Target::OpenApiV2
             | Target::Collection { .. }
             | Target::Object(_)
-            | Target::Subresource { .. } => return None,
+            | Target::Subresource { .. }
+            | Target::Metric(_) => return None,
         };
         if !is_aggregated && let Err(failure) = negotiate::representation(accept) {
             return Some(Err(failure));
@@ -166,6 +167,8 @@ pub fn resource_docs() -> Vec<ResourceDoc> {
         .flat_map(|(group, versions)| {
             versions.into_iter().flat_map(move |version| catalog::kinds(group, version))
         })
+        // Figures have no schema to speak of.
+        .filter(|kind| kind.keeping != catalog::Keeping::Measured(catalog::Measured::Figure))
         .map(|kind| ResourceDoc {
             group: kind.group.to_owned(),
             version: kind.version.to_owned(),

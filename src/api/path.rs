@@ -35,6 +35,27 @@ pub enum Target {
         object: Object,
         subresource: &'static Subresource,
     },
+    /// A figure of one object or, with the name `*`, of all.
+    Metric(Metric),
+}
+
+/// `/apis/custom.metrics.k8s.io/{version}/namespaces/{namespace}/{resource}/{name}/{metric}`.
+#[derive(Debug, Clone)]
+pub struct Metric {
+    pub version: &'static str,
+    pub namespace: String,
+    /// `pods`, `ingresses.networking.k8s.io`.
+    pub resource: String,
+    pub name: String,
+    pub metric: String,
+}
+
+impl Metric {
+    pub const GROUP: &'static str = "custom.metrics.k8s.io";
+
+    pub fn api_version(&self) -> String {
+        format!("{}/{}", Metric::GROUP, self.version)
+    }
 }
 
 /// A path to one object.
@@ -60,6 +81,16 @@ pub fn parse(path: &str) -> Option<Target> {
         ["apis", group] => known_group(group).map(Target::Group),
         ["api", version] => resources("", version),
         ["apis", group, version] => resources(group, version),
+        ["apis", Metric::GROUP, version, "namespaces", namespace, resource, name, metric] => {
+            let versions = catalog::kinds(Metric::GROUP, version);
+            Some(Target::Metric(Metric {
+                version: versions.first()?.version,
+                namespace: (*namespace).to_owned(),
+                resource: (*resource).to_owned(),
+                name: (*name).to_owned(),
+                metric: (*metric).to_owned(),
+            }))
+        }
         ["api", version, rest @ ..] => within("", version, rest),
         ["apis", group, version, rest @ ..] if !group.is_empty() => within(group, version, rest),
         _ => None,

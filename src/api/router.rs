@@ -20,16 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::admit::Part;
 use crate::api::authorize::{self, Attributes, ResourceAttributes, Verdict};
-use crate::api::catalog::{Keeping, Kind, Purpose, Subresource, Verb};
+use crate::api::catalog::{self, Keeping, Kind, Purpose, Subresource, Verb};
 use crate::api::failure::Failure;
 use crate::api::identity::{AUTHENTICATED, Identity};
-use crate::api::path::{self, Object, Target};
+use crate::api::path::{self, Metric, Object, Target};
 use crate::api::query::Query;
 use crate::api::reply::{self, Answer, Wish};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{
-    Call, binding, create, delete, get, list, measured, patch, review, scale, token_request,
-    update, watch,
+    Call, binding, create, delete, figures, get, list, measured, patch, review, scale,
+    token_request, update, watch,
 };
 use crate::api::{Api, discovery, negotiate, openapi, streams};
 use crate::sys::clock;
@@ -98,7 +98,7 @@ async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Fa
         return Ok(not_found_page());
     };
     match &target {
-        Target::Collection { .. } | Target::Object(_) => {}
+        Target::Collection { .. } | Target::Object(_) | Target::Metric(_) => {}
         Target::Subresource { object, subresource } => {
             let stream = streams::Kind::of(subresource.purpose);
             if let (Some(stream), Act::Resource(_)) = (stream, act) {
@@ -191,6 +191,10 @@ fn act(target: &Target, method: &Method, query: &Query) -> Act {
                 _ => offered(subresource.verbs, verb),
             }
         }
+        Target::Metric(_) => match *method {
+            Method::GET | Method::HEAD => Act::Resource(Verb::Get),
+            _ => Act::NotAllowed,
+        },
         _ => Act::Path,
     }
 }
@@ -204,6 +208,9 @@ fn authorize(
 ) -> Result<(), Failure> {
     let lower = method.as_str().to_ascii_lowercase();
     let empty = "";
+    if let Some(Target::Metric(metric)) = target {
+        return authorize_metric(identity, &lower, metric);
+    }
     let (kind, namespace, name, subresource): (&Kind, &str, &str, Option<&Subresource>) =
         match target {
             Some(Target::Collection { kind, namespace }) => {
@@ -255,6 +262,26 @@ fn authorize(
     }
 }
 
+/// Figures are below what they are of: `pods/requests-per-second`, as adapters have it.
+fn authorize_metric(identity: &Identity, method: &str, metric: &Metric) -> Result<(), Failure> {
+    let attributes = ResourceAttributes {
+        verb: method,
+        group: Metric::GROUP,
+        resource: &metric.resource,
+        subresource: &metric.metric,
+        namespace: &metric.namespace,
+        name: &metric.name,
+    };
+    match authorize::decide(identity, &Attributes::Resource(attributes)) {
+        Verdict::Allowed { .. } => Ok(()),
+        Verdict::NotAllowed if !identity.is_in(AUTHENTICATED) => Err(Failure::unauthorized()),
+        Verdict::NotAllowed => {
+            let why = authorize::refusal(identity, &attributes);
+            Err(Failure::forbidden(Metric::GROUP, &metric.resource, &metric.name, &why))
+        }
+    }
+}
+
 async fn dispatch(
     api: &Api,
     call: &Call,
@@ -269,6 +296,8 @@ async fn dispatch(
         Target::Subresource { object, subresource } => {
             (object.kind, below(api, call, object, subresource, verb).await?)
         }
+        // Of no kind that is shown as a table.
+        Target::Metric(metric) => (catalog::pods(), figures::get(api, call, metric)?),
         Target::Health
         | Target::Version
         | Target::OpenApiIndex
@@ -385,7 +414,8 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
         | Target::Resources { .. }
         | Target::Collection { .. }
         | Target::Object(_)
-        | Target::Subresource { .. } => Ok(not_found_page()),
+        | Target::Subresource { .. }
+        | Target::Metric(_) => Ok(not_found_page()),
     }
 }
 

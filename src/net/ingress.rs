@@ -13,6 +13,7 @@ mod balance;
 mod body;
 mod classes;
 mod deadline;
+mod figures;
 mod forward;
 mod gate;
 mod guard;
@@ -210,11 +211,6 @@ impl Ingress {
     /// Asks before each request whether its client may reach the pod.
     pub fn ask_before_connecting(&self, verdict: Box<dyn Verdict>) {
         self.proxy.ask_before_connecting(verdict);
-    }
-
-    /// Requests for a Service since the daemon started, answered or not.
-    pub fn requests_of(&self, service: &ObjectName) -> u64 {
-        self.proxy.measure.requests_of(service)
     }
 }
 

@@ -35,6 +35,8 @@ pub struct PodEntry {
     pub netns: Option<PathBuf>,
     pub address: Option<IpAddr>,
     pub host_network: bool,
+    /// Where it asks to have its metrics read.
+    pub metrics: Option<super::scrape::Place>,
 }
 
 /// One container as of its newest attempt.
@@ -141,6 +143,7 @@ mod tests {
             netns: None,
             address: None,
             host_network: false,
+            metrics: None,
         }
     }
 

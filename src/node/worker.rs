@@ -28,6 +28,7 @@ use crate::node::lifecycle::{
 use crate::node::pods::{ContainerEntry, PodEntry, Pods};
 use crate::node::report::{Reporter, Target};
 use crate::node::resolve::Tokens;
+use crate::node::scrape;
 use crate::node::status::{self, UsedImage, restart_policy};
 use crate::node::volume::payload::{References, references};
 use crate::runtime::image::{Image, Images};
@@ -288,7 +289,11 @@ impl Worker {
             Some(pod) => {
                 self.references = references(&pod);
                 let deletion = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.into());
+                let is_read_elsewhere = scrape::Place::of(&pod) != scrape::Place::of(&self.pod);
                 self.pod = pod;
+                if is_read_elsewhere {
+                    self.publish_entry();
+                }
                 // The API truncates to seconds, so its moment may be almost a second early; and a daemon that
                 // comes late grants no more than was granted then.
                 deletion.map(|at: Timestamp| {
@@ -515,6 +520,7 @@ impl Worker {
             netns: self.attached.as_ref().map(|a| a.netns.clone()),
             address: self.attached.as_ref().map(|a| a.address),
             host_network: self.host_network(),
+            metrics: scrape::Place::of(&self.pod),
         };
         self.shared.pods.publish(entry, || self.object.borrow().is_some());
     }

@@ -80,6 +80,7 @@ impl Scene {
             token_key: token::Key::from_pkcs8(&der).unwrap(),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
+            figures: Default::default(),
         };
         let api = Api::new(Store::in_memory(), config, Arc::new(NoNode)).await.unwrap();
         let client = api.client(Identity::component("system:test"), "default");

@@ -83,6 +83,16 @@ const AUTOSCALER: Kind = Kind {
     ..PLAIN
 };
 
+/// What `custom.metrics.k8s.io` has for everybody; pods have figures of their own beside.
+const FIGURE: Kind = Kind {
+    group: "custom.metrics.k8s.io",
+    version: "v1beta2",
+    kind: "MetricValueList",
+    verbs: GET,
+    keeping: Keeping::Measured(Measured::Figure),
+    ..PLAIN
+};
+
 pub(super) const KINDS: &[Kind] = &[
     Kind {
         kind: "ConfigMap",
@@ -346,4 +356,7 @@ pub(super) const KINDS: &[Kind] = &[
         keeping: Keeping::Measured(Measured::PodUsage),
         ..PLAIN
     },
+    Kind { plural: "ingresses.networking.k8s.io/requests-per-second", ..FIGURE },
+    Kind { plural: "pods/requests-per-second", ..FIGURE },
+    Kind { plural: "services/requests-per-second", ..FIGURE },
 ];

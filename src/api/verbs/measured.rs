@@ -53,7 +53,7 @@ pub async fn list(
 fn subject(what: Measured) -> &'static Kind {
     match what {
         Measured::NodeUsage => catalog::nodes(),
-        Measured::PodUsage => catalog::pods(),
+        Measured::PodUsage | Measured::Figure => catalog::pods(),
     }
 }
 
@@ -65,7 +65,9 @@ async fn figures(
 ) -> Result<Vec<Value>, Failure> {
     let node_of = |subject: &Value| match what {
         Measured::NodeUsage => object::name(subject).to_owned(),
-        Measured::PodUsage => object::text(subject, &["spec", "nodeName"]).to_owned(),
+        Measured::PodUsage | Measured::Figure => {
+            object::text(subject, &["spec", "nodeName"]).to_owned()
+        }
     };
     let mut summaries: BTreeMap<String, Value> = BTreeMap::new();
     for node in subjects.iter().map(node_of).filter(|node| !node.is_empty()) {
@@ -78,7 +80,7 @@ async fn figures(
         let summary = summaries.get(&node_of(subject))?;
         match what {
             Measured::NodeUsage => node_metrics(subject, summary),
-            Measured::PodUsage => pod_metrics(subject, summary),
+            Measured::PodUsage | Measured::Figure => pod_metrics(subject, summary),
         }
     });
     let complete = |mut figures: Map<String, Value>| {

@@ -52,6 +52,8 @@ struct State {
 pub struct Endpoint {
     pub address: SocketAddr,
     in_flight: AtomicUsize,
+    /// Requests it was chosen for since it is listed.
+    handed: AtomicU64,
     doubted_until: Mutex<Option<Instant>>,
     pub pool: Pool,
 }
@@ -88,6 +90,13 @@ impl Upstreams {
             })
         });
         Arc::clone(upstream)
+    }
+
+    /// How many requests each listed address was chosen for since it is.
+    pub fn handed(&self) -> Vec<(IpAddr, u64)> {
+        let known = self.lock();
+        let all = known.endpoints.values();
+        all.map(|one| (one.address.ip(), one.handed.load(Ordering::Relaxed))).collect()
     }
 
     /// Forgets the backends for which `keep` says no; requests under way are not disturbed.
@@ -173,6 +182,7 @@ impl Known {
                         Arc::new(Endpoint {
                             address,
                             in_flight: AtomicUsize::new(0),
+                            handed: AtomicU64::new(0),
                             doubted_until: Mutex::new(None),
                             pool: Pool::default(),
                         })
@@ -239,6 +249,7 @@ impl Upstream {
             }
         };
         chosen.in_flight.fetch_add(1, Ordering::Relaxed);
+        chosen.handed.fetch_add(1, Ordering::Relaxed);
         Ok(Assigned(Arc::clone(chosen)))
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted of every request: by namespace, Ingress, Service, method and status class, whether a pod
 //! answered or not. Series exist for routes that exist, and only for methods that HTTP has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -128,16 +129,29 @@ impl Measure {
         self.retries.retain(keep);
     }
 
-    /// Requests that a Service was asked for since the daemon started, whoever answered.
-    pub fn requests_of(&self, service: &ObjectName) -> u64 {
-        let mut sum = 0;
-        self.requests.each(|values, counter| {
-            if values[0] == service.namespace && values[2] == service.name {
-                sum += counter.get();
+    /// Requests since the daemon started, whoever answered; of every route that there is, used or not.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        let mut add = |values: &[String], count: u64| {
+            let [namespace, ingress, service, ..] = values else { return };
+            if namespace.is_empty() {
+                return;
             }
-        });
-        sum
+            *totals.ingresses.entry(ObjectName::new(namespace, ingress)).or_default() += count;
+            *totals.services.entry(ObjectName::new(namespace, service)).or_default() += count;
+        };
+        // A route has this series from the beginning, the others with the first request.
+        self.in_flight.each(|values, _| add(values, 0));
+        self.requests.each(|values, counter| add(values, counter.get()));
+        totals
     }
+}
+
+/// Requests by what they were for.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub ingresses: BTreeMap<ObjectName, u64>,
+    pub services: BTreeMap<ObjectName, u64>,
 }
 
 /// The series of one route, made when they are first needed.

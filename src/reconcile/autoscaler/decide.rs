@@ -76,12 +76,8 @@ pub struct Resize {
 /// Decides anew; `memory` is that of this autoscaler.
 pub fn decide(world: &World, memory: &mut Memory, now: Timestamp) -> Decision {
     let mut account = Account::of(world, now);
-    let resize = resize(world, memory, now, &mut account);
-    let resize = match resize {
-        Ok(resize) => resize,
-        // Nothing is known to be wanted.
-        Err(Unknown) => None,
-    };
+    // Where nothing is known, nothing is wanted.
+    let resize = resize(world, memory, now, &mut account).unwrap_or_default();
     if let Some(resize) = &resize {
         account.status.desired_replicas = resize.to;
         account.status.last_scale_time = Some(Time(now.whole_seconds().as_jiff()));

@@ -32,12 +32,19 @@ class Machine:
 
     BOOT_SECONDS = 120
     DOWN_SECONDS = 90
+    # systemd's own switch, see kernel-command-line(7) of systemd.
+    HIERARCHIES = {
+        "unified": "systemd.unified_cgroup_hierarchy=1",
+        "hybrid": "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0",
+    }
 
     def __init__(self, image: pathlib.Path, lane_disk: pathlib.Path, scratch: pathlib.Path):
         self.image = image
         self.lane_disk = lane_disk
         self.disk = scratch / "root.ext4"
         self.console = scratch / "console.log"
+        # How the next boot lays cgroups out: one of HIERARCHIES.
+        self.hierarchy = "unified"
         self._socket_path = scratch / "port.sock"
         self._qemu: subprocess.Popen | None = None
         self._port: socket.socket | None = None
@@ -74,7 +81,8 @@ class Machine:
             "root=/dev/vda rw console=ttyS0 loglevel=4 mitigations=off panic=-1 net.ifnames=0",
             # On a busy host the emulated timer is too late for the kernel's check of it, and that is a panic.
             "no_timer_check",
-            "systemd.unified_cgroup_hierarchy=1 systemd.show_status=error",
+            self.HIERARCHIES[self.hierarchy],
+            "systemd.show_status=error",
         ])  # fmt: skip
         return [
             # A machine does not outlive the program that looks after it, however that ends.

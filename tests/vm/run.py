@@ -7,6 +7,8 @@ one boot, except where a script's head asks for more:
     # vm: seconds 300       how long it may take (180)
     # vm: reboot            before it, the machine goes down as systemd does it, and comes back
     # vm: power-cut         before it, the machine loses its power, and comes back
+    # vm: hybrid            it wants a host whose controllers belong to cgroup v1: the machine is booted so before it,
+                            and as usual again after it
     # vm: core              it is one of those that `make test` runs
     # vm: asked             it runs only when --only names it
 
@@ -62,6 +64,7 @@ class Case:
     promise: str
     seconds: int
     before: str | None
+    hierarchy: str
     is_core: bool
     is_asked: bool
 
@@ -71,7 +74,7 @@ class Case:
 
     @staticmethod
     def read(path: pathlib.Path) -> "Case":
-        promise, seconds, before, is_core, is_asked = None, 180, None, False, False
+        promise, seconds, before, hierarchy, is_core, is_asked = None, 180, None, "unified", False, False
         for line in path.read_text().splitlines():
             if not line.startswith("#"):
                 break
@@ -80,6 +83,8 @@ class Case:
                     case ["seconds", number] if number.isdigit():
                         seconds = int(number)
                     case ["reboot" | "power-cut" as before]:
+                        pass
+                    case ["hybrid" as hierarchy]:
                         pass
                     case ["core"]:
                         is_core = True
@@ -91,7 +96,7 @@ class Case:
                 promise = line[2:]
         if promise is None:
             sys.exit(f"{path}: its first comment must say what it promises")
-        return Case(path, promise, seconds, before, is_core, is_asked)
+        return Case(path, promise, seconds, before, hierarchy, is_core, is_asked)
 
 
 def arguments() -> argparse.Namespace:
@@ -185,10 +190,12 @@ class Lane:
         print(f"         everything: {self.transcript(case, outcome, since)}", flush=True)
 
     def prepare(self, case: Case) -> None:
+        differs = self.machine.hierarchy != case.hierarchy
+        self.machine.hierarchy = case.hierarchy
         if not self.is_up:
             seconds = self.machine.boot()
             self.is_up = True
-        elif case.before == "reboot":
+        elif case.before == "reboot" or differs:
             seconds = self.machine.reboot()
         elif case.before == "power-cut":
             seconds = self.machine.power_cut()
@@ -227,6 +234,9 @@ def main() -> int:
     cases = [Case.read(path) for path in sorted((HERE / "cases").glob("[0-9]*.sh"))]
     cases = [case for case in cases if (case.name.startswith(wanted) if wanted else not case.is_asked)]
     cases = [case for case in cases if case.is_core or not asked.core]
+    if asked.vagrant and (left_out := [case.name for case in cases if case.hierarchy != "unified"]):
+        print(f"       a box is booted with its own command line; left out: {', '.join(left_out)}", flush=True)
+        cases = [case for case in cases if case.hierarchy == "unified"]
     if asked.stage:
         stage(asked, asked.stage, cases)
         return 0

@@ -20,6 +20,7 @@ class VagrantMachine:
 
     UP_SECONDS = 900
     BACK_SECONDS = 180
+    hierarchy = "unified"  # a box boots with its own command line
 
     def __init__(self, stage: pathlib.Path, scratch: pathlib.Path):
         self.console = scratch / "vagrant.log"

@@ -9,6 +9,7 @@ pub mod compile;
 mod credentials;
 mod farewell;
 pub mod health;
+pub mod huge_pages;
 pub mod lifecycle;
 mod milestones;
 pub mod pods;

@@ -149,9 +149,14 @@ impl Runtime {
         self.instance.controllers()
     }
 
-    /// Bounds what all pods together may take of the host's memory.
-    pub async fn bound(&self, memory_bytes: u64) -> Result<(), RuntimeError> {
-        self.instance.bound(memory_bytes)
+    /// Bounds what all pods together may take of the host's memory, and of its huge pages: bytes by the kernel's name
+    /// of the size, such as `2MB`; of a size that is not named they get none.
+    pub async fn bound(
+        &self,
+        memory_bytes: u64,
+        huge_pages: &BTreeMap<String, u64>,
+    ) -> Result<(), RuntimeError> {
+        self.instance.bound(memory_bytes, huge_pages)
     }
 
     /// Creates the pod's surroundings and its shim; the plan is on disk before the shim exists.

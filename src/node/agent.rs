@@ -23,6 +23,7 @@ use crate::node::adopt::{self, Fate};
 use crate::node::compile::dns::ClusterDns;
 use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::farewell::Farewell;
+use crate::node::huge_pages::SIZES;
 use crate::node::pods::Pods;
 use crate::node::register::{self, host};
 use crate::node::usage::Usage;
@@ -95,13 +96,20 @@ impl Agent {
         let traces = traces(&config, &network)?;
         let capacity = host::capacity(&config.data_dir);
         let allocatable = capacity.allocatable();
-        runtime.bound(allocatable.memory_bytes).await.map_err(AgentError::Bound)?;
+        let huge_pages = SIZES
+            .iter()
+            .zip(allocatable.huge_pages)
+            .filter_map(|(size, bytes)| Some((size.group.to_owned(), bytes?)))
+            .collect();
+        let bounded = runtime.bound(allocatable.memory_bytes, &huge_pages).await;
+        bounded.map_err(AgentError::Bound)?;
         let facts = NodeFacts {
             name: config.node_name.clone(),
             addresses: vec![network.node_address()],
             controllers: runtime.controllers().clone(),
             cpu_millis: allocatable.cpu_millis,
             memory_bytes: allocatable.memory_bytes,
+            huge_pages: allocatable.huge_pages,
             cluster: ClusterDns {
                 server: config.cluster_dns,
                 domain: config.cluster_domain.clone(),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
 
+use crate::node::huge_pages::HugePages;
 use crate::runtime::image::{Image, ImageConfig};
 use crate::runtime::plan::{
     ContainerPlan, NetworkPlan, OutputPlan, PidPlan, PodPlan, PodUid, ProcessPlan, RootfsPlan,
@@ -66,6 +67,7 @@ pub struct NodeFacts {
     /// Allocatable amounts: what a container without limits may use.
     pub cpu_millis: u64,
     pub memory_bytes: u64,
+    pub huge_pages: HugePages,
     pub cluster: dns::ClusterDns,
     /// Where `localhostProfile` is looked up.
     pub seccomp_dir: PathBuf,
@@ -213,7 +215,7 @@ pub fn pod_plan(
             false => PidPlan::PerContainer,
         },
         cgroup: resources::cgroup_parent(spec, uid.as_str()).into(),
-        limits: resources::pod_limits(spec, &node.controllers)?,
+        limits: resources::pod_limits(spec, node)?,
         sysctls: context
             .and_then(|c| c.sysctls.as_ref())
             .into_iter()
@@ -268,7 +270,7 @@ pub fn container_plan(
         },
         mounts,
         security,
-        limits: resources::container_limits(container, &facts.node.controllers)?,
+        limits: resources::container_limits(container, facts.node)?,
         output: OutputPlan {
             path: facts.paths.log(&container.name, facts.attempt),
             rotate_bytes: LOG_BYTES,

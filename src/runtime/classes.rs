@@ -6,6 +6,7 @@
 //! beside it as one. Left at the kernel's default weight of 100 it would beat a pod that asked for two cores, however
 //! little its own pods have asked for; so it weighs what they weigh. kubelet does the same to its `burstable` group.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -16,8 +17,12 @@ const NOTHING: u64 = 1;
 const MOST: u64 = 10_000;
 
 /// Bounds all pods together, so that they run out of memory before the host and its services do; and keeps them off
-/// its swap, and off huge pages, which no pod can ask for and which the host may have put aside for others.
-pub fn bound(pods: &Cgroup, memory_bytes: u64) -> io::Result<()> {
+/// its swap, and off more huge pages than the node has to give: bytes by the kernel's name of the size.
+pub fn bound(
+    pods: &Cgroup,
+    memory_bytes: u64,
+    huge_pages: &BTreeMap<String, u64>,
+) -> io::Result<()> {
     if pods.controllers()?.contains("memory") {
         pods.write("memory.max", &memory_bytes.to_string())?;
         // As on a Kubernetes node: what a pod leaks should end it, not crawl through the host's swap. The file is
@@ -27,15 +32,19 @@ pub fn bound(pods: &Cgroup, memory_bytes: u64) -> io::Result<()> {
             other => other?,
         }
     }
-    for file in pods.files()?.iter().filter(|file| is_hugetlb_max(file)) {
-        pods.write(file, "0")?;
+    for file in pods.files()? {
+        if let Some(size) = limited_size(&file) {
+            let bytes = huge_pages.get(size).copied().unwrap_or(0);
+            pods.write(&file, &bytes.to_string())?;
+        }
     }
     Ok(())
 }
 
-fn is_hugetlb_max(file: &str) -> bool {
-    // hugetlb.2MB.max for what is used, hugetlb.2MB.rsvd.max for what is only reserved.
-    file.starts_with("hugetlb.") && file.ends_with(".max")
+/// The size of huge pages that a file limits: hugetlb.2MB.max what is used, hugetlb.2MB.rsvd.max what is reserved.
+fn limited_size(file: &str) -> Option<&str> {
+    let size = file.strip_prefix("hugetlb.")?.strip_suffix(".max")?;
+    Some(size.strip_suffix(".rsvd").unwrap_or(size))
 }
 
 /// Gives the class that the pod at `path` belongs to, if it has one, what its pods have asked for. Call after a pod
@@ -95,7 +104,7 @@ mod tests {
     fn every_size_of_huge_pages_is_bounded() {
         let files =
             ["hugetlb.2MB.max", "hugetlb.1GB.rsvd.max", "hugetlb.2MB.current", "memory.max"];
-        let bounded: Vec<_> = files.into_iter().filter(|file| is_hugetlb_max(file)).collect();
-        assert_eq!(bounded, ["hugetlb.2MB.max", "hugetlb.1GB.rsvd.max"]);
+        let bounded: Vec<_> = files.into_iter().map(limited_size).collect();
+        assert_eq!(bounded, [Some("2MB"), Some("1GB"), None, None]);
     }
 }

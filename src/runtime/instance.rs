@@ -2,7 +2,7 @@
 //!
 //! It keeps no list of pods: the run directory is the list.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -79,8 +79,12 @@ impl Instance {
     }
 
     /// Bounds what all pods may take together.
-    pub fn bound(&self, memory_bytes: u64) -> Result<(), RuntimeError> {
-        classes::bound(&self.group, memory_bytes)
+    pub fn bound(
+        &self,
+        memory_bytes: u64,
+        huge_pages: &BTreeMap<String, u64>,
+    ) -> Result<(), RuntimeError> {
+        classes::bound(&self.group, memory_bytes, huge_pages)
             .map_err(|error| RuntimeError::step("bound the memory of all pods", error))
     }
 

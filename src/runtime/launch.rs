@@ -52,7 +52,7 @@ pub struct StartedContainer {
 /// Applies limits; a limit that cannot be applied is a failure that names its controller.
 pub fn apply_limits(cgroup: &Cgroup, limits: &Limits, scope: Scope) -> Result<(), Failure> {
     for write in limits::writes(limits, scope) {
-        match cgroup.write(write.file, &write.value) {
+        match cgroup.write(&write.file, &write.value) {
             Ok(()) => {}
             Err(_) if write.optional => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

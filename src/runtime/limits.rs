@@ -1,12 +1,14 @@
 //! Limits as writes to cgroup v2 files. It decides nothing and touches no file.
 
+use std::borrow::Cow;
+
 use super::plan::Limits;
 
 /// One value for one file, and the controller that provides the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub controller: &'static str,
-    pub file: &'static str,
+    pub file: Cow<'static, str>,
     pub value: String,
     /// A file that may be absent without the limit being weaker (no swap accounting, older kernel).
     pub optional: bool,
@@ -30,8 +32,8 @@ const SHIM_BYTES: u64 = 16 << 20;
 /// tell.
 pub fn writes(limits: &Limits, scope: Scope) -> Vec<Write> {
     let mut all = Vec::new();
-    let mut write = |controller, file, value: String, optional| {
-        all.push(Write { controller, file, value, optional });
+    let mut write = |controller, file: &'static str, value: String, optional| {
+        all.push(Write { controller, file: file.into(), value, optional });
     };
     if let Some(weight) = limits.cpu_weight {
         write("cpu", "cpu.weight", weight.clamp(1, 10_000).to_string(), false);
@@ -62,6 +64,14 @@ pub fn writes(limits: &Limits, scope: Scope) -> Vec<Write> {
     if let Some(pids) = limits.pids_max {
         write("pids", "pids.max", pids.to_string(), false);
     }
+    for (size, bytes) in &limits.huge_pages {
+        // Pages are used when they are touched, and reserved when they are mapped (Linux 5.7): without a limit of
+        // reservations a container would be killed by SIGBUS where mmap(2) could have failed.
+        for (kind, optional) in [("max", *bytes == 0), ("rsvd.max", true)] {
+            let file = format!("hugetlb.{size}.{kind}").into();
+            all.push(Write { controller: "hugetlb", file, value: bytes.to_string(), optional });
+        }
+    }
     all
 }
 
@@ -90,11 +100,13 @@ mod tests {
             memory_min_bytes: Some(32 << 20),
             pids_max: Some(1024),
             io_weight: Some(2000),
+            huge_pages: [("2MB".to_owned(), 4 << 20)].into(),
         };
         assert_eq!(
             text(&limits, Scope::Container),
             "cpu.weight=79;cpu.max=50000 100000;io.weight=default 2000;io.bfq.weight=1000;\
-             memory.oom.group=1;memory.swap.max=0;memory.max=67108864;memory.min=33554432;pids.max=1024;"
+             memory.oom.group=1;memory.swap.max=0;memory.max=67108864;memory.min=33554432;pids.max=1024;\
+             hugetlb.2MB.max=4194304;hugetlb.2MB.rsvd.max=4194304;"
         );
     }
 

@@ -194,6 +194,9 @@ pub struct Limits {
     /// `io.weight`, 1..=10000.
     #[serde(default)]
     pub io_weight: Option<u64>,
+    /// `hugetlb.SIZE.max` in bytes by the kernel's name of the size, such as `2MB`.
+    #[serde(default)]
+    pub huge_pages: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

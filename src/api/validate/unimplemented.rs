@@ -128,7 +128,7 @@ const AUTOSCALER: &[Row] = &[
 const LEASE: &[Row] = &[never("spec.preferredHolder"), never("spec.strategy")];
 
 /// Of a `{}` step the key is the value.
-const CONTAINER_RESOURCES: &[&str] = &["cpu", "memory"];
+const CONTAINER_RESOURCES: &[&str] = &["cpu", "memory", "hugepages-2Mi", "hugepages-1Gi"];
 
 /// Sysctls that belong to the pod's own namespaces and bother nobody else.
 const SAFE_SYSCTLS: &[&str] = &[

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::Refusal;
+use super::{NodeFacts, Refusal};
 use crate::model::quantity;
+use crate::node::huge_pages::{HugePages, SIZES};
 use crate::node::status::{QosClass, qos_class};
 use crate::runtime::plan::{CpuMax, Limits};
 
@@ -37,10 +38,8 @@ pub(super) fn round_up(value: i128, divisor: i128) -> i128 {
 
 /// A container's own cgroup numbers. Kubernetes knows no request for disks; who asked for more of the processors weighs
 /// more at them, too.
-pub fn container_limits(
-    container: &core::Container,
-    controllers: &BTreeSet<String>,
-) -> Result<Limits, Refusal> {
+pub fn container_limits(container: &core::Container, node: &NodeFacts) -> Result<Limits, Refusal> {
+    let controllers = &node.controllers;
     let amounts = Amounts::of(container);
     refuse_missing(&amounts, &container.name, controllers)?;
     let weight = cpu_weight(amounts.cpu_request.unwrap_or(0));
@@ -51,12 +50,14 @@ pub fn container_limits(
         memory_min_bytes: amounts.memory_request.filter(|_| has(controllers, "memory")),
         pids_max: None,
         io_weight: has(controllers, "io").then_some(weight),
+        huge_pages: huge_pages(amounts.huge_pages, node),
     })
 }
 
 /// The numbers of the pod's cgroup: sums over its containers where all of them name a limit, at least the
 /// largest init container's.
-pub fn pod_limits(spec: &core::PodSpec, controllers: &BTreeSet<String>) -> Result<Limits, Refusal> {
+pub fn pod_limits(spec: &core::PodSpec, node: &NodeFacts) -> Result<Limits, Refusal> {
+    let controllers = &node.controllers;
     let init = spec.init_containers.iter().flatten();
     for container in init.clone().chain(&spec.containers) {
         refuse_missing(&Amounts::of(container), &container.name, controllers)?;
@@ -80,7 +81,25 @@ pub fn pod_limits(spec: &core::PodSpec, controllers: &BTreeSet<String>) -> Resul
             .filter(|bytes| *bytes > 0 && has(controllers, "memory")),
         pids_max: has(controllers, "pids").then_some(DEFAULT_PIDS),
         io_weight: has(controllers, "io").then_some(weight),
+        huge_pages: huge_pages(
+            [over(|a| Some(a.huge_pages[0])), over(|a| Some(a.huge_pages[1]))]
+                .map(Option::unwrap_or_default),
+            node,
+        ),
     })
+}
+
+/// What was asked of each size that the host has, or that was asked for: who asked for none gets none.
+fn huge_pages(asked: [u64; SIZES.len()], node: &NodeFacts) -> BTreeMap<String, u64> {
+    let counted = has(&node.controllers, "hugetlb");
+    let of_host: HugePages = node.huge_pages;
+    SIZES
+        .iter()
+        .zip(asked)
+        .zip(of_host)
+        .filter(|((_, asked), there)| counted && (*asked > 0 || there.is_some()))
+        .map(|((size, asked), _)| (size.group.to_owned(), asked))
+        .collect()
 }
 
 /// The pod's cgroup below the instance's root, by quality of service as kubelet lays it out.
@@ -120,6 +139,8 @@ struct Amounts {
     cpu_limit: Option<u64>,
     memory_request: Option<u64>,
     memory_limit: Option<u64>,
+    /// In bytes, in the order of [`SIZES`]; requests of them are their limits.
+    huge_pages: [u64; SIZES.len()],
 }
 
 impl Amounts {
@@ -139,6 +160,7 @@ impl Amounts {
             cpu_limit,
             memory_request: read(requests, "memory", units).or(memory_limit),
             memory_limit,
+            huge_pages: SIZES.map(|size| read(limits, size.resource, units).unwrap_or(0)),
         }
     }
 }
@@ -152,11 +174,19 @@ fn refuse_missing(
     container: &str,
     controllers: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
-    for (name, limit) in [("cpu", amounts.cpu_limit), ("memory", amounts.memory_limit)] {
-        if limit.is_some() && !has(controllers, name) {
+    let huge_pages = SIZES.iter().zip(amounts.huge_pages);
+    let asked = [("cpu", "cpu", amounts.cpu_limit), ("memory", "memory", amounts.memory_limit)]
+        .into_iter()
+        .filter(|(_, _, limit)| limit.is_some())
+        .map(|(name, controller, _)| (name, controller))
+        .chain(
+            huge_pages.filter(|(_, bytes)| *bytes > 0).map(|(size, _)| (size.resource, "hugetlb")),
+        );
+    for (name, controller) in asked {
+        if !has(controllers, controller) {
             return Err(Refusal::config(format!(
                 "container {container:?} sets resources.limits.{name}, but this host has no cgroup v2 \
-                 {name:?} controller to enforce it"
+                 {controller:?} controller to enforce it"
             )));
         }
     }
@@ -184,8 +214,21 @@ mod tests {
         serde_json::from_value(json!({"name": "a", "resources": resources})).unwrap()
     }
 
-    fn all() -> BTreeSet<String> {
-        ["cpu", "memory", "pids"].map(String::from).into()
+    fn node(controllers: &[&str]) -> NodeFacts {
+        NodeFacts {
+            name: "box".into(),
+            addresses: Vec::new(),
+            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+            cpu_millis: 2000,
+            memory_bytes: 4 << 30,
+            huge_pages: [Some(16 << 20), None],
+            cluster: super::super::dns::ClusterDns { server: None, domain: "cluster.local".into() },
+            seccomp_dir: "/seccomp".into(),
+        }
+    }
+
+    fn all() -> NodeFacts {
+        node(&["cpu", "memory", "pids"])
     }
 
     #[test]
@@ -202,6 +245,7 @@ mod tests {
                 memory_min_bytes: Some(67_108_864),
                 pids_max: None,
                 io_weight: None,
+                huge_pages: BTreeMap::new(),
             }
         );
         assert_eq!(cpu_weight(0), 1);
@@ -213,11 +257,11 @@ mod tests {
     #[test]
     fn a_limit_without_its_controller_is_refused_and_names_it() {
         let c = container(json!({"limits": {"memory": "64Mi"}}));
-        let refusal = container_limits(&c, &["cpu".to_owned()].into()).unwrap_err();
+        let refusal = container_limits(&c, &node(&["cpu"])).unwrap_err();
         assert!(refusal.message.contains("\"memory\" controller"), "{}", refusal.message);
         // Requests alone degrade.
         let c = container(json!({"requests": {"cpu": "1", "memory": "64Mi"}}));
-        assert_eq!(container_limits(&c, &BTreeSet::new()).unwrap(), Limits::default());
+        assert_eq!(container_limits(&c, &node(&[])).unwrap(), Limits::default());
     }
 
     #[test]
@@ -237,6 +281,26 @@ mod tests {
         assert_eq!(limits.pids_max, Some(1024));
         let limits = pod_limits(&spec(json!({})), &all()).unwrap();
         assert_eq!(limits.memory_max_bytes, None);
+    }
+
+    #[test]
+    fn who_asks_for_huge_pages_gets_them_and_nobody_else() {
+        let asks =
+            |amount: &str| container(json!({"limits": {"memory": "1Mi", "hugepages-2Mi": amount}}));
+        let huge = node(&["memory", "hugetlb"]);
+        let of = |c: &core::Container, node| container_limits(c, node).unwrap().huge_pages;
+        assert_eq!(of(&asks("4Mi"), &huge), [("2MB".to_owned(), 4 << 20)].into());
+        assert_eq!(of(&container(json!({})), &huge), [("2MB".to_owned(), 0)].into());
+        assert_eq!(of(&container(json!({})), &all()), BTreeMap::new());
+        let refusal = container_limits(&asks("4Mi"), &all()).unwrap_err().message;
+        assert!(refusal.contains("limits.hugepages-2Mi, but"), "{refusal}");
+        assert!(refusal.contains("\"hugetlb\" controller"), "{refusal}");
+        let spec = core::PodSpec {
+            containers: vec![asks("4Mi"), asks("2Mi"), container(json!({}))],
+            init_containers: Some(vec![asks("8Mi")]),
+            ..core::PodSpec::default()
+        };
+        assert_eq!(pod_limits(&spec, &huge).unwrap().huge_pages["2MB"], 8 << 20);
     }
 
     #[test]

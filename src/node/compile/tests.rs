@@ -12,6 +12,7 @@ fn node() -> NodeFacts {
         controllers: ["cpu", "memory", "pids"].map(String::from).into(),
         cpu_millis: 2000,
         memory_bytes: 4 << 30,
+        huge_pages: [None, None],
         cluster: dns::ClusterDns { server: None, domain: "cluster.local".into() },
         seccomp_dir: "/var/lib/joey/seccomp".into(),
     }
@@ -183,7 +184,8 @@ fn a_plain_container_gets_the_safe_defaults() {
             "memory_max_bytes": null,
             "memory_min_bytes": null,
             "pids_max": null,
-            "io_weight": null
+            "io_weight": null,
+            "huge_pages": {}
           },
           "output": {
             "path": "/d/pods/6b1f/logs/a/2.log",

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::host::{Capacity, Identity, Pressure};
 use crate::model::time::Timestamp;
 use crate::node::agent::NodeConfig;
+use crate::node::huge_pages::SIZES;
 
 pub const MISSING_CONTROLLERS: &str = "MissingCgroupControllers";
 pub const NETWORK_OBSTRUCTED: &str = "NetworkObstructed";
@@ -116,12 +117,18 @@ fn resources(capacity: Capacity, pods: u32) -> Value {
         0 => (capacity.cpu_millis / 1000).to_string(),
         _ => format!("{}m", capacity.cpu_millis),
     };
-    json!({
+    let mut resources = json!({
         "cpu": cpu,
         "memory": format!("{}Ki", capacity.memory_bytes / 1024),
         "ephemeral-storage": format!("{}Ki", capacity.storage_bytes / 1024),
         "pods": pods.to_string(),
-    })
+    });
+    for (size, bytes) in SIZES.iter().zip(capacity.huge_pages) {
+        if let Some(bytes) = bytes {
+            resources[size.resource] = json!(format!("{}Ki", bytes / 1024));
+        }
+    }
+    resources
 }
 
 fn conditions(facts: &Facts<'_>) -> Vec<Value> {

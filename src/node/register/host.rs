@@ -7,18 +7,22 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::node::huge_pages::{self, HugePages, SIZES};
+
 /// Resources of the host, or what of them pods may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     pub storage_bytes: u64,
+    pub huge_pages: HugePages,
 }
 
 /// Kept for the host and for us.
 const RESERVED_CPU_MILLIS: u64 = 100;
 const RESERVED_MEMORY_MOST: u64 = 1 << 30;
 const GIBIBYTE: u64 = 1 << 30;
+const PAGE: u64 = 4096;
 
 impl Capacity {
     /// Less 0.1 cores, a tenth of the disk, and of the memory a quarter of the first GiB and a twentieth of the rest,
@@ -31,8 +35,14 @@ impl Capacity {
         let memory = (first / 4 + (self.memory_bytes - first) / 20).min(RESERVED_MEMORY_MOST);
         Capacity {
             cpu_millis: self.cpu_millis.saturating_sub(RESERVED_CPU_MILLIS),
-            memory_bytes: self.memory_bytes.saturating_sub(memory),
+            // Memory that is put aside for huge pages is no other memory, as on every Kubernetes node.
+            // In whole pages, as the kernel's limit of all pods is.
+            memory_bytes: self
+                .memory_bytes
+                .saturating_sub(memory + huge_pages::total(self.huge_pages))
+                & !(PAGE - 1),
             storage_bytes: self.storage_bytes - self.storage_bytes / 10,
+            huge_pages: self.huge_pages,
         }
     }
 }
@@ -44,6 +54,11 @@ pub fn capacity(data_dir: &Path) -> Capacity {
         cpu_millis: count_cpus(&online).max(1) * 1000,
         memory_bytes: meminfo(&read("/proc/meminfo"), "MemTotal"),
         storage_bytes: storage.map_or(0, |s| s.blocks() * s.fragment_size()),
+        huge_pages: SIZES.map(|size| {
+            let directory = Path::new("/sys/kernel/mm/hugepages").join(size.directory);
+            let count = fs::read_to_string(directory.join("nr_hugepages")).ok()?;
+            Some(count.trim().parse::<u64>().unwrap_or(0) * size.bytes)
+        }),
     }
 }
 
@@ -163,7 +178,12 @@ mod tests {
         assert_eq!(busy_ticks("intr 7\n"), None);
         assert_eq!(meminfo("MemTotal:  2048 kB\nMemFree: 1 kB\n", "MemTotal"), 2 << 20);
         assert_eq!(os_image("A=b\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
-        let all = Capacity { cpu_millis: 2000, memory_bytes: 24 << 30, storage_bytes: 1000 };
+        let all = Capacity {
+            cpu_millis: 2000,
+            memory_bytes: 24 << 30,
+            storage_bytes: 1000,
+            huge_pages: [Some(0), None],
+        };
         let left = all.allocatable();
         assert_eq!((left.cpu_millis, left.storage_bytes), (1900, 900));
         assert_eq!(left.memory_bytes, 23 << 30);
@@ -172,9 +192,13 @@ mod tests {
     #[test]
     fn a_small_host_keeps_a_quarter_of_its_memory() {
         let of = |mebibytes: u64| {
-            let memory_bytes = mebibytes << 20;
-            Capacity { cpu_millis: 0, memory_bytes, storage_bytes: 0 }.allocatable().memory_bytes
-                >> 20
+            let all = Capacity {
+                cpu_millis: 0,
+                memory_bytes: mebibytes << 20,
+                storage_bytes: 0,
+                huge_pages: [Some(0), Some(0)],
+            };
+            all.allocatable().memory_bytes >> 20
         };
         assert_eq!([512, 1024, 1024 + 2000, 64 << 10].map(of), [384, 768, 768 + 1900, 63 << 10]);
     }

@@ -1,4 +1,4 @@
-# A pod sees its own limits and pressure and can change neither; what is frozen by hand is thawed, what is killed by hand comes back, and a frozen pod can be deleted.
+# A pod sees its own limits and pressure and can change neither, the API tells what the kernel counts; what is frozen by hand is thawed, what is killed by hand comes back, and a frozen pod can be deleted.
 # vm: seconds 600
 . /lane/cases/steps.sh
 joey_is_fresh
@@ -26,6 +26,21 @@ for attempt in 'echo max >/sys/fs/cgroup/memory.max' 'mkdir /sys/fs/cgroup/more'
 done
 is "memory.max after that" "$(cat "$group/memory.max")" $((64 << 20))
 has "the only groups that it sees" "$(inside 'ls -d /sys/fs/cgroup/*/ 2>/dev/null | wc -l')" '^0$'
+
+# What the API tells of its use is what the kernel counts: memory without what a reclaim would take first, CPU over the
+# last seconds, here the whole of its limit.
+k exec seen -- /bin/bash -c 'while :; do :; done' >/dev/null 2>&1 &
+usage() { k get --raw /apis/metrics.k8s.io/v1beta1/namespaces/default/pods/seen | jq -r ".containers[0].usage.$1"; }
+in_millis() { local n; n=$(usage cpu); case $n in *n) echo $((${n%n} / 1000000)) ;; *u) echo $((${n%u} / 1000)) ;; *m) echo "${n%m}" ;; *) echo $((n * 1000)) ;; esac; }
+whole_limit() { local n; n=$(in_millis 2>/dev/null) && [ "$n" -ge 400 ] && [ "$n" -le 600 ]; }
+within 90 "the API tells some 500m of CPU" whole_limit
+close_by() {
+    local told counted
+    told=$(usage memory) counted=$(($(cat "$group/memory.current") - $(awk '$1 == "inactive_file" { print $2 }' "$group/memory.stat")))
+    told=$((${told%Ki} * 1024))
+    [ $((told - counted)) -lt $((2 << 20)) ] && [ $((counted - told)) -lt $((2 << 20)) ]
+}
+within 60 "the API tells the memory that the kernel counts" close_by
 
 # Frozen by hand: thawed, and told.
 echo 1 >"$group/cgroup.freeze"

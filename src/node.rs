@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod agent;
+mod clock_step;
 pub mod compile;
 mod credentials;
 mod farewell;

@@ -51,6 +51,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))
     }
 
+    /// This instant less `span`, saturating.
+    pub fn minus(self, span: Duration) -> Timestamp {
+        let span = jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX);
+        Timestamp(self.0.saturating_sub(span).unwrap_or(jiff::Timestamp::MIN))
+    }
+
     /// Without its fraction of a second, as conditions carry times.
     pub fn whole_seconds(self) -> Timestamp {
         Timestamp::from_unix(self.unix_seconds(), 0)

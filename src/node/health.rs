@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::clock_step::Shift;
 use crate::model::time::Timestamp;
 
 #[cfg(test)]
@@ -154,6 +155,15 @@ impl Health {
             awaits_ports: declared.readiness.is_none() && declared.awaits_ports && !ready,
             is_doomed: false,
             is_leaving: false,
+        }
+    }
+
+    /// The clock was set.
+    pub fn shift(&mut self, shift: Shift) {
+        let tracks = self.startup.iter_mut().chain(&mut self.liveness).chain(&mut self.readiness);
+        for track in tracks {
+            shift.moment(&mut track.due);
+            track.told_at.iter_mut().for_each(|at| shift.moment(at));
         }
     }
 

@@ -86,7 +86,7 @@ pub enum RestartPolicy {
 }
 
 /// The pod as its worker knows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct PodState {
     pub volumes_ready: bool,
     pub attached: bool,
@@ -107,8 +107,9 @@ pub struct PodState {
     pub finalized: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shim {
+    #[default]
     Absent,
     Alive,
     /// It died and took its containers along.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::clock_step::Shift;
 use crate::model::time::Timestamp;
 
 const FIRST: Duration = Duration::from_secs(10);
@@ -42,6 +43,13 @@ impl Backoff {
     /// The delay in force; zero when none is.
     pub fn delay(&self) -> Duration {
         self.last.map_or(Duration::ZERO, |entry| entry.delay)
+    }
+
+    /// The clock was set.
+    pub fn shift(&mut self, shift: Shift) {
+        if let Some(entry) = &mut self.last {
+            shift.moment(&mut entry.at);
+        }
     }
 
     /// Notes a retry at `now` of what ended at `ended`, so that the next one waits longer.

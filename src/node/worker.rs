@@ -18,6 +18,7 @@ use crate::events::{Kind, Note, Recorder, about_pod};
 use crate::model::time::Timestamp;
 use crate::net::{Attached, Network};
 use crate::node::adopt;
+use crate::node::clock_step::Reading;
 use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::farewell::{Farewell, Place};
 use crate::node::health::Health;
@@ -114,6 +115,9 @@ pub struct Worker {
     errands: JoinSet<errands::Report>,
     /// Since the pod is no longer ready, as long as the API may not have told everybody.
     passed_over: Option<AbortHandle>,
+    clocks: Reading,
+    /// The deletion that `stop_by` is of.
+    deletion_seen: Option<Timestamp>,
     tokens: Tokens,
     reporter: Reporter,
     written: core::PodStatus,
@@ -181,6 +185,8 @@ impl Worker {
             health: BTreeMap::new(),
             errands: JoinSet::new(),
             passed_over: None,
+            clocks: read_clocks(),
+            deletion_seen: None,
             tokens: Tokens::default(),
             reporter: Reporter::start(target, status.clone()),
             written: status,
@@ -281,9 +287,23 @@ impl Worker {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
+    /// Moves what was planned along when the clock was set.
+    fn mind_the_clock(&mut self) {
+        let clocks = read_clocks();
+        if let Some(shift) = clocks.step_since(self.clocks) {
+            tracing::info!(pod = self.uid, ?shift, "the clock was set");
+            shift.pod(&mut self.state);
+            self.health.values_mut().for_each(|health| health.shift(shift));
+            self.stop_by.iter_mut().for_each(|at| shift.moment(at));
+            shift.moment(&mut self.refresh_at);
+        }
+        self.clocks = clocks;
+    }
+
     /// Takes in what changed: the object, the shim's containers.
     fn observe(&mut self) {
-        let now = clock::now();
+        self.mind_the_clock();
+        let now = self.clocks.wall;
         let newest = self.object.borrow_and_update().clone();
         let allowed = match newest {
             Some(pod) => {
@@ -294,6 +314,8 @@ impl Worker {
                 if is_read_elsewhere {
                     self.publish_entry();
                 }
+                // Seen before, it has been counted from by a clock that may have been set since.
+                let deletion = deletion.filter(|at| self.deletion_seen.replace(*at) != Some(*at));
                 // The API truncates to seconds, so its moment may be almost a second early; and a daemon that
                 // comes late grants no more than was granted then.
                 deletion.map(|at: Timestamp| {
@@ -581,6 +603,10 @@ impl Worker {
             self.tell_container(name, Kind::Warning, "BackOff", message);
         }
     }
+}
+
+fn read_clocks() -> Reading {
+    Reading { wall: clock::now(), uptime: clock::uptime() }
 }
 
 /// Whether nothing is left to do before a host goes down: no container runs any more.

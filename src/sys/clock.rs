@@ -1,6 +1,6 @@
 //! The only `now()` and the only randomness of the program.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -11,6 +11,12 @@ use crate::model::time::Timestamp;
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix(since.as_secs() as i64, since.subsec_nanos() as i32)
+}
+
+/// Time since boot, sleep included: nobody can set it.
+pub fn uptime() -> Duration {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    time.expect("Linux has had this clock since 2.6.39").into()
 }
 
 /// Fills `buffer` from the kernel's generator.

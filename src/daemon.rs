@@ -42,7 +42,7 @@ use crate::metrics::figures::Figures;
 use crate::metrics::{self, Registry};
 use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
-use crate::net::{Network, dns};
+use crate::net::{Network, PROBE_MARK, dns};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile::caches::Caches;
 use crate::reconcile::decide::Decide;
@@ -421,6 +421,8 @@ fn start_ingress(
         https: settings.ingress_https(),
         trusted: settings.ingress_trusted(),
         access_log: settings.ingress_access_log(),
+        // The guard has asked the policies for the client itself; of the proxy they know no address.
+        mark: Some(PROBE_MARK),
         ..IngressConfig::default()
     };
     let proxy = Ingress::new(&config, registry)?;

@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 /// What links of any instance of ours begin with.
 pub const LINKS_OF_ALL: &str = "jy";
 
-/// The mark (SO_MARK, skb->mark) of what the node itself sends to a pod to learn whether it is well, and of nothing
-/// else: rules that keep everybody out let exactly this pass. Its bits are none that kube-proxy, Calico, Cilium,
+/// The mark (SO_MARK, skb->mark) of what the node itself sends to a pod to learn whether it is well, and of what the
+/// ingress sends once policies have been asked for its client: rules that keep everybody out let exactly this pass. Its bits are none that kube-proxy, Calico, Cilium,
 /// Tailscale or CNI plugins test.
 pub const PROBE_MARK: u32 = 0x2a;
 

@@ -20,6 +20,7 @@ mod failure;
 pub mod fields;
 pub mod identity;
 mod managed;
+mod meters;
 mod negotiate;
 mod object;
 pub mod openapi;
@@ -41,6 +42,7 @@ mod verbs;
 
 use std::sync::Arc;
 
+use crate::metrics::Registry;
 use crate::metrics::figures::Figures;
 use crate::model::cidr::Cidr;
 use crate::store::Store;
@@ -89,6 +91,7 @@ struct Inner {
     namespace_gate: tokio::sync::RwLock<()>,
     discovery: discovery::Documents,
     openapi: openapi::Documents,
+    meters: meters::Meters,
     /// Copies of upgraded connections, so that shutdown can end them.
     streams: streams::Running,
     places: serve::Places,
@@ -110,6 +113,7 @@ impl Api {
                 service_cidr: config.service_cidr,
                 dial,
                 figures: config.figures,
+                meters: meters::Meters::default(),
                 namespace_gate: tokio::sync::RwLock::new(()),
                 discovery: discovery::Documents::new(),
                 openapi: openapi::Documents::new(discovery::resource_docs()),
@@ -119,6 +123,11 @@ impl Api {
         };
         bootstrap::run(&api).await.map_err(|failure| StartError::Bootstrap(failure.message))?;
         Ok(api)
+    }
+
+    /// Counts requests from now on. Once.
+    pub fn measure(&self, registry: &Registry) {
+        self.inner.meters.register(registry);
     }
 
     /// Whether whoever sends these headers may GET a path that is no resource, such as `/metrics` of another listener.

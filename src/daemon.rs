@@ -8,6 +8,7 @@
 //! recovery is the normal path. Pods outlive the daemon and are stopped only when the host goes down.
 
 mod inside;
+mod measures;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -95,12 +96,16 @@ pub async fn run(
         ],
     };
     let pki = pki::ensure(&data_dir, &names)?;
+    let registry = Registry::default();
     let store = Store::open(&data_dir.join("store.redb"))?;
+    store.measure(&registry);
     let network = Network::start(network_config(settings, &instance)).await?;
     note_problems(&instance.run_dir, &network.problems())?;
     let inside = Inside::listen(&places, &mut listeners).await?;
     let services = Services::new(&network, settings.cluster_domain(), places.ranges);
     let ingress_network = network.clone();
+    let repairs = measures::network(&registry, &network);
+    let repaired = network.clone();
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
@@ -117,7 +122,13 @@ pub async fn run(
     };
     let api = Api::new(store.clone(), config, Arc::new(kubelet.clone())).await?;
 
+    api.measure(&registry);
+
     let mut parts: JoinSet<&'static str> = JoinSet::new();
+    let until = stop.clone();
+    spawn(&mut parts, "counter of repairs", async move {
+        until.run_until_cancelled(measures::count_repairs(repaired, repairs)).await;
+    });
     let manager = api.client(Identity::component("system:kube-controller-manager"), "default");
     let scheduler = api.client(Identity::component("system:kube-scheduler"), "default");
     spawn(
@@ -130,7 +141,7 @@ pub async fn run(
         "namespace controller",
         reconcile::namespace::run(manager.clone(), stop.clone()),
     );
-    start_controllers(&mut parts, &manager, &stop);
+    start_controllers(&mut parts, &manager, &registry, &stop);
     let builtin = inside.services(&places);
     spawn(&mut parts, "built-in Services", reconcile::builtin::run(manager, builtin, stop.clone()));
     let proxy = api.client(Identity::component("system:kube-proxy"), "default");
@@ -138,6 +149,7 @@ pub async fn run(
     spawn(&mut parts, "services", follow);
     let cluster_dns = inside.dns.as_ref().map(|_| places.dns_service);
     if let Some(dns) = inside.dns {
+        let dns = dns.measured(&registry);
         spawn(&mut parts, "DNS", dns::run(dns, services, stop.clone()));
     }
     let renew = pki::keep(pki.presented.clone(), data_dir.clone(), names, stop.clone());
@@ -163,6 +175,7 @@ pub async fn run(
         stop.clone(),
     )
     .await?;
+    measures::node(&registry, agent.pods().clone());
     kubelet.connect(node::serve::router(agent.pods().clone(), agent.usage().clone())?);
     let scrape = node::scrape::run(agent.pods().clone(), figures.clone());
     let until = stop.clone();
@@ -190,7 +203,6 @@ pub async fn run(
         run_dir: instance.run_dir.clone(),
     };
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
-    let registry = Registry::default();
     // These two end no daemon: without them pods run and the API answers.
     start_ingress(
         settings,
@@ -268,12 +280,13 @@ pub async fn run(
 fn start_controllers(
     parts: &mut JoinSet<&'static str>,
     client: &kube::Client,
+    registry: &Registry,
     stop: &CancellationToken,
 ) {
     let caches = Caches::new();
     let follow = caches.clone().follow(client.clone(), stop.clone());
     spawn(parts, "controllers' caches", follow);
-    let run = (client.clone(), caches, stop.clone());
+    let run = (client.clone(), caches, driver::Meters::new(registry), stop.clone());
     spawn(parts, "ReplicaSet controller", drive::<ReplicaSets>(run.clone()));
     spawn(parts, "Deployment controller", drive::<Deployments>(run.clone()));
     spawn(parts, "endpoints controller", drive::<Endpoints>(run));
@@ -281,8 +294,10 @@ fn start_controllers(
     spawn(parts, "garbage collector", reconcile::garbage::run(client.clone(), stop.clone()));
 }
 
-async fn drive<D: Decide>((client, caches, stop): (kube::Client, Arc<Caches>, CancellationToken)) {
-    driver::run::<D>(client, caches, stop).await;
+type Run = (kube::Client, Arc<Caches>, driver::Meters, CancellationToken);
+
+async fn drive<D: Decide>((client, caches, meters, stop): Run) {
+    driver::run::<D>(client, caches, &meters, stop).await;
 }
 
 fn spawn(

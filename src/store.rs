@@ -13,13 +13,14 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Database, StorageBackend};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metrics::{LATENCY, Registry};
 use crate::model::key::{ObjectKey, ResourceId};
 use crate::model::revision::{Precondition, Revision};
 
@@ -169,6 +170,7 @@ impl Default for Limits {
 struct Shared {
     hub: Arc<Hub>,
     writer: mpsc::Sender<writer::Message>,
+    meters: Arc<OnceLock<writer::Meters>>,
     failure: Failure,
 }
 
@@ -215,9 +217,11 @@ impl Store {
             return Err(reason.to_string());
         }
         let hub = Arc::new(Hub::new(snapshot, limits.queue));
-        let writer = writer::start(database, limits.log, hub.clone(), failure.clone())
-            .map_err(|error| error.to_string())?;
-        Ok(Store { shared: Arc::new(Shared { hub, writer, failure }) })
+        let meters = Arc::<OnceLock<writer::Meters>>::default();
+        let writer =
+            writer::start(database, limits.log, hub.clone(), failure.clone(), meters.clone())
+                .map_err(|error| error.to_string())?;
+        Ok(Store { shared: Arc::new(Shared { hub, writer, meters, failure }) })
     }
 
     /// All of `changes` or none, durable when this returns. All changes of one commit share one revision;
@@ -268,6 +272,37 @@ impl Store {
     /// The revision of the newest commit.
     pub fn revision(&self) -> Revision {
         self.shared.hub.snapshot().head().revision
+    }
+
+    /// Counts commits from now on. Once.
+    pub fn measure(&self, registry: &Registry) {
+        let store = self.clone();
+        let revision =
+            registry.gauges("joey_store_revision", "The newest revision.", &[]).with(&[]);
+        let failed = registry
+            .gauges(
+                "joey_store_failed",
+                "1 when the disk has said no and nothing is acknowledged.",
+                &[],
+            )
+            .with(&[]);
+        registry.before_scrape(move || {
+            revision.set(i64::try_from(store.revision().get()).unwrap_or(i64::MAX));
+            failed.set(i64::from(store.failed().is_some()));
+        });
+        self.shared.meters.get_or_init(|| writer::Meters {
+            commits: registry
+                .counters("joey_store_commits_total", "Durable commits.", &[])
+                .with(&[]),
+            seconds: registry
+                .histograms(
+                    "joey_store_sync_duration_seconds",
+                    "One durable transaction, which may hold several commits.",
+                    &[],
+                    LATENCY,
+                )
+                .with(&[]),
+        });
     }
 
     /// The oldest revision that can still be listed or watched from.

@@ -61,6 +61,7 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
     });
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let meter = api.inner.meters.start(&method, request.uri());
     let outcome = AssertUnwindSafe(respond(api, request)).catch_unwind().await;
     let response = match outcome {
         Ok(Ok(response)) => response,
@@ -70,6 +71,7 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
             Failure::internal("the request could not be handled").into_response()
         }
     };
+    meter.answered(response.status());
     // The query stays out of the log: it holds the commands of exec.
     tracing::debug!(%method, path, code = response.status().as_u16(), "answered");
     let response = if is_pretty { indent(response).await } else { response };

@@ -20,6 +20,7 @@ use super::decide::{Decide, Decision, Failure, Key, Seen, Wake};
 use super::gate::{Gate, Until};
 use super::roots::{Outcome, Roots, Turn};
 use crate::events::Recorder;
+use crate::metrics::{Counter, Family, Histogram, LATENCY, Registry};
 use crate::model::time::Timestamp;
 use crate::sys::clock;
 
@@ -27,9 +28,15 @@ use crate::sys::clock;
 const ABREAST: usize = 8;
 
 /// Runs controller `D` until cancelled.
-pub async fn run<D: Decide>(client: kube::Client, caches: Arc<Caches>, stop: CancellationToken) {
+pub async fn run<D: Decide>(
+    client: kube::Client,
+    caches: Arc<Caches>,
+    meters: &Meters,
+    stop: CancellationToken,
+) {
     let recorder = Recorder::start(client.clone(), D::NAME, String::new(), stop.child_token());
-    let shared = Arc::new(Shared { client, caches, recorder });
+    let meters = meters.of(D::NAME);
+    let shared = Arc::new(Shared { client, caches, recorder, meters });
     stop.run_until_cancelled(drive::<D>(shared)).await;
 }
 
@@ -37,6 +44,54 @@ struct Shared {
     client: kube::Client,
     caches: Arc<Caches>,
     recorder: Recorder,
+    meters: Series,
+}
+
+/// What all controllers count.
+#[derive(Clone)]
+pub struct Meters {
+    turns: Family<Counter>,
+    failures: Family<Counter>,
+    seconds: Family<Histogram>,
+}
+
+/// What one controller counts.
+struct Series {
+    turns: Counter,
+    failures: Counter,
+    seconds: Histogram,
+}
+
+impl Meters {
+    pub fn new(registry: &Registry) -> Meters {
+        const LABELS: &[&str] = &["controller"];
+        Meters {
+            turns: registry.counters(
+                "joey_controller_turns_total",
+                "Decisions about one object, with what they write.",
+                LABELS,
+            ),
+            failures: registry.counters(
+                "joey_controller_failures_total",
+                "Writes that went wrong, and decisions that could not be made.",
+                LABELS,
+            ),
+            seconds: registry.histograms(
+                "joey_controller_turn_duration_seconds",
+                "A decision and its writes.",
+                LABELS,
+                LATENCY,
+            ),
+        }
+    }
+
+    fn of(&self, controller: &str) -> Series {
+        Series {
+            turns: self.turns.with(&[controller]),
+            failures: self.failures.with(&[controller]),
+            seconds: self.seconds.with(&[controller]),
+        }
+    }
 }
 
 /// The queue, reached by the caches' listeners. Never held across an await.
@@ -139,6 +194,7 @@ fn list_for_stuck(roots: &mut Roots, caches: &Caches, now: Duration) {
 async fn take_turn<D: Decide>(shared: Arc<Shared>, turn: Turn) -> (Turn, Outcome) {
     let context =
         Context { client: &shared.client, caches: &shared.caches, recorder: &shared.recorder };
+    let begun = Instant::now();
     let root = D::Root::cache(&shared.caches).get(&turn.key);
     let decided = decide::<D>(&shared.caches, &turn, root.as_ref(), clock::now());
     let outcome = match (decided, root) {
@@ -155,6 +211,9 @@ async fn take_turn<D: Decide>(shared: Arc<Shared>, turn: Turn) -> (Turn, Outcome
             Outcome { failures: vec![failure], ..Outcome::default() }
         }
     };
+    shared.meters.turns.increment();
+    shared.meters.failures.add(outcome.failures.len() as u64);
+    shared.meters.seconds.observe(begun.elapsed());
     (turn, outcome)
 }
 

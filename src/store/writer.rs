@@ -4,7 +4,8 @@
 //! It never retries a failed write, and never lets one caller's refusal touch another's commit.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use redb::{Database, ReadableTable, Table};
@@ -16,6 +17,7 @@ use super::snapshot::Snapshot;
 use super::tables::{self, CURRENT, Entry, HEAD, Head, LOG, LogKey};
 use super::watch::Hub;
 use super::{Change, CommitError, Event, Op, Refused};
+use crate::metrics::{Counter, Histogram};
 use crate::model::revision::{Precondition, Revision};
 
 pub(super) enum Message {
@@ -68,9 +70,10 @@ pub(super) fn start(
     keep: Retention,
     hub: Arc<Hub>,
     failure: Failure,
+    meters: Arc<OnceLock<Meters>>,
 ) -> std::io::Result<mpsc::Sender<Message>> {
     let (sender, queue) = mpsc::channel(QUEUE);
-    let writer = Writer { database, keep, hub, failure };
+    let writer = Writer { database, keep, hub, failure, meters };
     std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(queue))?;
     Ok(sender)
 }
@@ -80,6 +83,13 @@ struct Writer {
     keep: Retention,
     hub: Arc<Hub>,
     failure: Failure,
+    meters: Arc<OnceLock<Meters>>,
+}
+
+/// What the writer counts.
+pub(super) struct Meters {
+    pub commits: Counter,
+    pub seconds: Histogram,
 }
 
 /// What one transaction did, once it is durable.
@@ -166,7 +176,12 @@ impl Writer {
             transaction.abort()?;
             return Ok(batch.answers);
         }
+        let begun = Instant::now();
         transaction.commit()?;
+        if let Some(meters) = self.meters.get() {
+            meters.commits.add(batch.commits.len() as u64);
+            meters.seconds.observe(begun.elapsed());
+        }
         // The disk swallows its own failure; only here does it become the commit's.
         if let Some(reason) = self.failure.get() {
             return Err(redb::Error::Io(std::io::Error::other(reason.to_string())));

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::answer::{Answer, answer, datagram};
 use super::forward::Forwarder;
 use super::rate::Rates;
+use crate::metrics::{Counter, Family, Registry};
 use crate::model::cidr::Cidr;
 use crate::net::sync::Services;
 
@@ -33,6 +34,7 @@ pub struct Server {
     address: SocketAddr,
     pods: Cidr,
     forwarder: Arc<Forwarder>,
+    questions: Option<Family<Counter>>,
 }
 
 impl Server {
@@ -47,7 +49,18 @@ impl Server {
             address: bound,
             pods,
             forwarder: Arc::new(Forwarder::new(address)),
+            questions: None,
         })
+    }
+
+    /// Counts the questions of pods.
+    pub fn measured(self, registry: &Registry) -> Server {
+        let questions = registry.counters(
+            "joey_dns_questions_total",
+            "Questions of pods, by what became of them: answered, forwarded, refused (too many), ignored (no question).",
+            &["outcome"],
+        );
+        Server { questions: Some(questions), ..self }
     }
 
     /// Where it listens.
@@ -68,6 +81,7 @@ impl Server {
             rates: Mutex::default(),
             forwarded: Semaphore::new(FORWARDED),
             each: Mutex::default(),
+            questions: self.questions,
         });
         let datagrams = serve_datagrams(self.datagrams, self.pods, shared.clone());
         tokio::join!(datagrams, serve_streams(self.streams, self.pods, shared));
@@ -82,12 +96,33 @@ struct Shared {
     forwarded: Semaphore,
     /// Streams by caller.
     each: Mutex<HashMap<IpAddr, usize>>,
+    questions: Option<Family<Counter>>,
 }
 
 impl Shared {
     fn admits(&self, caller: IpAddr) -> bool {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.admit(caller, Instant::now())
+        let is_admitted = rates.admit(caller, Instant::now());
+        if !is_admitted {
+            self.count("refused");
+        }
+        is_admitted
+    }
+
+    fn answer(&self, asked: &[u8]) -> Answer {
+        let answer = answer(&self.services.zone(), asked);
+        self.count(match answer {
+            Answer::Nothing => "ignored",
+            Answer::Reply(_) => "answered",
+            Answer::Forward { .. } => "forwarded",
+        });
+        answer
+    }
+
+    fn count(&self, outcome: &str) {
+        if let Some(questions) = &self.questions {
+            questions.with(&[outcome]).increment();
+        }
     }
 
     async fn complete(&self, so_far: Message, ask: &hickory_proto::op::Query) -> Message {
@@ -124,7 +159,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, pods: Cidr, shared: Arc<Shared>
         }
         let asked = &buffer[..length];
         let payload = Message::from_vec(asked).map_or(0, |asked| asked.max_payload());
-        match answer(&shared.services.zone(), asked) {
+        match shared.answer(asked) {
             Answer::Nothing => {}
             Answer::Reply(reply) => send(&socket, &reply, payload, caller).await,
             Answer::Forward { so_far, ask } => {
@@ -203,7 +238,7 @@ async fn serve_stream(mut stream: TcpStream, caller: IpAddr, shared: &Shared) ->
         if !shared.admits(caller) {
             return Ok(());
         }
-        let reply = match answer(&shared.services.zone(), &asked) {
+        let reply = match shared.answer(&asked) {
             Answer::Nothing => return Ok(()),
             Answer::Reply(reply) => reply,
             Answer::Forward { so_far, ask } => shared.complete(so_far, &ask).await,

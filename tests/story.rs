@@ -19,6 +19,8 @@ mod ingress;
 mod load;
 #[path = "story/lossless.rs"]
 mod lossless;
+#[path = "story/lossless_ingress.rs"]
+mod lossless_ingress;
 #[path = "story/owners.rs"]
 mod owners;
 #[path = "story/probes.rs"]

@@ -86,7 +86,7 @@ fn top_shows_who_uses_the_host() {
 }
 
 /// The story's Service, its Ingress and the class that serves it.
-const DOOR: &str = "
+pub const DOOR: &str = "
 apiVersion: v1
 kind: Service
 metadata:

@@ -34,6 +34,8 @@ pub enum Aim {
     ReadyPods { selector: &'static str, port: u16 },
     /// To one address, from within the network namespace pinned at `netns`.
     Service { address: SocketAddr, netns: PathBuf },
+    /// To one address of the host, with this path.
+    Ingress { address: SocketAddr, path: &'static str },
 }
 
 /// What became of a request that was not answered.
@@ -75,6 +77,8 @@ pub struct Load {
 struct Shared {
     /// Whom the next request may go to.
     addresses: Mutex<Vec<SocketAddr>>,
+    /// What is asked for.
+    path: &'static str,
     is_over: AtomicBool,
     answered: AtomicUsize,
     repeated: AtomicUsize,
@@ -86,7 +90,11 @@ struct Shared {
 impl Load {
     /// Two clients that keep connections, and two that make a new one each time.
     pub fn start(cluster: &Cluster, aim: &Aim) -> Load {
-        let shared = Arc::<Shared>::default();
+        let path = match aim {
+            Aim::Ingress { path, .. } => path,
+            Aim::ReadyPods { .. } | Aim::Service { .. } => "/",
+        };
+        let shared = Arc::new(Shared { path, ..Shared::default() });
         let mut threads = Vec::new();
         let mut netns = None;
         match aim {
@@ -95,6 +103,7 @@ impl Load {
                 let (selector, port) = (*selector, *port);
                 threads.push(std::thread::spawn(move || shared.follow(dirs, selector, port)));
             }
+            Aim::Ingress { address, .. } => held(&shared.addresses).push(*address),
             Aim::Service { address, netns: within } => {
                 held(&shared.addresses).push(*address);
                 netns = Some(within.clone());
@@ -220,7 +229,7 @@ impl Shared {
             });
             let begun = Instant::now();
             if let Some(mut held) = kept.take() {
-                match ask(&mut held.connection, keeps) {
+                match ask(&mut held.connection, self.path, keeps) {
                     Ok(()) => {
                         self.answered.fetch_add(1, Ordering::Relaxed);
                         held.asked += 1;
@@ -253,7 +262,7 @@ impl Shared {
                 stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
                 stream.set_nodelay(true).expect("delays can be turned off");
                 let mut connection = BufReader::new(stream);
-                match ask(&mut connection, keeps) {
+                match ask(&mut connection, self.path, keeps) {
                     Ok(()) => Ok(connection),
                     Err(Missed::BeforeAnyByte(why)) => Err(format!("no answer: {why}")),
                     Err(Missed::InTheAnswer(why)) => Err(why),
@@ -277,9 +286,9 @@ impl Shared {
 }
 
 /// One request and its answer.
-fn ask(connection: &mut BufReader<TcpStream>, keeps: bool) -> Result<(), Missed> {
+fn ask(connection: &mut BufReader<TcpStream>, path: &str, keeps: bool) -> Result<(), Missed> {
     let close = if keeps { "" } else { "Connection: close\r\n" };
-    let request = format!("GET / HTTP/1.1\r\nHost: kangaroo\r\n{close}\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: kangaroo\r\n{close}\r\n");
     if let Err(error) = connection.get_mut().write_all(request.as_bytes()) {
         return Err(Missed::BeforeAnyByte(format!("writing: {error}")));
     }

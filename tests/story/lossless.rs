@@ -10,7 +10,7 @@ use crate::deployment::{DEPLOYMENT, NAME, SELECTOR, roll_out};
 use crate::load::{Aim, Count, Load};
 use crate::service::{SERVICE, TOOLS};
 
-fn is_long() -> bool {
+pub fn is_long() -> bool {
     std::env::var_os("JOEY_TEST_LONG").is_some_and(|value| value == "1")
 }
 

@@ -323,4 +323,14 @@ fn nothing_is_lost_on_the_way_from_outside() {
             "{series}: {text}"
         );
     }
+
+    // Killed, the daemon takes the ingress along; pods live on, and so do the rules on the disk.
+    let uids = ["get", "pods", "-l", SELECTOR, "-o", "jsonpath={.items[*].metadata.uid}"];
+    let before = cluster.kubectl(&uids).ok();
+    let killed = Instant::now();
+    cluster.kill_daemon();
+    cluster.start_daemon();
+    cluster.wait_for("it is served again, with its certificate", is_served);
+    println!("the daemon killed and started again: {:.1?} until it is served", killed.elapsed());
+    assert_eq!(cluster.kubectl(&uids).ok(), before);
 }

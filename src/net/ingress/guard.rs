@@ -1,7 +1,7 @@
 //! Asks the NetworkPolicies in force before a request is passed on (security D13).
 //!
-//! The node may always connect to its pods, so the kernel would let the proxy through: the question is put here, for the
-//! client itself. Policies know the proxy as a pod of `kube-system` labelled `app.kubernetes.io/name: joey-ingress`.
+//! Of the proxy the kernel's rules know nothing but its mark, which they let pass: the question is put here, for the client
+//! itself. Policies know the proxy as a pod of `kube-system` labelled `app.kubernetes.io/name: joey-ingress`.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

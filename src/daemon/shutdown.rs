@@ -16,26 +16,29 @@ use crate::sys::systemd::{Inhibitor, Manager};
 /// What the service manager is told meanwhile, and how often: we live, and need this much longer to stop.
 const EXTENSION: &str = "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=30000000";
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
+/// After the bus has gone, or has said something that cannot be read.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Waits until the host is about to go down; returns the lock that holds it up. For ever where nobody tells.
 pub async fn announced() -> Option<OwnedFd> {
-    let told = spawn_blocking(|| match Inhibitor::take("Joey", "Ends pods in order") {
-        Ok(Some(inhibitor)) => inhibitor.wait().map(Some),
-        Ok(None) => Ok(None),
-        Err(error) => Err(error),
-    });
-    match told.await {
-        Ok(Ok(Some(lock))) => lock,
-        Ok(Ok(None)) => std::future::pending().await,
-        Ok(Err(error)) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "a shutdown of the host will be noticed only when this unit is stopped"
-            );
-            std::future::pending().await
+    loop {
+        let told = spawn_blocking(|| match Inhibitor::take("Joey", "Ends pods in order") {
+            Ok(Some(inhibitor)) => inhibitor.wait().map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        });
+        match told.await {
+            Ok(Ok(Some(lock))) => return lock,
+            Ok(Ok(None)) | Err(_) => std::future::pending().await,
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "a shutdown of the host is noticed only when this unit is stopped; asking again"
+                );
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
         }
-        Err(_stopped) => std::future::pending().await,
     }
 }
 

@@ -83,7 +83,9 @@ impl Connection {
                     return Err(CallError::Refused { name, text });
                 }
                 Kind::Signal => {
-                    self.signals.truncate(MAX_SIGNALS - 1);
+                    if self.signals.len() == MAX_SIGNALS {
+                        self.signals.pop_front();
+                    }
                     self.signals.push_back(message);
                 }
                 Kind::Call | Kind::Return | Kind::Error => {}
@@ -91,11 +93,13 @@ impl Connection {
         }
     }
 
-    /// Waits without end for the next signal of this name.
+    /// Waits without end for the next signal of this name. Whoever may speak on the bus can have sent it, with
+    /// whatever in it: it is a reason to ask, and nothing else.
     ///
     /// # Errors
     /// The connection has ended.
-    pub fn signal(&mut self, member: &str) -> Result<Message, CallError> {
+    pub fn signal(&mut self, member: &str) -> Result<(), CallError> {
+        let patience = self.socket.read_timeout().map_err(CallError::Connection)?;
         self.socket.set_read_timeout(None).map_err(CallError::Connection)?;
         loop {
             let message = match self.signals.pop_front() {
@@ -103,7 +107,8 @@ impl Connection {
                 None => self.read()?,
             };
             if message.kind == Kind::Signal && message.member.as_deref() == Some(member) {
-                return Ok(message);
+                self.socket.set_read_timeout(patience).map_err(CallError::Connection)?;
+                return Ok(());
             }
         }
     }

@@ -20,6 +20,9 @@ const SERVICE: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const LOGIN: &str = "org.freedesktop.login1";
+const LOGIN_OBJECT: &str = "/org/freedesktop/login1";
+const LOGIN_MANAGER: &str = "org.freedesktop.login1.Manager";
 
 /// systemd as process 1.
 #[derive(Debug)]
@@ -169,9 +172,9 @@ impl Inhibitor {
         let rule = "type='signal',sender='org.freedesktop.login1',member='PrepareForShutdown'";
         connection.call(&bus("AddMatch", vec![Value::text(rule)]))?;
         let asked = connection.call(&Call {
-            destination: "org.freedesktop.login1",
-            path: "/org/freedesktop/login1",
-            interface: "org.freedesktop.login1.Manager",
+            destination: LOGIN,
+            path: LOGIN_OBJECT,
+            interface: LOGIN_MANAGER,
             member: "Inhibit",
             body: ["shutdown", who, why, "delay"].map(Value::text).to_vec(),
         });
@@ -191,9 +194,17 @@ impl Inhibitor {
     /// The bus has gone.
     pub fn wait(mut self) -> Result<Option<OwnedFd>, CallError> {
         loop {
-            let signal = self.connection.signal("PrepareForShutdown")?;
-            // False: a shutdown was called off.
-            if signal.body.first() == Some(&Value::Bool(true)) {
+            self.connection.signal("PrepareForShutdown")?;
+            // The login manager is asked: a user of the host can send such a signal too, and one that a shutdown was
+            // called off looks the same.
+            let answer = self.connection.call(&Call {
+                destination: LOGIN,
+                path: LOGIN_OBJECT,
+                interface: "org.freedesktop.DBus.Properties",
+                member: "Get",
+                body: vec![Value::text(LOGIN_MANAGER), Value::text("PreparingForShutdown")],
+            })?;
+            if answer.first() == Some(&Value::variant(Value::Bool(true))) {
                 return Ok(self.lock.take());
             }
         }
@@ -229,11 +240,64 @@ fn escape(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::super::dbus::wire::{self, other_side};
     use super::*;
 
     #[test]
     fn unit_names_become_object_paths_as_systemd_writes_them() {
         assert_eq!(escape("joey-3fa9c1.scope"), "joey_2d3fa9c1_2escope");
         assert_eq!(escape("9p"), "_39p");
+    }
+
+    /// Any user of the host may send a signal of any name to anybody.
+    #[test]
+    fn a_signal_alone_ends_no_pod() {
+        let directory = std::env::temp_dir().join(format!("joey-bus-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("bus");
+        let listener = UnixListener::bind(&path).unwrap();
+        let bus = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut stream = stream;
+            for answer in ["OK 0123\r\n", "AGREE_UNIX_FD\r\n", ""] {
+                lines.read_line(&mut String::new()).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            let mut asked = 0;
+            for is_true in [false, true] {
+                let unknown = Value::Array("y".to_owned(), vec![Value::Byte(1)]);
+                for body in [vec![], vec![unknown], vec![Value::Bool(true)]] {
+                    let member = if body.len() == 1 { "PrepareForShutdown" } else { "Else" };
+                    stream.write_all(&other_side::signal(member, &body)).unwrap();
+                }
+                for _ in 0..2 {
+                    let mut fixed = [0; wire::FIXED];
+                    lines.read_exact(&mut fixed).unwrap();
+                    let mut call = fixed.to_vec();
+                    call.resize(wire::length(&fixed).unwrap(), 0);
+                    lines.read_exact(&mut call[wire::FIXED..]).unwrap();
+                    let serial = u32::from_le_bytes(call[8..12].try_into().unwrap());
+                    asked += 1;
+                    let told = [Value::variant(Value::Bool(is_true))];
+                    stream.write_all(&other_side::answer(serial, &told)).unwrap();
+                    if is_true {
+                        break;
+                    }
+                }
+            }
+            asked
+        });
+        let connection = Connection::open(&path, PATIENCE).unwrap();
+        Inhibitor { connection, lock: None }.wait().unwrap();
+        assert_eq!(
+            bus.join().unwrap(),
+            3,
+            "asked after each signal of that name, until it is true"
+        );
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -38,6 +38,10 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Journal {
     file: File,
+    /// Of the whole lines.
+    length_bytes: u64,
+    /// A part of a line may stand behind them: the disk was full.
+    is_torn: bool,
 }
 
 impl Journal {
@@ -48,9 +52,10 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Recorded::default(),
             Err(error) => return Err(error),
         };
-        replace(path, &render(&recorded)?)?;
+        let text = render(&recorded)?;
+        replace(path, &text)?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok((Journal { file }, recorded))
+        Ok((Journal { file, length_bytes: text.len() as u64, is_torn: false }, recorded))
     }
 
     /// On disk when this returns: an address may not be given away twice, whatever happens next.
@@ -69,7 +74,15 @@ impl Journal {
     fn append(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
-        self.file.write_all(&text)
+        if self.is_torn {
+            // A line behind half of another could not be read any more.
+            self.file.set_len(self.length_bytes)?;
+        }
+        self.is_torn = true;
+        self.file.write_all(&text)?;
+        self.is_torn = false;
+        self.length_bytes += text.len() as u64;
+        Ok(())
     }
 }
 
@@ -149,6 +162,21 @@ mod tests {
             assert_eq!(recorded.leases.len(), complete.min(2), "cut at {cut}");
         }
         assert!(replay("{\"hold\":\n{}\n").is_err());
+    }
+
+    #[test]
+    fn what_a_full_disk_left_of_a_line_is_cut_off_before_the_next() {
+        let directory = std::env::temp_dir().join(format!("journal-torn-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("pods.journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.hold("a", &lease(2)).unwrap();
+        journal.file.write_all(b"{\"hold\":{\"po").unwrap();
+        journal.is_torn = true;
+        journal.hold("b", &lease(3)).unwrap();
+        let (_, recorded) = Journal::open(&path).unwrap();
+        assert_eq!(recorded.leases.keys().collect::<Vec<_>>(), ["a", "b"]);
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod answer;
 mod forward;
 mod rate;
 mod server;
+mod shares;
 pub mod zone;
 
 use std::io;

@@ -24,8 +24,13 @@ use crate::sys::clock;
 const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 const SERVERS: usize = 3;
-/// What is kept at most, and for how long whatever the answer says.
+/// What is kept at most, and for how long whatever the answer says. Large answers are asked for again: whoever has a
+/// name may answer with as much as fits a message, and a record takes many times its bytes in memory.
 const KEPT: usize = 4096;
+const KEPT_RECORDS: usize = 24;
+const KEPT_BYTES: usize = 2048;
+/// The largest answer by stream.
+const LARGEST_BYTES: u16 = 16 << 10;
 const LONGEST: u32 = 300;
 const LONGEST_NEGATIVE: u32 = 10;
 const PAYLOAD: u16 = 1232;
@@ -117,7 +122,7 @@ impl Forwarder {
             kept.retain(|_, (until, _)| now < *until);
         }
         let seconds = lifetime(message);
-        if kept.len() < KEPT && seconds > 0 {
+        if kept.len() < KEPT && seconds > 0 && is_small(message) {
             kept.insert(key, (now + Duration::from_secs(seconds.into()), message.clone()));
         }
     }
@@ -150,6 +155,12 @@ fn name_servers(text: &str) -> impl Iterator<Item = IpAddr> {
         let mut words = line.split_whitespace();
         (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
     })
+}
+
+/// Whether thousands like it do no harm.
+fn is_small(message: &Message) -> bool {
+    message.answers.len() + message.authorities.len() <= KEPT_RECORDS
+        && message.to_vec().is_ok_and(|bytes| bytes.len() <= KEPT_BYTES)
 }
 
 /// How long the answer may be kept, in seconds.
@@ -205,6 +216,9 @@ async fn by_stream(server: SocketAddr, question: &Message, bytes: &[u8]) -> io::
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), bytes].concat()).await?;
     let length = stream.read_u16().await?;
+    if length > LARGEST_BYTES {
+        return Err(io::Error::other("an answer that is too large"));
+    }
     let mut buffer = vec![0; usize::from(length)];
     stream.read_exact(&mut buffer).await?;
     let found = belongs(question, &buffer).ok_or(io::ErrorKind::InvalidData)?;
@@ -255,5 +269,24 @@ mod tests {
         let text = "# nameserver 192.0.2.9\nsearch a b\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n nameserver 192.0.2.2 x\n";
         let servers: Vec<String> = name_servers(text).map(|server| server.to_string()).collect();
         assert_eq!(servers, ["192.0.2.1", "192.0.2.2"]);
+    }
+
+    #[test]
+    fn only_small_answers_are_kept() {
+        let name = hickory_proto::rr::Name::from_ascii("large.example.").unwrap();
+        let answer = |records: u32| {
+            let mut message = Message::query();
+            message.add_answers((0..records).map(|n| {
+                let address = Ipv4Addr::from(n);
+                Record::from_rdata(name.clone(), 60, RData::A(address.into()))
+            }));
+            Arc::new(message)
+        };
+        let forwarder = Forwarder::new(Ipv4Addr::LOCALHOST.into());
+        let key = |name: &str| (name.to_owned(), RecordType::A);
+        forwarder.keep(key("small"), &answer(24));
+        forwarder.keep(key("large"), &answer(25));
+        assert!(forwarder.kept(&key("small"), Instant::now()).is_some());
+        assert!(forwarder.kept(&key("large"), Instant::now()).is_none());
     }
 }

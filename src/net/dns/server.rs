@@ -1,12 +1,11 @@
 //! Sockets of the cluster's DNS.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, Query, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -16,12 +15,15 @@ use tokio::time::timeout;
 use super::answer::{Answer, answer, datagram};
 use super::forward::Forwarder;
 use super::rate::Rates;
+use super::shares::Shares;
 use crate::metrics::{Counter, Family, Registry};
 use crate::model::cidr::Cidr;
 use crate::net::sync::Services;
 
-/// Questions to the host's resolvers under way at once; more are refused for the moment.
+/// Questions to the host's resolvers under way at once, of all and of one caller: names whose servers are silent keep
+/// them for seconds. More are refused for the moment.
 const FORWARDED: usize = 512;
+const FORWARDED_EACH: usize = 32;
 /// Streams at once, of all and of one caller, and how long one may be idle (RFC 7766 §6.2.3).
 const STREAMS: usize = 128;
 const STREAMS_EACH: usize = 16;
@@ -80,8 +82,9 @@ impl Server {
             forwarder: self.forwarder,
             rates: Mutex::default(),
             forwarded: Semaphore::new(FORWARDED),
-            each: Mutex::default(),
             questions: self.questions,
+            forwarded_each: Shares::new(FORWARDED_EACH),
+            streams_each: Shares::new(STREAMS_EACH),
         });
         let datagrams = serve_datagrams(self.datagrams, self.pods, shared.clone());
         tokio::join!(datagrams, serve_streams(self.streams, self.pods, shared));
@@ -94,9 +97,9 @@ struct Shared {
     /// Short sections only.
     rates: Mutex<Rates>,
     forwarded: Semaphore,
-    /// Streams by caller.
-    each: Mutex<HashMap<IpAddr, usize>>,
     questions: Option<Family<Counter>>,
+    forwarded_each: Shares,
+    streams_each: Shares,
 }
 
 impl Shared {
@@ -125,13 +128,13 @@ impl Shared {
         }
     }
 
-    async fn complete(&self, so_far: Message, ask: &hickory_proto::op::Query) -> Message {
-        match self.forwarded.try_acquire() {
-            Ok(_permit) => self.forwarder.complete(so_far, ask).await,
-            Err(_) => {
+    async fn complete(&self, so_far: Message, ask: &Query, caller: IpAddr) -> Message {
+        match (self.forwarded_each.take(caller), self.forwarded.try_acquire()) {
+            (Some(_share), Ok(_permit)) => self.forwarder.complete(so_far, ask).await,
+            _ => {
                 let mut busy = so_far;
                 busy.answers.clear();
-                busy.metadata.response_code = hickory_proto::op::ResponseCode::ServFail;
+                busy.metadata.response_code = ResponseCode::ServFail;
                 busy
             }
         }
@@ -169,7 +172,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, pods: Cidr, shared: Arc<Shared>
                 }
                 let (socket, shared) = (socket.clone(), shared.clone());
                 forwarded.spawn(async move {
-                    let reply = shared.complete(so_far, &ask).await;
+                    let reply = shared.complete(so_far, &ask, caller.ip()).await;
                     send(&socket, &reply, payload, caller).await;
                 });
             }
@@ -191,13 +194,13 @@ async fn serve_streams(listener: TcpListener, pods: Cidr, shared: Arc<Shared>) {
         tokio::select! {
             accepted = listener.accept(), if streams.len() < STREAMS => match accepted {
                 Ok((stream, caller)) => {
-                    if pods.contains(caller.ip()) && enter(&shared, caller.ip()) {
+                    if pods.contains(caller.ip()) {
                         let shared = shared.clone();
                         streams.spawn(async move {
+                            let Some(_share) = shared.streams_each.take(caller.ip()) else { return };
                             if let Err(error) = serve_stream(stream, caller.ip(), &shared).await {
                                 tracing::debug!(%caller, %error, "a stream of questions ended early");
                             }
-                            leave(&shared, caller.ip());
                         });
                     }
                 }
@@ -207,24 +210,6 @@ async fn serve_streams(listener: TcpListener, pods: Cidr, shared: Arc<Shared>) {
                 }
             },
             Some(_) = streams.join_next() => {}
-        }
-    }
-}
-
-fn enter(shared: &Shared, caller: IpAddr) -> bool {
-    let mut each = shared.each.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = each.entry(caller).or_default();
-    let is_admitted = *count < STREAMS_EACH;
-    *count += usize::from(is_admitted);
-    is_admitted
-}
-
-fn leave(shared: &Shared, caller: IpAddr) {
-    let mut each = shared.each.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(count) = each.get_mut(&caller) {
-        *count -= 1;
-        if *count == 0 {
-            each.remove(&caller);
         }
     }
 }
@@ -241,7 +226,7 @@ async fn serve_stream(mut stream: TcpStream, caller: IpAddr, shared: &Shared) ->
         let reply = match shared.answer(&asked) {
             Answer::Nothing => return Ok(()),
             Answer::Reply(reply) => reply,
-            Answer::Forward { so_far, ask } => shared.complete(so_far, &ask).await,
+            Answer::Forward { so_far, ask } => shared.complete(so_far, &ask, caller).await,
         };
         let bytes = reply.to_vec().map_err(io::Error::other)?;
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;

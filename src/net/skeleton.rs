@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
+//!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
@@ -71,7 +72,19 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
     let base = BTreeMap::from([
         (
             "guard_hook",
-            base("filter", "prerouting", -300, vec![rule([from_ours(), jump("guard")])]),
+            base(
+                "filter",
+                "prerouting",
+                -300,
+                vec![
+                    rule([
+                        matches("==", ip("saddr"), pods.clone()),
+                        not_from_here(),
+                        jump("impostors"),
+                    ]),
+                    rule([from_ours(), jump("guard")]),
+                ],
+            ),
         ),
         (
             "inbound_hook",
@@ -197,6 +210,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         ),
         ("node", node_rules(established(), invalid())),
         // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
+        // A neighbour that says it is a pod would be let in by the policies that let that pod in.
+        ("impostors", vec![rule([counted(), verdict("drop")])]),
         ("strangers", vec![established(), rule([counted(), verdict("drop")])]),
         // Whatever had an endpoint was translated before it came here.
         ("unserved", refuse("port-unreachable")),

@@ -191,6 +191,16 @@ fn host_ports_lead_into_pods_from_everywhere_but_loopback() {
         let stranger = outside(&host, || UdpSocket::bind((OUTSIDE, 0))).unwrap();
         let ask = || stranger.send_to(b"hello", (HOST, 5353)).map(drop);
         assert_eq!(heard(&dns, ask), Some(IpAddr::V4(OUTSIDE)));
+        // Policies know pods by their addresses: a neighbour may not say that it has one.
+        for pod in [v4(&a), v4(&b)] {
+            let forge = format!("ip addr add {pod}/32 dev out0");
+            let impostor = outside(&host, || {
+                sh(&forge);
+                UdpSocket::bind((pod, 0))
+            });
+            let impostor = impostor.unwrap();
+            assert_eq!(heard(&dns, || impostor.send_to(b"hello", (HOST, 5353)).map(drop)), None);
+        }
 
         let taken = network.attach("c", &[port(Protocol::Tcp, 8080, 81)]).await;
         assert!(matches!(taken, Err(NetError::HostPortTaken(8080, by)) if by == "a"));

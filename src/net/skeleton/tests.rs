@@ -40,6 +40,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
@@ -51,7 +52,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"hooks_698d43724def","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"hooks_d2073cf9f8d7","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard_hook","type":"filter","hook":"prerouting","prio":-300,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"inbound_hook","type":"nat","hook":"prerouting","prio":-100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
@@ -62,6 +63,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
@@ -79,6 +81,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"from_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"jump":{"target":"transit"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"guard_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":{"set":["jyabc123-*","lo"]}}},{"jump":{"target":"impostors"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"guard"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"inbound_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"services_nat"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"inbound_hook","expr":[{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}
@@ -102,6 +105,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"set":[{"prefix":{"addr":"127.0.0.0","len":8}},{"prefix":{"addr":"169.254.0.0","len":16}}]}}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"host_ports","expr":[{"dnat":{"family":"ip","addr":{"map":{"key":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_at_address"}},"port":{"map":{"key":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_at_port"}}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"host_ports","expr":[{"dnat":{"family":"ip","addr":{"map":{"key":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_address"}},"port":{"map":{"key":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_port"}}}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"impostors","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}

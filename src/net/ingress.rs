@@ -203,6 +203,11 @@ impl Ingress {
         self.proxy.upstreams.release(address);
     }
 
+    /// Waits until an address has been released since the last time: lists may be made anew.
+    pub async fn one_released(&self) {
+        self.proxy.upstreams.one_released().await;
+    }
+
     /// Whether a request could still be sent to the address.
     pub fn holds(&self, address: IpAddr) -> bool {
         self.proxy.upstreams.holds(address)

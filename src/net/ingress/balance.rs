@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::pool::Pool;
@@ -27,6 +27,7 @@ pub struct Upstreams {
     known: Mutex<Known>,
     /// Marked after every change of a list.
     changed: watch::Sender<()>,
+    released: Notify,
 }
 
 #[derive(Default)]
@@ -140,6 +141,13 @@ impl Upstreams {
     /// The address may belong to another pod now.
     pub fn release(&self, address: IpAddr) {
         self.lock().withdrawn.remove(&address);
+        self.released.notify_one();
+    }
+
+    /// Waits until an address has been released since the last time: a list that lacks it may have it again, and
+    /// nothing else may ever change that would say so.
+    pub async fn one_released(&self) {
+        self.released.notified().await;
     }
 
     /// Whether any list holds the address.
@@ -328,6 +336,7 @@ mod tests {
         upstreams.update(|_| pods(THREE));
         assert!(!upstreams.holds(gone));
         upstreams.release(gone);
+        upstreams.one_released().await;
         upstreams.update(|_| pods(THREE));
         assert!(upstreams.holds(gone));
     }

@@ -206,6 +206,7 @@ async fn keep(ingress: Ingress, controller: Controller) {
                 None => return,
             },
             _ = age.tick() => stale.certificates = true,
+            () = ingress.one_released() => stale.pods = true,
             () = sleep_until(retry) => {
                 retry = None;
                 stale.rules = true;

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use tokio::sync::Semaphore;
 
 use super::host_port::Lease;
 use super::netlink::{ACK, REQUEST, Request, Socket};
@@ -88,7 +89,7 @@ pub fn forget_strays(
     })
 }
 
-/// Forgets every flow that `is_over` says is.
+/// Forgets every flow that `is_over` says is; an error when the kernel keeps one of them, after all others have gone.
 pub fn end(socket: &mut Socket, is_over: impl Fn(&Flow) -> bool) -> io::Result<()> {
     let requests: Vec<Request> = socket
         .dump(GET, &FAMILY)?
@@ -101,13 +102,17 @@ pub fn end(socket: &mut Socket, is_over: impl Fn(&Flow) -> bool) -> io::Result<(
             payload: [&FAMILY[..], &flow.tuple].concat(),
         })
         .collect();
+    let mut outcome = Ok(());
     for some in requests.chunks(64) {
         // One that ended meanwhile is forgotten as well.
-        socket.exchange(some)?.except(&[Errno::ENOENT])?;
+        let ended = socket.exchange(some)?.except(&[Errno::ENOENT]);
+        outcome = outcome.and(ended.map(drop));
     }
-    Ok(())
+    outcome
 }
 
+/// Looks at once, whoever waits: the table may be large, and each look copies it.
+static LOOKS: Semaphore = Semaphore::const_new(1);
 /// Between two looks at the table.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// `TCP_CONNTRACK_SYN_SENT` to `TCP_CONNTRACK_CLOSE_WAIT`: at least one side may still send.
@@ -127,12 +132,15 @@ pub async fn drained(address: IpAddr, limit: Duration) -> bool {
     let end = tokio::time::Instant::now() + limit;
     let mut visits = Visits::default();
     loop {
+        let turn = LOOKS.acquire().await;
         let begun = tokio::time::Instant::now();
         let look = tokio::task::spawn_blocking(move || {
             let mut socket = nfnetlink::open()?;
             connections_to(&mut socket, address)
         });
-        match look.await.map_err(io::Error::other).flatten() {
+        let look = look.await;
+        drop(turn);
+        match look.map_err(io::Error::other).flatten() {
             Ok(connections) if visits.are_over(&connections, begun) => return true,
             Ok(_) => {}
             Err(error) => {

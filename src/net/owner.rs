@@ -117,6 +117,8 @@ pub struct Owner {
     found: Present,
     services: Cidr,
     policies: Policies,
+    /// Flows that the policies in force deny may still be known to the kernel.
+    owes_end: bool,
     born: Instant,
     journal: Journal,
     fabric: Fabric,
@@ -216,6 +218,7 @@ impl Owner {
             found,
             services: config.service_cidr,
             policies: config.policies,
+            owes_end: false,
             born: Instant::now(),
             journal,
             fabric,

@@ -59,9 +59,12 @@ impl Owner {
             Some(Before::InForce(before)) => may_deny_more(before, &plan),
             Some(Before::Unknown(_)) | None => true,
         };
+        // Owed until it is done: the next try finds this plan in force, and nothing new that it denies.
+        self.owes_end |= may_deny;
         self.put(Part::Policies, plan)?;
-        if may_deny {
+        if self.owes_end {
             self.end_denied(&order.world)?;
+            self.owes_end = false;
         }
         let known = |(pod, address): (&String, &IpAddr)| {
             let is_known = order.plan.verdicts.contains_key(&(policy::Direction::Egress, *address));

@@ -26,8 +26,9 @@ class VagrantMachine:
         self.console = scratch / "vagrant.log"
         self.console.touch()
         self._config = scratch / "ssh-config"
+        self._dot_vagrant = scratch / "dot-vagrant"
         self._environment = dict(
-            os.environ, JOEY_STAGE=str(stage), JOEY_INSTALL="no", VAGRANT_DOTFILE_PATH=str(scratch / "dot-vagrant")
+            os.environ, JOEY_STAGE=str(stage), JOEY_INSTALL="no", VAGRANT_DOTFILE_PATH=str(self._dot_vagrant)
         )
         self._is_up = False
 
@@ -92,10 +93,18 @@ class VagrantMachine:
         found = re.search(r"^[0-9a-f-]{36}$", done.stdout, re.MULTILINE)
         return found[0] if done.returncode == 0 and found else None
 
+    # `vagrant halt --force` of vagrant-libvirt asks the guest to shut down first.
+    PLUGS = {"libvirt": ["virsh", "--quiet", "destroy"], "virtualbox": ["VBoxManage", "controlvm"]}
+
     def power_cut(self) -> float:
         """Pulls the plug and boots again on the same disk."""
         began = time.monotonic()
-        self._vagrant("halt", "--force", seconds=120)
+        provider = os.environ.get("VAGRANT_DEFAULT_PROVIDER", "libvirt")
+        machine = (self._dot_vagrant / "machines/default" / provider / "id").read_text().strip()
+        order = [*self.PLUGS[provider], machine, *(["poweroff"] if provider == "virtualbox" else [])]
+        pulled = subprocess.run(order, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if pulled.returncode != 0:
+            raise MachineError(f"{' '.join(order)} has failed: {pulled.stdout}")
         self._vagrant("up", "--no-provision", seconds=self.UP_SECONDS)
         self._config.write_text(self._vagrant("ssh-config", seconds=60))
         return time.monotonic() - began

@@ -16,8 +16,9 @@ has "the node" "$(k describe node)" 'cgroup v2 controllers are missing: cpu, mem
 
 pod plain kangaroo-backend:1.14.2 '{"resources": {"requests": {"cpu": "100m", "memory": "32Mi"}}}'
 is_ready plain
-for resource in cpu memory; do
-    pod "wants-$resource" kangaroo-backend:1.14.2 "{\"resources\": {\"limits\": {\"$resource\": \"64M\"}}}" '{"restartPolicy": "Never"}'
+for limit in cpu=500m memory=64Mi; do
+    resource=${limit%=*}
+    pod "wants-$resource" kangaroo-backend:1.14.2 "{\"resources\": {\"limits\": {\"$resource\": \"${limit#*=}\"}}}" '{"restartPolicy": "Never"}'
     told() { field "wants-$resource" '{.status}' | grep -q "limits.$resource, but this host has no cgroup v2 .*$resource.* controller"; }
     within 60 "the limit of $resource is refused by its name" told
     is "processes of wants-$resource" "$(field "wants-$resource" '{.status.containerStatuses[0].state.running}')" ""

@@ -4,7 +4,7 @@
 //! It applies as `joey apply` does and touches nothing else: an object that people made is theirs, also when it has
 //! the name of one that a file declared once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::unistd;
 use serde_json::{Value, json};
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::declared::{Applied, Declared, Problem};
@@ -28,8 +30,10 @@ pub mod declared;
 pub const PROBLEMS: &str = "manifest-problems";
 const MANAGER: &str = "fieldManager=joey-manifests&fieldValidation=Strict";
 const MAX_FILE: u64 = 4 << 20;
-/// An editor or `cp` of several files makes a burst of events: one pass for all of them.
+/// An editor or `cp` of several files makes a burst of events: one pass for all of them, once it is quiet for so long.
 const SETTLE: Duration = Duration::from_millis(200);
+/// A directory that is never quiet is read all the same.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
 /// What failed is tried again: its namespace may be another file's, its webhook may come up.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -52,10 +56,11 @@ impl Manifests {
     async fn keep(self) {
         let mut retry = FIRST_RETRY;
         let mut told = BTreeSet::new();
+        let mut doomed = BTreeSet::new();
         loop {
             // Before the files are read, so that no change between reading and watching is lost.
             let watch = self.watch();
-            let problems = match self.pass().await {
+            let problems = match self.pass(&mut doomed).await {
                 Ok(problems) => problems,
                 Err(error) => BTreeSet::from([format!("{}: {error:#}", self.directory.display())]),
             };
@@ -66,12 +71,13 @@ impl Manifests {
             if let Err(error) = fs::write(self.run_dir.join(PROBLEMS), text) {
                 tracing::warn!(%error, "joey doctor cannot be told of the manifests");
             }
-            let pause = match problems.is_empty() {
-                true => {
+            let pause = match (problems.is_empty(), doomed.is_empty()) {
+                (true, true) => {
                     retry = FIRST_RETRY;
                     None
                 }
-                false => {
+                (true, false) => Some(FIRST_RETRY),
+                (false, _) => {
                     retry = (retry * 2).min(LAST_RETRY);
                     Some(retry)
                 }
@@ -87,6 +93,7 @@ impl Manifests {
     fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let events = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
@@ -97,8 +104,10 @@ impl Manifests {
         readiness::watch(OwnedFd::from(inotify))
     }
 
-    /// Applies everything once; returns what is wrong.
-    async fn pass(&self) -> anyhow::Result<BTreeSet<String>> {
+    /// Applies everything once; returns what is wrong. What no file declares goes if the pass before has not found it
+    /// either: files are copied one after the other, and written piece by piece. `doomed` are those that wait.
+    async fn pass(&self, doomed: &mut BTreeSet<Applied>) -> anyhow::Result<BTreeSet<String>> {
+        let missed = std::mem::take(doomed);
         let before = self.remembered()?;
         let Some(files) = files(&self.directory)? else {
             // Perhaps not mounted yet. That is no reason to delete what it declares.
@@ -110,7 +119,7 @@ impl Manifests {
                 )]),
             });
         };
-        let (mut problems, mut kept) = (BTreeSet::new(), BTreeSet::new());
+        let mut problems = BTreeSet::new();
         let mut objects: Vec<Declared> = Vec::new();
         for (name, text) in files {
             let read = text.map_err(|error| Problem {
@@ -119,16 +128,16 @@ impl Manifests {
                 reason: format!("cannot be read: {error}"),
             });
             match read.and_then(|text| declared::read(&name, &text)) {
+                Ok(found) if found.is_empty() => problems.extend(declared::emptied(&name, &before)),
                 Ok(found) => objects.extend(found),
                 Err(problem) => {
                     problems.insert(problem);
-                    kept.insert(name);
                 }
             }
         }
         let resources = Resources::discover(&self.client).await?;
         let mut applied = before.clone();
-        let mut paths: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut paths = BTreeSet::new();
         for one in objects {
             let name = one.object["metadata"]["name"].as_str().unwrap_or_default();
             let title = format!("{} {name}", one.object["kind"].as_str().unwrap_or_default());
@@ -143,7 +152,7 @@ impl Manifests {
                             outcome.word
                         );
                     }
-                    paths.entry(one.file.clone()).or_default().insert(outcome.path.clone());
+                    paths.insert(outcome.path.clone());
                     applied.retain(|old| old.path != outcome.path);
                     applied.insert(Applied {
                         file: one.file,
@@ -152,8 +161,6 @@ impl Manifests {
                     });
                 }
                 Err(error) => {
-                    // Which object it means may be unknown, so nothing of this file is deleted.
-                    kept.insert(one.file.clone());
                     problems.insert(Problem {
                         file: one.file,
                         line: one.line,
@@ -164,7 +171,11 @@ impl Manifests {
         }
         // Remembered before anything is deleted: what is forgotten too early would stay for ever.
         self.remember(&applied)?;
-        for gone in declared::prune(&before, &paths, &kept) {
+        let (gone, waits) = declared::prune(&before, &paths, &problems)
+            .into_iter()
+            .partition::<BTreeSet<_>, _>(|gone| missed.contains(gone));
+        *doomed = waits;
+        for gone in gone {
             self.delete(&gone).await.with_context(|| format!("deleting {}", gone.path))?;
             tracing::info!(file = gone.file, "{} deleted: no manifest declares it", gone.path);
             applied.remove(&gone);
@@ -228,10 +239,12 @@ impl Manifests {
 async fn wait(watch: io::Result<AsyncFd<OwnedFd>>, pause: Option<Duration>) -> bool {
     let change = async {
         let Ok(watch) = &watch else { std::future::pending().await };
-        if watch.readable().await.is_err() {
+        if drain(watch).await.is_err() {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(SETTLE).await;
+        let quiet = async { while let Ok(Ok(())) = timeout(SETTLE, drain(watch)).await {} };
+        // What is still being written then is looked at again when its next event comes.
+        let _ = timeout(SETTLE_AT_MOST, quiet).await;
     };
     let pause = async {
         match pause.or(watch.is_err().then_some(LAST_RETRY)) {
@@ -243,6 +256,16 @@ async fn wait(watch: io::Result<AsyncFd<OwnedFd>>, pause: Option<Duration>) -> b
         () = change => true,
         () = pause => false,
     }
+}
+
+/// Waits for events and takes them all.
+async fn drain(watch: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    let mut ready = watch.readable().await?;
+    while let Ok(read) = ready.try_io(|watch| Ok(unistd::read(watch, &mut buffer)?)) {
+        read?;
+    }
+    Ok(())
 }
 
 /// The manifests of a directory by name; `None`: there is no such directory. Files that an editor or package manager

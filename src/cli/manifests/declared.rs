@@ -1,9 +1,10 @@
 //! What the files of the manifests directory declare, with the line where each object begins, and what has to go
 //! because no file declares it any more.
 //!
-//! Pure. A file that cannot be understood declares what it declared before: a typo deletes nothing.
+//! Pure. While a file cannot be understood nothing is deleted at all: what it declares may be what another one,
+//! before it was renamed or split, declared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,19 +111,26 @@ fn words(error: &serde_saphyr::Error) -> String {
     place.map_or(first, |(_, words)| words).to_owned()
 }
 
-/// What of the objects applied before has to go: its file is there no more, or was understood and does not declare
-/// it. `kept` names the files that cannot be understood at the moment.
+/// Why a file that declares nothing is not believed, if objects came from it: it has just been opened for writing,
+/// or the disk was full. Who means it removes the file.
+pub fn emptied(file: &str, before: &BTreeSet<Applied>) -> Option<Problem> {
+    before.iter().any(|applied| applied.file == file).then(|| Problem {
+        file: file.to_owned(),
+        line: 1,
+        reason: "it declares nothing any more; what it declared stays until the file is removed"
+            .to_owned(),
+    })
+}
+
+/// What of the objects applied before has to go: no file declares its path. Nothing, while a file cannot be
+/// understood or applied (`problems`).
 pub fn prune(
     before: &BTreeSet<Applied>,
-    declared: &BTreeMap<String, BTreeSet<String>>,
-    kept: &BTreeSet<String>,
-) -> Vec<Applied> {
-    let all: BTreeSet<&String> = declared.values().flatten().collect();
-    before
-        .iter()
-        .filter(|applied| !kept.contains(&applied.file) && !all.contains(&applied.path))
-        .cloned()
-        .collect()
+    declared: &BTreeSet<String>,
+    problems: &BTreeSet<Problem>,
+) -> BTreeSet<Applied> {
+    let goes = |applied: &&Applied| problems.is_empty() && !declared.contains(&applied.path);
+    before.iter().filter(goes).cloned().collect()
 }
 
 #[cfg(test)]
@@ -150,27 +158,38 @@ mod tests {
         }
     }
 
+    fn applied(file: &str, path: &str) -> Applied {
+        Applied { file: file.to_owned(), path: path.to_owned(), uid: String::new() }
+    }
+
     #[test]
     fn only_what_came_from_the_directory_and_is_declared_no_more_goes() {
-        let one = |file: &str, path: &str| Applied {
-            file: file.to_owned(),
-            path: path.to_owned(),
-            uid: String::new(),
-        };
         let before = BTreeSet::from([
-            one("kept.yaml", "/a"),
-            one("moved.yaml", "/b"),
-            one("gone.yaml", "/c"),
-            one("broken.yaml", "/d"),
-            one("shorter.yaml", "/e"),
+            applied("kept.yaml", "/a"),
+            applied("moved.yaml", "/b"),
+            applied("gone.yaml", "/c"),
+            applied("shorter.yaml", "/d"),
         ]);
-        let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-        let declared = BTreeMap::from([
-            ("kept.yaml".to_owned(), paths(&["/a"])),
-            ("other.yaml".to_owned(), paths(&["/b"])),
-            ("shorter.yaml".to_owned(), BTreeSet::new()),
-        ]);
-        let gone = prune(&before, &declared, &BTreeSet::from(["broken.yaml".to_owned()]));
-        assert_eq!(gone, [one("gone.yaml", "/c"), one("shorter.yaml", "/e")]);
+        let declared = BTreeSet::from(["/a".to_owned(), "/b".to_owned(), "/new".to_owned()]);
+        let gone = prune(&before, &declared, &BTreeSet::new());
+        assert_eq!(
+            gone,
+            BTreeSet::from([applied("gone.yaml", "/c"), applied("shorter.yaml", "/d")])
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_renamed_and_cannot_be_read_deletes_nothing() {
+        let before = BTreeSet::from([applied("a.yaml", "/a")]);
+        let problem = read("b.yaml", "kind: [\n").unwrap_err();
+        assert_eq!(prune(&before, &BTreeSet::new(), &BTreeSet::from([problem])), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_file_that_was_just_opened_for_writing_is_a_problem_and_a_new_one_is_not() {
+        let before = BTreeSet::from([applied("a.yaml", "/a")]);
+        assert_eq!(read("a.yaml", "").unwrap(), []);
+        assert_eq!(emptied("a.yaml", &before).unwrap().line, 1);
+        assert_eq!(emptied("new.yaml", &before), None);
     }
 }

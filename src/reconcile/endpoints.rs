@@ -77,20 +77,30 @@ impl Decide for Endpoints {
                 }
             }
         });
-        let tell = wake.clone();
+        // What is written before its Service is somebody's: only a Service that goes takes Endpoints along. Ours may
+        // have been left by a daemon that was killed between the two.
+        let (tell, weak) = (wake.clone(), Arc::downgrade(caches));
+        let wake_existing = move |key: Key, is_ours: bool| {
+            let Some(caches) = weak.upgrade() else { return };
+            if is_ours || caches.services.get(&key).is_some() {
+                tell(key);
+            }
+        };
+        let existing = wake_existing.clone();
         caches.endpoint_slices.listen(move |change| {
             for slice in change.old.iter().chain(&change.new) {
                 if let (Some(namespace), Some(service)) =
                     (slice.namespace(), slice.labels().get(SERVICE))
                 {
-                    tell(Key::new(&namespace, service));
+                    existing(Key::new(&namespace, service), false);
                 }
             }
         });
-        let tell = wake.clone();
         caches.endpoints.listen(move |change| {
             for endpoints in change.old.iter().chain(&change.new) {
-                tell(Key::of(&endpoints.metadata));
+                let (mark, controller) = MANAGED_BY_ENDPOINTS;
+                let is_ours = endpoints.labels().get(mark).is_some_and(|by| by == controller);
+                wake_existing(Key::of(&endpoints.metadata), is_ours);
             }
         });
         // A port that becomes free is another's; an address that changes is everybody's.
@@ -178,7 +188,7 @@ impl Decide for Endpoints {
         decision
     }
 
-    /// Slices have an owner; Endpoints, by custom, have the name.
+    /// The Service was deleted. Slices have an owner; Endpoints, by custom, have the name.
     fn gone(key: &Key, seen: &Seen<'_>) -> Decision {
         let left = seen.caches.endpoints.get(key);
         let delete = left.map(|endpoints| Intent {

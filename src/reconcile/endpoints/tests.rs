@@ -258,3 +258,37 @@ fn the_oldest_that_wants_a_port_of_the_host_has_it() {
     let held = Arc::new(serde_json::from_value(held).unwrap());
     assert_eq!(status(&held, Vec::new()), Some(json!({"loadBalancer": {}})));
 }
+
+#[test]
+fn endpoints_that_come_before_their_service_are_left_alone() {
+    use std::sync::Mutex;
+
+    use kube::runtime::watcher::Event;
+
+    let caches = Caches::new();
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    let log = woken.clone();
+    let wake: Wake = Arc::new(move |key| log.lock().unwrap().push(key));
+    Endpoints::wakes(&caches, &wake);
+    let taken = || std::mem::take(&mut *woken.lock().unwrap());
+    let endpoints = |name: &str, revision: &str, labels: Value| {
+        let metadata = json!({"namespace": "shop", "name": name, "labels": labels, "resourceVersion": revision});
+        Event::Apply(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+    };
+
+    caches.endpoints.take(endpoints("web", "3", json!({})));
+    let slice = json!({"metadata": {"namespace": "shop", "name": "web-1", "labels": {SERVICE: "web"}, "resourceVersion": "3"},
+        "addressType": "IPv4", "endpoints": []});
+    caches.endpoint_slices.take(Event::Apply(serde_json::from_value(slice).unwrap()));
+    assert_eq!(taken(), [], "no Service yet: nothing of it to delete");
+
+    let (mark, controller) = MANAGED_BY_ENDPOINTS;
+    caches.endpoints.take(endpoints("left", "4", json!({mark: controller})));
+    assert_eq!(taken(), [Key::new("shop", "left")]);
+
+    let mut service = service(json!({"ports": []})).as_ref().clone();
+    service.metadata.resource_version = Some("5".to_owned());
+    caches.services.take(Event::Apply(service));
+    caches.endpoints.take(endpoints("web", "6", json!({"a": "b"})));
+    assert!(taken().contains(&Key::new("shop", "web")));
+}

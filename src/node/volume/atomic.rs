@@ -28,6 +28,9 @@ pub fn write(volume: &Path, files: &Files, group: Option<u32>) -> io::Result<boo
     if let Some(current) = &current
         && holds_exactly(&volume.join(current), files, group)
     {
+        // Whoever was killed right after the swap has made no links yet.
+        publish(volume, files)?;
+        sweep(volume, &current.to_string_lossy())?;
         return Ok(false);
     }
     let name = fresh_name();
@@ -204,6 +207,21 @@ mod tests {
         write(&volume, &files(&[("a", "2")]), None).unwrap();
         assert_eq!(fs::read_dir(&volume).unwrap().count(), 3);
         assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "2");
+    }
+
+    #[test]
+    fn a_write_that_was_killed_after_the_swap_gets_its_links() {
+        let scratch = Scratch::new();
+        let volume = scratch.0.join("v");
+        write(&volume, &files(&[("a", "1"), ("b", "2")]), None).unwrap();
+        // As it is between rename(2) and the links: one is missing, one is left over, so is the set before.
+        fs::remove_file(volume.join("b")).unwrap();
+        symlink(Path::new(CURRENT).join("c"), volume.join("c")).unwrap();
+        fs::create_dir(volume.join("..2020_before")).unwrap();
+        assert!(!write(&volume, &files(&[("a", "1"), ("b", "2")]), None).unwrap());
+        assert_eq!(names(&volume), ["..data", "a", "b"]);
+        assert_eq!(fs::read_to_string(volume.join("b")).unwrap(), "2");
+        assert_eq!(fs::read_dir(&volume).unwrap().count(), 4);
     }
 
     #[test]

@@ -112,15 +112,18 @@ impl Health {
     }
 
     /// Of a container that an earlier daemon left running: what it was told to be it still is, and nobody is asked
-    /// at once, so that the return of the daemon is no flood.
+    /// at once, so that the return of the daemon is no flood, nor before its initial delay is over.
     pub fn revived(
         declared: &Declared,
+        started_at: Timestamp,
         started: bool,
         ready: bool,
         now: Timestamp,
         phase: f64,
     ) -> Health {
-        let due = |timing: &Timing| now.plus(timing.period.mul_f64(phase));
+        let due = |timing: &Timing| {
+            now.plus(timing.period.mul_f64(phase)).max(started_at.plus(timing.initial_delay))
+        };
         Health::new(declared, due, started || declared.startup.is_none(), ready, phase)
     }
 

@@ -128,7 +128,7 @@ fn after_an_outage_nothing_is_counted_that_happened_before_and_nobody_is_asked_a
         readiness: Some(timing(0, 10, 1, 3)),
         ..Declared::default()
     };
-    let mut health = Health::revived(&declared, true, true, at(3600), 0.5);
+    let mut health = Health::revived(&declared, at(0), true, true, at(3600), 0.5);
     assert!(health.is_started() && health.is_ready(), "what it was it still is");
     assert_eq!(health.take_due(at(3600)), []);
     assert_eq!(health.next_due(), Some(at(3605)));
@@ -143,7 +143,7 @@ fn a_pod_that_leaves_is_asked_for_readiness_only_and_restarts_nothing() {
         readiness: Some(timing(0, 1, 1, 1)),
         ..Declared::default()
     };
-    let mut health = Health::revived(&declared, true, true, at(0), 0.0);
+    let mut health = Health::revived(&declared, at(0), true, true, at(0), 0.0);
     assert_eq!(health.take_due(at(0)), [Kind::Liveness, Kind::Readiness]);
     health.leave();
     // The one that was under way comes back.
@@ -189,7 +189,7 @@ fn ports_are_awaited_only_without_a_readiness_probe_and_after_startup() {
     assert!(health.is_ready());
 
     let probed = Declared { readiness: Some(timing(0, 1, 1, 1)), ..declared };
-    let mut health = Health::revived(&probed, true, false, at(0), 0.0);
+    let mut health = Health::revived(&probed, at(0), true, false, at(0), 0.0);
     assert!(!health.take_awaited());
     health.ports_open();
     assert!(!health.is_ready());
@@ -205,4 +205,13 @@ fn periods_of_many_containers_drift_apart_by_a_tenth_at_most() {
         let next = health.next_due().unwrap().since(at(0)).as_secs_f64();
         assert!((9.0..=10.0).contains(&next), "{next}");
     }
+}
+
+#[test]
+fn the_initial_delay_of_a_container_outlives_the_daemon() {
+    let declared = Declared { liveness: Some(timing(60, 10, 1, 3)), ..Declared::default() };
+    let mut health = Health::revived(&declared, at(0), true, true, at(20), 0.5);
+    assert_eq!(health.next_due(), Some(at(60)));
+    assert!(health.take_due(at(59)).is_empty());
+    assert_eq!(health.take_due(at(60)), [Kind::Liveness]);
 }

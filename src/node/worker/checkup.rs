@@ -37,8 +37,8 @@ impl Worker {
             if let Some(milestones) = milestones {
                 milestones.restore(running);
             }
-            let (started, ready) = (running.started, running.ready);
-            let mut health = Health::revived(&declared, started, ready, now, phase);
+            let (since, started, ready) = (running.started_at, running.started, running.ready);
+            let mut health = Health::revived(&declared, since, started, ready, now, phase);
             if running.doom.is_some() {
                 health.doom();
             }

@@ -379,8 +379,10 @@ fn read_file(
             .find(|setting| setting.name == key)
             .ok_or_else(|| SettingsError::UnknownKey { path: path.to_owned(), key: key.clone() })?;
         let scalars = match value {
-            serde_json::Value::Array(items) if setting.many => items.iter().map(scalar).collect(),
-            other => scalar(other).map(|text| vec![text]),
+            serde_json::Value::Array(items) if setting.many => {
+                items.iter().map(|item| scalar(setting, item)).collect()
+            }
+            other => scalar(setting, other).map(|text| vec![text]),
         };
         let texts: Option<Vec<String>> = scalars;
         values.insert(
@@ -398,14 +400,16 @@ fn read_file(
     Ok(values)
 }
 
-fn scalar(value: &serde_json::Value) -> Option<String> {
+/// The text of a scalar. YAML 1.1 has seven words for each boolean, `off` among them, which some settings take as such.
+fn scalar(setting: &Setting, value: &serde_json::Value) -> Option<String> {
     match value {
+        serde_json::Value::Bool(false) if (setting.check)(OFF).is_ok() => Some(OFF.to_owned()),
+        serde_json::Value::Bool(value) => Some(value.to_string()),
         serde_json::Value::String(text) => Some(text.clone()),
         serde_json::Value::Number(number) => Some(number.to_string()),
-        serde_json::Value::Null
-        | serde_json::Value::Bool(_)
-        | serde_json::Value::Array(_)
-        | serde_json::Value::Object(_) => None,
+        serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            None
+        }
     }
 }
 
@@ -583,6 +587,18 @@ mod tests {
         for (flag, file, message) in cases {
             assert_eq!(merged(flag, None, file).unwrap_err(), message);
         }
+    }
+
+    #[test]
+    fn the_booleans_of_yaml_are_the_words_of_settings() {
+        let file = "ready-when-listening: false\ningress-http: off\nmetrics-listen: false\n";
+        let settings = merged(None, None, Some(file)).unwrap();
+        assert_eq!(settings.one("ready-when-listening"), "false");
+        assert_eq!(settings.one("ingress-http"), OFF);
+        assert_eq!(settings.one("metrics-listen"), OFF);
+        let settings = merged(None, None, Some("ready-when-listening: yes")).unwrap();
+        assert_eq!(settings.one("ready-when-listening"), "true");
+        assert!(merged(None, None, Some("ingress-http: on")).is_err());
     }
 
     #[test]

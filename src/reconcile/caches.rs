@@ -202,15 +202,19 @@ impl<K: Held> Cache<K> {
         self.view().all()
     }
 
-    /// Calls `listener` after every change, and once for every object that is known already.
+    /// Calls `listener` after every change, and once for every object that is known already. One that changes while
+    /// it registers may be told twice, and never not at all.
     pub fn listen(&self, listener: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let listener: Listener<K> = Arc::new(listener);
+        {
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut more = listeners.to_vec();
+            more.push(listener.clone());
+            *listeners = more.into();
+        }
         for object in self.all() {
             listener(&Change { old: None, new: Some(object) });
         }
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut more = listeners.to_vec();
-        more.push(Arc::new(listener));
-        *listeners = more.into();
     }
 
     /// Takes one event of the watch, tells the listeners what has changed.

@@ -121,3 +121,19 @@ fn a_list_that_is_wanted_while_one_arrives_is_the_one_after_it() {
     list(&caches, &[]);
     assert!(gate.is_open(&caches));
 }
+
+#[test]
+fn what_comes_while_a_listener_registers_is_told() {
+    let caches = Caches::new();
+    caches.pods.take(Event::Apply(pod("a", "1", 3)));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (log, weak) = (told.clone(), Arc::downgrade(&caches));
+    caches.pods.listen(move |change| {
+        let name = change.new.as_ref().map(|pod| pod.name_any()).unwrap_or_default();
+        log.lock().unwrap().push(name.clone());
+        if name == "a" {
+            weak.upgrade().unwrap().pods.take(Event::Apply(pod("b", "2", 4)));
+        }
+    });
+    assert_eq!(*told.lock().unwrap(), ["a", "b"]);
+}

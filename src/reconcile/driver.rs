@@ -24,9 +24,6 @@ use crate::metrics::{Counter, Family, Histogram, LATENCY, Registry};
 use crate::model::time::Timestamp;
 use crate::sys::clock;
 
-/// Roots of one controller that are decided at the same time.
-const ABREAST: usize = 8;
-
 /// Runs controller `D` until cancelled.
 pub async fn run<D: Decide>(
     client: kube::Client,
@@ -128,9 +125,7 @@ async fn drive<D: Decide>(shared: Arc<Shared>) {
             let mut roots = queue.roots();
             let now = began.elapsed();
             list_for_stuck(&mut roots, &shared.caches, now);
-            while turns.len() < ABREAST
-                && let Some(turn) = roots.next(now, |gate| gate.is_open(&shared.caches))
-            {
+            while let Some(turn) = roots.next(now, |gate| gate.is_open(&shared.caches)) {
                 turns.spawn(take_turn::<D>(shared.clone(), turn));
             }
             roots.due()

@@ -19,6 +19,8 @@ use super::gate::Gate;
 /// The first pause after a failure; it doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
+/// Roots that are decided at the same time.
+const ABREAST: usize = 8;
 /// A gate that stays closed for so long is not waited for; the caches list again instead.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,6 +33,8 @@ pub struct Roots {
     timers: BTreeSet<(Duration, Key)>,
     /// The next place in `ready`.
     place: u64,
+    /// Turns under way.
+    busy: usize,
 }
 
 #[derive(Debug, Default)]
@@ -83,8 +87,12 @@ impl Roots {
         }
     }
 
-    /// The first root whose turn it is at `now`. It is busy until [`Roots::finish`].
+    /// The first root whose turn it is at `now`, while there is a place for one more. It is busy until
+    /// [`Roots::finish`].
     pub fn next(&mut self, now: Duration, is_open: impl Fn(&Gate) -> bool) -> Option<Turn> {
+        if self.busy >= ABREAST {
+            return None;
+        }
         while let Some((at, _)) = self.timers.first()
             && *at <= now
             && let Some((_, key)) = self.timers.pop_first()
@@ -103,6 +111,7 @@ impl Roots {
         let root = self.roots.get_mut(&key)?;
         root.ready = None;
         root.is_busy = true;
+        self.busy += 1;
         root.gate = Gate::default();
         let may_change = root.holds_back_until.is_none_or(|until| until <= now);
         Some(Turn { key, failures: root.failures.clone(), may_change })
@@ -111,7 +120,7 @@ impl Roots {
     /// Ends a turn that began with `may_change`.
     pub fn finish(&mut self, key: &Key, may_change: bool, outcome: Outcome, now: Duration) {
         let Some(root) = self.roots.get_mut(key) else { return };
-        root.is_busy = false;
+        self.busy -= usize::from(std::mem::take(&mut root.is_busy));
         root.gate = outcome.gate;
         root.gate_closed_since = now;
         let mut again = outcome.again.map(|span| now + span);
@@ -180,8 +189,12 @@ impl Roots {
         }
     }
 
-    /// When to look again though nothing has happened: a timer, or a gate to be given up.
+    /// When to look again though nothing has happened: a timer, or a gate to be given up. While every place is taken
+    /// there is nothing to look for: a turn has to end first.
     pub fn due(&self) -> Option<Duration> {
+        if self.busy >= ABREAST {
+            return None;
+        }
         let timer = self.timers.first().map(|(at, _)| *at);
         let gate = self
             .ready
@@ -284,6 +297,23 @@ mod tests {
         assert_eq!(next(&mut roots, now), Some(("a".into(), true)), "without the failure");
         roots.finish(&key("a"), true, Outcome::default(), now);
         assert_eq!((next(&mut roots, now), roots.due()), (None, None));
+    }
+
+    #[test]
+    fn while_every_place_is_taken_no_timer_wakes_anybody() {
+        let mut roots = Roots::default();
+        roots.wake(key("timed"));
+        assert!(next(&mut roots, ZERO).is_some());
+        let second = Duration::from_secs(1);
+        let again = || Outcome { again: Some(second), ..Outcome::default() };
+        roots.finish(&key("timed"), true, again(), ZERO);
+        (0..ABREAST).for_each(|number| roots.wake(key(&number.to_string())));
+        (0..ABREAST).for_each(|_| assert!(next(&mut roots, ZERO).is_some()));
+        // Its moment is over, and there is no place for it.
+        assert_eq!((next(&mut roots, second * 2), roots.due()), (None, None));
+        roots.finish(&key("0"), true, Outcome::default(), second * 2);
+        assert_eq!(roots.due(), Some(second));
+        assert_eq!(next(&mut roots, second * 2), Some(("timed".into(), true)));
     }
 
     #[test]

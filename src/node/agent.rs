@@ -419,7 +419,15 @@ impl Keeper {
         for uid in orphans {
             let Some(employed) = self.workers.remove(&uid) else { continue };
             let newest = employed.object.borrow().clone();
-            let Some(pod) = newest else { continue };
+            let Some(pod) = newest else {
+                // Nobody wants it any more, so nobody else will ever take it away.
+                let entry = self.shared.pods.find_uid(&uid);
+                if let Some(entry) = &entry {
+                    self.shared.pods.withdraw(&entry.namespace, &entry.name, &uid);
+                }
+                self.clear_away(uid, entry.and_then(|entry| entry.pod.clone()));
+                continue;
+            };
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let existing =
@@ -444,14 +452,18 @@ impl Keeper {
                 Fate::Keep => {}
                 Fate::Kill | Fate::Forget => {
                     tracing::info!(pod = %uid, ?fate, "left over from an earlier daemon");
-                    let shared = self.shared.clone();
-                    self.running.spawn(async move {
-                        clear_away(&shared, &uid, existing.map(|e| e.pod)).await;
-                        uid
-                    });
+                    self.clear_away(uid, existing.map(|e| e.pod));
                 }
             }
         }
+    }
+
+    fn clear_away(&mut self, uid: String, pod: Option<runtime::Pod>) {
+        let shared = self.shared.clone();
+        self.running.spawn(async move {
+            clear_away(&shared, &uid, pod).await;
+            uid
+        });
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::get::Scope;
 use super::resources::{Resource, Resources, Selection, select};
+use crate::api::decode::yaml::dialect;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const MANAGER: &str = "fieldManager=joey&fieldValidation=Strict";
@@ -64,7 +65,7 @@ fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
     for file in files {
         for (name, text) in texts(file)? {
-            let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+            let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, dialect())
                 .with_context(|| format!("error parsing {name}"))?;
             for document in documents {
                 match document["kind"].as_str() {

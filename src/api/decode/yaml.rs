@@ -21,6 +21,14 @@ const MAX_ALIASED_NODES: usize = 10_000;
 /// Bytes that aliases may add.
 const MAX_ALIASED_BYTES: usize = 3 << 20;
 
+/// How Kubernetes reads YAML, on both sides: YAML 1.1 booleans and octals (`0400`), no duplicate keys.
+pub fn dialect() -> serde_saphyr::Options {
+    let mut options = serde_saphyr::Options::default();
+    options.duplicate_keys = DuplicateKeyPolicy::Error;
+    options.legacy_octal_numbers = true;
+    options
+}
+
 /// Decodes the only document of the body; an empty body is null. JSON is YAML: kubectl's server-side
 /// apply sends it, and it keeps its own, larger depth and its duplicates.
 ///
@@ -45,11 +53,9 @@ pub fn decode(body: &[u8]) -> Result<Decoded, DecodeError> {
     budget.max_recorded_anchor_bytes = MAX_ALIASED_BYTES;
     budget.max_aliases = MAX_ALIASED_NODES;
     budget.max_anchors = MAX_ALIASED_NODES;
-    let mut options = serde_saphyr::Options::default();
+    let mut options = dialect();
     options.budget = Some(budget);
-    options.duplicate_keys = DuplicateKeyPolicy::Error;
     options.merge_keys = MergeKeyPolicy::Error;
-    options.legacy_octal_numbers = true;
     options.alias_limits.max_total_replayed_events = MAX_ALIASED_NODES;
     options.alias_limits.max_replay_stack_depth = 16;
     options.with_snippet = false;

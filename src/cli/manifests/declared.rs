@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::api::decode::yaml::dialect;
+
 /// One object of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declared {
@@ -52,7 +54,7 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Declared>, Problem> {
     let mut declared = Vec::new();
     for (line, document) in documents(text) {
         let problem = |line, reason| Problem { file: file.to_owned(), line, reason };
-        let value: Value = serde_saphyr::from_str(&document)
+        let value: Value = serde_saphyr::from_str_with_options(&document, dialect())
             .map_err(|error| problem(line + inner_line(&error).unwrap_or(1) - 1, words(&error)))?;
         if value.is_null() {
             continue;
@@ -144,6 +146,12 @@ mod tests {
         let places: Vec<_> =
             read.iter().map(|one| (one.line, one.object["kind"].as_str().unwrap())).collect();
         assert_eq!(places, [(3, "Pod"), (8, "Pod"), (8, "Pod")]);
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_api_reads_them() {
+        let read = read("f.yaml", "kind: Pod\nmode: 0400\nflag: yes\n").unwrap();
+        assert_eq!(read[0].object, serde_json::json!({"kind": "Pod", "mode": 256, "flag": true}));
     }
 
     #[test]

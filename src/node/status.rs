@@ -309,8 +309,8 @@ fn terminated(uid: &str, name: &str, ended: &Ended) -> core::ContainerState {
             finished_at: Some(Time(ended.finished_at.as_jiff())),
             message: (!ended.message.is_empty()).then(|| ended.message.clone()),
             reason: Some(reason.into()),
-            // Kubernetes leaves `signal` to the runtime, and CRI has none; ours says it.
-            signal: ended.signal,
+            // No runtime behind the CRI ever says it: the exit code is 128 more.
+            signal: None,
             started_at: Some(Time(started_at.as_jiff())),
         }),
         ..core::ContainerState::default()

@@ -280,7 +280,7 @@ fn a_crashing_container_shows_its_backoff_and_its_last_end() {
         Running
           Ready=False ContainersNotReady containers with unready status: [a]
           ContainersReady=False ContainersNotReady containers with unready status: [a]
-          a ready=false restarts=3 {"waiting":{"message":"back-off 10s restarting failed container=a pod=web_default(6b1f)","reason":"CrashLoopBackOff"}} last={"terminated":{"startedAt":"2027-01-15T08:00:01Z","exitCode":137,"finishedAt":"2027-01-15T08:00:05Z","reason":"Error","signal":9}}
+          a ready=false restarts=3 {"waiting":{"message":"back-off 10s restarting failed container=a pod=web_default(6b1f)","reason":"CrashLoopBackOff"}} last={"terminated":{"startedAt":"2027-01-15T08:00:01Z","exitCode":137,"finishedAt":"2027-01-15T08:00:05Z","reason":"Error"}}
     "#]]);
     // Never: the same end is final.
     let mut scene = Scene::new(RestartPolicy::Never, &[], &["a"]).run("a", ended(0, 1));

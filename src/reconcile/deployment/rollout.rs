@@ -43,7 +43,7 @@ impl Limits {
     }
 
     pub fn least_available(self) -> i32 {
-        self.desired - self.unavailable
+        self.desired.saturating_sub(self.unavailable)
     }
 }
 
@@ -100,14 +100,19 @@ pub fn grow(limits: Limits, newest: Size, old: &[Size]) -> i32 {
     if all().any(|size| !size.is_settled) {
         return newest.wanted;
     }
-    let room = limits.most() - all().map(Size::most).sum::<i32>();
+    let room = limits.most().saturating_sub(total(all().map(Size::most)));
     newest.wanted + room.min(limits.desired - newest.wanted).max(0)
+}
+
+/// Sizes may be absurd; a sum of them must not become negative.
+fn total(sizes: impl Iterator<Item = i32>) -> i32 {
+    sizes.fold(0, i32::saturating_add)
 }
 
 /// How many each old set may keep, oldest first: pods that do not serve go before those that do.
 pub fn shrink(limits: Limits, newest: Size, old: &[Size]) -> Vec<i32> {
     let mut next: Vec<i32> = old.iter().map(|size| size.wanted).collect();
-    let all_wanted = next.iter().sum::<i32>() + newest.wanted;
+    let all_wanted = total(next.iter().copied()).saturating_add(newest.wanted);
     // New pods that do not serve yet count as missing.
     let missing = newest.wanted - newest.sure();
     let mut may_go = all_wanted - limits.least_available() - missing;
@@ -116,7 +121,7 @@ pub fn shrink(limits: Limits, newest: Size, old: &[Size]) -> Vec<i32> {
         *next -= idle;
         may_go -= idle;
     }
-    let available = old.iter().chain([&newest]).map(|size| size.sure()).sum::<i32>();
+    let available = total(old.iter().chain([&newest]).map(|size| size.sure()));
     let mut spare = (available - limits.least_available()).min(may_go);
     for next in &mut next {
         let surplus = (*next).min(spare).max(0);

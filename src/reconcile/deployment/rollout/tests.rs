@@ -137,3 +137,13 @@ proptest! {
         prop_assert_eq!(next.iter().sum::<i32>(), allowed);
     }
 }
+
+#[test]
+fn absurd_numbers_of_replicas_do_not_wrap() {
+    let huge = |wanted| Size { wanted, held: wanted, available: wanted, is_settled: true };
+    let limits = Limits { desired: i32::MAX, surge: i32::MAX, unavailable: i32::MAX };
+    let old = [huge(i32::MAX), huge(i32::MAX)];
+    assert_eq!(grow(limits, huge(5), &old), 5);
+    // More than can be counted: nothing goes.
+    assert_eq!(shrink(Limits::recreate(i32::MAX), huge(5), &old), [i32::MAX, i32::MAX]);
+}

@@ -138,6 +138,24 @@ pub fn ended(attempt: u32, exit: &Exit, message: String) -> Ended {
     }
 }
 
+/// Gives the ends that a shim recorded while nobody was there their messages, as `read` finds them by container,
+/// attempt and exit.
+pub fn last_words(
+    state: &mut PodState,
+    found: &runtime::PodState,
+    read: impl Fn(&str, u32, &Exit) -> String,
+) {
+    for (name, seen) in &found.containers {
+        let run = state.containers.get_mut(name).map(|container| &mut container.run);
+        if let (ContainerPhase::Exited(exit), Some(Run::Ended(ended))) = (&seen.phase, run)
+            && ended.attempt == seen.attempt
+            && ended.message.is_empty()
+        {
+            ended.message = read(name, seen.attempt, exit);
+        }
+    }
+}
+
 fn container(
     known: Option<&runtime::ContainerState>,
     told: Option<&core::ContainerStatus>,
@@ -299,6 +317,25 @@ mod tests {
         let state = revive(&pod, Some(&found(0, ContainerPhase::Exited(exit))), true, at(3600));
         let Run::Ended(ended) = &state.containers["a"].run else { panic!("not ended") };
         assert_eq!((ended.exit_code, ended.finished_at, ended.attempt), (3, at(10), 0));
+    }
+
+    #[test]
+    fn the_last_words_of_what_ended_while_the_daemon_was_down_are_read() {
+        let pod = pod("Always", "Running", None, told("a", 1, running(), json!({})));
+        let exit = Exit {
+            code: 3,
+            signal: None,
+            oom_killed: false,
+            started_at: at(0),
+            finished_at: at(10),
+        };
+        let found = found(1, ContainerPhase::Exited(exit));
+        let mut state = revive(&pod, Some(&found), true, at(3600));
+        last_words(&mut state, &found, |name, attempt, exit| {
+            format!("{name} {attempt} {}", exit.code)
+        });
+        let Run::Ended(ended) = &state.containers["a"].run else { panic!("not ended") };
+        assert_eq!(ended.message, "a 1 3");
     }
 
     #[test]

@@ -212,6 +212,7 @@ impl Worker {
         // Not all pods of a node at the same moment.
         let spread = REFRESH_EVERY.mul_f64(0.5 + self.phase_of("") / 2.0);
         self.refresh_at = clock::now().plus(spread);
+        self.take_up_last_words();
         self.take_up_health();
         self.publish_entry();
         loop {
@@ -247,6 +248,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn take_up_last_words(&mut self) {
+        let Some(found) = self.shim_state.as_ref().map(|state| state.borrow().clone()) else {
+            return;
+        };
+        let mut state = self.state.clone();
+        adopt::last_words(&mut state, &found, |name, attempt, exit| {
+            self.termination_message(name, attempt, exit)
+        });
+        self.state = state;
     }
 
     /// Whether it comes down because the host does, and is not deleted anyway.

@@ -180,7 +180,15 @@ pub async fn declare(
                 let request = http::Request::post(format!("{collection}?{query}"))
                     .header("content-type", "application/json")
                     .body(serde_json::to_vec(&wanted)?)?;
-                break ("created", client.request::<Value>(request).await?);
+                match client.request::<Value>(request).await {
+                    // Somebody was faster: theirs is changed instead.
+                    Err(kube::Error::Api(status))
+                        if status.reason == "AlreadyExists" && tries > 0 =>
+                    {
+                        tries -= 1;
+                    }
+                    created => break ("created", created?),
+                }
             }
             Err(error) => return Err(error.into()),
             Ok(current) => {

@@ -51,14 +51,16 @@ impl Reporter {
         });
     }
 
-    /// Waits until everything set so far is written, or the deadline is over.
-    pub async fn flush(&self, deadline: Duration) {
+    /// Waits until everything set so far is written, or the deadline is over; whether it is.
+    pub async fn flush(&self, deadline: Duration) -> bool {
         let number = self.wanted.borrow().number;
         let mut written = self.written.clone();
         let all = written.wait_for(|done| *done >= number);
-        if tokio::time::timeout(deadline, all).await.is_err() {
+        let is_written = tokio::time::timeout(deadline, all).await.is_ok();
+        if !is_written {
             tracing::warn!("a final status could not be written in time");
         }
+        is_written
     }
 }
 
@@ -166,6 +168,34 @@ mod tests {
 
     fn status(value: Value) -> core::PodStatus {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_is_not_taken_for_written_while_the_api_refuses_it() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let is_up = Arc::new(AtomicBool::new(false));
+        let answers = is_up.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let (code, body) = match answers.load(Ordering::SeqCst) {
+                true => {
+                    (200, r#"{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "web"}}"#)
+                }
+                false => (500, r#"{"kind": "Status", "status": "Failure", "code": 500}"#),
+            };
+            let body = kube::client::Body::from(body.as_bytes().to_vec());
+            let answer = http::Response::builder().status(code).body(body).unwrap();
+            async move { Ok::<_, std::convert::Infallible>(answer) }
+        });
+        let client = kube::Client::new(service, "default");
+        let target =
+            Target { api: Api::namespaced(client, "default"), name: "web".into(), uid: "u".into() };
+        let reporter = Reporter::start(target, status(json!({"phase": "Running"})));
+        reporter.set(status(json!({"phase": "Succeeded"})));
+        assert!(!reporter.flush(Duration::from_secs(5)).await);
+        is_up.store(true, Ordering::SeqCst);
+        assert!(reporter.flush(Duration::from_secs(60)).await);
     }
 
     #[test]

@@ -298,6 +298,11 @@ impl Worker {
     }
 
     async fn remove_shim(&mut self) {
+        // The record of how containers ended goes with the shim. Where the pod stays, the API must know it first: a
+        // daemon that is killed in between would have to invent it, and run a job twice.
+        if self.stop_by.is_none() && !self.reporter.flush(LAST_STATUS).await {
+            return self.setback();
+        }
         if let Some(shim) = &self.shim
             && let Err(error) = shim.remove().await
         {

@@ -114,16 +114,21 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Asks for those that are due, for each whatever became of the others.
+    ///
+    /// # Errors
+    /// The first failure; a token that could not be renewed is still held.
     pub async fn bring_up(
         &mut self,
         client: &kube::Client,
         pod: &core::Pod,
         references: &References,
-    ) -> Result<BTreeMap<TokenWant, String>, kube::Error> {
+    ) -> Result<(), kube::Error> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
         let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
         let api: Api<core::ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        let mut outcome = Ok(());
         for want in &references.tokens {
             let now = clock::now();
             if self.held.get(want).is_some_and(|(_, renew_at)| *renew_at > now) {
@@ -144,15 +149,25 @@ impl Tokens {
                 }),
                 ..auth::TokenRequest::default()
             };
-            let given = api.create_token_request(account, &PostParams::default(), &request).await?;
-            let status = given.status.unwrap_or_default();
+            let given = api.create_token_request(account, &PostParams::default(), &request).await;
+            let status = match given {
+                Ok(given) => given.status.unwrap_or_default(),
+                Err(error) => {
+                    outcome = outcome.and(Err(error));
+                    continue;
+                }
+            };
             if let (Some(token), Some(ends)) = (status.token, status.expiration_timestamp) {
                 let life = Timestamp::from(ends.0).since(now);
                 self.held.insert(want.clone(), (token, now.plus(life * 4 / 5)));
             }
         }
         self.held.retain(|want, _| references.tokens.contains(want));
-        Ok(self.held.iter().map(|(want, (token, _))| (want.clone(), token.clone())).collect())
+        outcome
+    }
+
+    pub fn held(&self) -> BTreeMap<TokenWant, String> {
+        self.held.iter().map(|(want, (token, _))| (want.clone(), token.clone())).collect()
     }
 
     /// When the next token is due; far away when there is none.

@@ -76,21 +76,27 @@ pub fn prepare(
     Ok(())
 }
 
-/// Brings the volumes made of objects to what the objects say now. Blocking.
+/// Brings the volumes made of objects to what the objects say now, each whatever became of the others; reports the
+/// first failure. Blocking.
 pub fn refresh(
     pod: &core::Pod,
     paths: &PodPaths,
     facts: &payload::Facts<'_>,
 ) -> Result<(), FailedMount> {
-    for volume in volumes(pod) {
-        let failed = |reason: String| FailedMount { volume: volume.name.clone(), reason };
-        let failed_io = |error: io::Error| failed(error.to_string());
-        if let Some(files) = payload::files(pod, volume, facts).map_err(failed)? {
-            private_dir(&paths.run).map_err(failed_io)?;
-            atomic::write(&place(volume, paths).path, &files, group(pod)).map_err(failed_io)?;
+    let bring_up = |volume: &core::Volume| -> Result<(), String> {
+        if let Some(files) = payload::files(pod, volume, facts)? {
+            private_dir(&paths.run)
+                .and_then(|()| atomic::write(&place(volume, paths).path, &files, group(pod)))
+                .map_err(|error| error.to_string())?;
         }
+        Ok(())
+    };
+    let mut outcome = Ok(());
+    for volume in volumes(pod) {
+        let failed = |reason| FailedMount { volume: volume.name.clone(), reason };
+        outcome = outcome.and(bring_up(volume).map_err(failed));
     }
-    Ok(())
+    outcome
 }
 
 fn volumes(pod: &core::Pod) -> impl Iterator<Item = &core::Volume> {
@@ -175,4 +181,42 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
     let own = fs::symlink_metadata(path)?;
     let parent = fs::symlink_metadata(path.parent().unwrap_or(path))?;
     Ok(own.is_dir() && own.dev() != parent.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::node::compile::ObjectFacts;
+    use crate::node::compile::downward::{Addresses, ResourceDefaults};
+    use crate::sys::clock;
+
+    #[test]
+    fn a_volume_that_cannot_be_brought_up_does_not_hold_up_the_token_behind_it() {
+        let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [], "volumes": [
+            {"name": "gone", "configMap": {"name": "deleted"}},
+            {"name": "kube-api-access", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+        ]}});
+        let pod: core::Pod = serde_json::from_value(pod).unwrap();
+        let wants = payload::references(&pod).tokens;
+        let place = std::env::temp_dir().join(format!("joey-volumes-{}", clock::uuid()));
+        fs::create_dir(&place).unwrap();
+        let paths = PodPaths::new(&place.join("data"), &place.join("run"), "u");
+        let (objects, addresses) = (ObjectFacts::default(), Addresses::default());
+        for token in ["old", "new"] {
+            let tokens = wants.iter().map(|want| (want.clone(), token.to_owned())).collect();
+            let defaults = ResourceDefaults { cpu_millis: 0, memory_bytes: 0 };
+            let facts = payload::Facts {
+                objects: &objects,
+                addresses: &addresses,
+                defaults,
+                tokens: &tokens,
+            };
+            assert_eq!(refresh(&pod, &paths, &facts).unwrap_err().volume, "gone");
+            let held = fs::read_to_string(paths.run.join("kube-api-access/token")).unwrap();
+            assert_eq!(held, token);
+        }
+        fs::remove_dir_all(&place).unwrap();
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! A step that fails is tried again after a back-off; none decides what comes next.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
@@ -23,6 +22,8 @@ use crate::sys::clock;
 
 /// How long a pod's last status may take before its object goes anyway.
 const LAST_STATUS: Duration = Duration::from_secs(5);
+/// When volumes are looked at again after the API did not answer.
+const REFRESH_AGAIN: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) async fn perform(&mut self, step: Step, want: &Want) {
@@ -49,13 +50,18 @@ impl Worker {
     }
 
     async fn prepare_volumes(&mut self) {
-        let (objects, tokens) = match self.volume_facts().await {
-            Ok(facts) => facts,
+        let facts = match self.objects().await {
+            Ok(objects) => self.renew_tokens().await.map(|()| objects),
+            Err(error) => Err(error),
+        };
+        let objects = match facts {
+            Ok(objects) => objects,
             Err(error) => {
                 tracing::warn!(pod = %self.uid, %error, "volumes wait for the API");
                 return self.setback();
             }
         };
+        let tokens = self.tokens.held();
         let (pod, paths) = (self.pod.clone(), self.paths.clone());
         let (addresses, defaults) = (self.addresses(), self.resource_defaults());
         let made = tokio::task::spawn_blocking(move || {
@@ -92,13 +98,20 @@ impl Worker {
     /// Brings volumes made of objects up to date while the pod runs.
     pub(super) async fn refresh_volumes(&mut self) {
         let now = clock::now();
-        let Ok((objects, tokens)) = self.volume_facts().await else {
+        let Ok(objects) = self.objects().await else {
             // Without facts what is there stays.
-            self.refresh_at = now.plus(Duration::from_secs(5));
+            self.refresh_at = now.plus(REFRESH_AGAIN);
             return;
         };
-        let soon = super::REFRESH_EVERY.min(self.tokens.renew_in());
-        self.refresh_at = now.plus(soon.max(Duration::from_secs(1)));
+        let soon = match self.renew_tokens().await {
+            Ok(()) => super::REFRESH_EVERY.min(self.tokens.renew_in()).max(Duration::from_secs(1)),
+            Err(error) => {
+                tracing::warn!(pod = %self.uid, %error, "a token could not be renewed");
+                REFRESH_AGAIN
+            }
+        };
+        self.refresh_at = now.plus(soon);
+        let tokens = self.tokens.held();
         let (pod, paths) = (self.pod.clone(), self.paths.clone());
         let (addresses, defaults) = (self.addresses(), self.resource_defaults());
         let done = tokio::task::spawn_blocking(move || {
@@ -117,14 +130,13 @@ impl Worker {
         }
     }
 
-    async fn volume_facts(
-        &mut self,
-    ) -> Result<(ObjectFacts, BTreeMap<payload::TokenWant, String>), kube::Error> {
-        let client = &self.shared.client;
+    async fn objects(&self) -> Result<ObjectFacts, kube::Error> {
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
-        let objects = resolve::objects(client, namespace, &self.references).await?;
-        let tokens = self.tokens.bring_up(client, &self.pod, &self.references).await?;
-        Ok((objects, tokens))
+        resolve::objects(&self.shared.client, namespace, &self.references).await
+    }
+
+    async fn renew_tokens(&mut self) -> Result<(), kube::Error> {
+        self.tokens.bring_up(&self.shared.client, &self.pod, &self.references).await
     }
 
     fn addresses(&self) -> Addresses {

@@ -17,6 +17,8 @@ use crate::model::time::Timestamp;
 
 /// Who owns what stood in an object before anything was recorded.
 const BEFORE: &str = "before-first-apply";
+/// The manager of `kubectl apply --server-side`.
+const KUBECTL: &str = "kubectl";
 /// Whom the oldest writers become when there are too many.
 const ANCIENT: &str = "ancient-changes";
 const MOST_UPDATERS: usize = 10;
@@ -258,7 +260,8 @@ pub fn apply(
     };
     let mut entries = read(live).unwrap_or_default();
     if entries.is_empty() {
-        let before = owned(typed::fields(live, form), kind, writer.subresource);
+        // Of the whole object, through whichever endpoint the first apply comes.
+        let before = owned(typed::fields(live, form), kind, "");
         let made = object::text(live, &["metadata", "creationTimestamp"]).to_owned();
         entries.push(Entry {
             manager: BEFORE.to_owned(),
@@ -277,7 +280,12 @@ pub fn apply(
     let merged = typed::merge(live, applied, form);
     let found = typed::compare(live, &merged, form);
     let changed = owned(found.changed, kind, writer.subresource);
-    let conflicts = conflicts(&entries, &changed);
+    // What `kubectl apply` said before it was told to apply on the server is its own (client-go's lastAppliedManager).
+    let disputed = match writer.manager {
+        KUBECTL => changed.difference(&last_applied(live, form)),
+        _ => changed.clone(),
+    };
+    let conflicts = conflicts(&entries, &disputed);
     if !is_forced && !conflicts.is_empty() {
         return Err(Refused::Conflicts(conflicts));
     }
@@ -291,7 +299,7 @@ pub fn apply(
         next = typed::without(&next, &gone, form);
     }
     entries.push(entry(kind, writer, mine, last));
-    if writer.manager == "kubectl" {
+    if writer.manager == KUBECTL {
         keep_last_applied(live, applied, &mut next);
     }
     write(&mut next, entries);
@@ -343,6 +351,13 @@ fn unclaimed(candidates: &Fields, others: &Fields) -> Fields {
         }
     }
     rest
+}
+
+/// The fields that client-side apply said last.
+fn last_applied(live: &Value, form: Form) -> Fields {
+    let text = live["metadata"]["annotations"][LAST_APPLIED].as_str();
+    let said = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    said.filter(Value::is_object).map_or(Fields::default(), |said| typed::fields(&said, form))
 }
 
 /// Client-side apply goes on from where server-side apply left.

@@ -345,3 +345,34 @@ if found == typed::Difference::default() {
         prop_assert_eq!(again.paths(), a.paths().into_iter().filter(|path| !path.is_empty()).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn server_side_apply_takes_over_what_client_side_apply_said() {
+    let said = containers(json!([{"name": "c", "image": "one"}]));
+    let mut live = said.clone();
+    live["metadata"]["annotations"] = json!({LAST_APPLIED: format!("{said}\n")});
+    live["spec"]["replicas"] = json!(3);
+    let next = containers(json!([{"name": "c", "image": "two"}]));
+    let made = apply(deployments(), Some(&live), &next, &writer("kubectl"), false).unwrap();
+    assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["image"], "two");
+    // What somebody else has set is not its own, nor is the annotation anybody else's.
+    let mut scaled = next.clone();
+    scaled["spec"]["replicas"] = json!(5);
+    let refused = apply(deployments(), Some(&live), &scaled, &writer("kubectl"), false);
+    let Err(Refused::Conflicts(conflicts)) = refused else { panic!("no conflict") };
+    let paths: Vec<_> = conflicts.iter().map(|(_, path)| path.as_str()).collect();
+    assert_eq!(paths, [".spec.replicas"]);
+    let refused = apply(deployments(), Some(&live), &next, &writer("helm"), false);
+    assert!(matches!(refused, Err(Refused::Conflicts(_))));
+}
+
+#[test]
+fn a_first_apply_of_the_status_leaves_the_spec_to_who_wrote_it() {
+    let live = containers(json!([{"name": "c", "image": "one"}]));
+    let status = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "status": {"replicas": 1}});
+    let writer_of_status = Writer { subresource: "status", ..writer("controller") };
+    let made = apply(deployments(), Some(&live), &status, &writer_of_status, false).unwrap();
+    let next = containers(json!([{"name": "c", "image": "two"}]));
+    let refused = apply(deployments(), Some(&made), &next, &writer("helm"), false);
+    assert!(matches!(refused, Err(Refused::Conflicts(_))), "nobody owned the image");
+}

@@ -1,7 +1,7 @@
 //! Who of the LoadBalancers gets the host's addresses (pure).
 //!
-//! There is one host, so a port of it goes to one Service: the oldest that wants it. The others wait, as for an
-//! address that a cloud has not given yet.
+//! There is one host, so a port of it goes to one Service: the oldest that wants it and gets all it wants. The others
+//! wait, as for an address that a cloud has not given yet, and hold no port meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,9 +35,8 @@ fn ports(service: &Service) -> BTreeSet<(String, i32)> {
         .collect()
 }
 
-/// The status that `service` should have, unless it has it.
-pub fn status(service: &Service, others: &[Arc<Service>], addresses: &[String]) -> Option<Value> {
-    let wanted = ports(service);
+/// Whether every port of `service` is left over by those that came before it.
+fn is_given(service: &Service, others: &[Arc<Service>]) -> bool {
     let age = |service: &Service| {
         (
             service.metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -45,9 +44,22 @@ pub fn status(service: &Service, others: &[Arc<Service>], addresses: &[String]) 
             service.name_any(),
         )
     };
-    let is_taken =
-        others.iter().any(|other| age(other) < age(service) && !ports(other).is_disjoint(&wanted));
-    let given: Vec<Value> = match is_one(service) && !is_taken {
+    let mut older: Vec<&Service> = others.iter().map(AsRef::as_ref).collect();
+    older.retain(|other| age(other) < age(service));
+    older.sort_by_key(|other| age(other));
+    let mut taken = BTreeSet::new();
+    for other in older {
+        let wanted = ports(other);
+        if taken.is_disjoint(&wanted) {
+            taken.extend(wanted);
+        }
+    }
+    taken.is_disjoint(&ports(service))
+}
+
+/// The status that `service` should have, unless it has it.
+pub fn status(service: &Service, others: &[Arc<Service>], addresses: &[String]) -> Option<Value> {
+    let given: Vec<Value> = match is_one(service) && is_given(service, others) {
         true => addresses.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect(),
         false => Vec::new(),
     };

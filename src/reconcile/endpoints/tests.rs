@@ -292,3 +292,20 @@ fn endpoints_that_come_before_their_service_are_left_alone() {
     caches.endpoints.take(endpoints("web", "6", json!({"a": "b"})));
     assert!(taken().contains(&Key::new("shop", "web")));
 }
+
+#[test]
+fn a_balancer_that_waits_holds_no_port() {
+    let balancer = |name: &str, ports: &[i32]| {
+        let ports: Vec<Value> = ports.iter().map(|port| json!({"port": port})).collect();
+        let mut made = service(json!({"type": "LoadBalancer", "ports": ports})).as_ref().clone();
+        (made.metadata.name, made.metadata.uid) = (Some(name.to_owned()), Some(name.to_owned()));
+        Arc::new(made)
+    };
+    // Of one age, so the name decides.
+    let all = [balancer("a", &[80]), balancer("b", &[80, 443]), balancer("c", &[443])];
+    let given = all.each_ref().map(|one| {
+        let others: Vec<_> = all.iter().filter(|other| !Arc::ptr_eq(other, one)).cloned().collect();
+        balancer::status(one, &others, &["192.0.2.2".to_owned()]).is_some()
+    });
+    assert_eq!(given, [true, false, true]);
+}

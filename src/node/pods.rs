@@ -31,6 +31,8 @@ pub struct PodEntry {
     pub pod: Option<runtime::Pod>,
     /// Every container that was started at least once, init containers included.
     pub containers: BTreeMap<String, ContainerEntry>,
+    /// Why each of the others was not started yet: the waiting reason of its status.
+    pub waiting: BTreeMap<String, String>,
     /// Pinned network namespace; `None` for a pod in the host's network or without a network yet.
     pub netns: Option<PathBuf>,
     pub address: Option<IpAddr>,
@@ -46,13 +48,14 @@ pub struct ContainerEntry {
     /// time of an earlier daemon.
     pub plan: Option<ContainerPlan>,
     pub attempt: u32,
+    /// The attempt that `lastState` tells of, whose log `--previous` means: while the next one waits it is the newest.
+    pub previous: Option<u32>,
     /// Directory of this container's log files, see [`ContainerEntry::log_path`].
     pub log_dir: PathBuf,
 }
 
 impl ContainerEntry {
     /// The log of one attempt, `<log_dir>/<attempt>.log`; the shim rotates it to `<attempt>.log.<time>`.
-    /// `--previous` means `attempt - 1`.
     pub fn log_path(&self, attempt: u32) -> PathBuf {
         self.log_dir.join(format!("{attempt}.log"))
     }
@@ -140,6 +143,7 @@ mod tests {
             uid: uid.into(),
             pod: None,
             containers: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             netns: None,
             address: None,
             host_network: false,

@@ -120,6 +120,22 @@ fn container<'a>(pod: &'a PodEntry, name: &str) -> Result<&'a ContainerEntry, Re
         .ok_or_else(|| Refusal::not_found(format!("container not found (\"{name}\")")))
 }
 
+/// A container that has a log; in kubelet's words (`validateContainerLogStatus`) why it has none.
+fn logged<'a>(pod: &'a PodEntry, name: &str) -> Result<&'a ContainerEntry, Refusal> {
+    let why = match pod.waiting.get(name).map(String::as_str) {
+        None => return container(pod, name),
+        Some(_) if pod.containers.contains_key(name) => return container(pod, name),
+        Some("ErrImagePull") => "image can't be pulled",
+        Some("ImagePullBackOff") => "trying and failing to pull image",
+        Some("") => "no logs yet",
+        Some(reason) => reason,
+    };
+    Err(Refusal::bad_request(format!(
+        "container {name:?} in pod {:?} is waiting to start: {why}",
+        pod.name
+    )))
+}
+
 /// One value of the query; the last one wins, as with Go's single-valued parameters the first would:
 /// clients never repeat these.
 fn query_value(request_query: &str, name: &str) -> Option<String> {
@@ -169,7 +185,36 @@ type AnyRequest = Request;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    #[test]
+    fn a_container_that_was_never_started_says_why_it_has_no_log() {
+        let waiting = [("web", "ImagePullBackOff"), ("side", "ContainerCreating")];
+        let pod = PodEntry {
+            namespace: "default".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            pod: None,
+            containers: BTreeMap::new(),
+            waiting: waiting.map(|(name, why)| (name.to_owned(), why.to_owned())).into(),
+            metrics: None,
+            netns: None,
+            address: None,
+            host_network: false,
+        };
+        let told = |name: &str| match logged(&pod, name) {
+            Ok(_) => panic!("a log"),
+            Err(refusal) => (refusal.code, refusal.message),
+        };
+        let web =
+            "container \"web\" in pod \"p\" is waiting to start: trying and failing to pull image";
+        assert_eq!(told("web"), (StatusCode::BAD_REQUEST, web.to_owned()));
+        let side = "container \"side\" in pod \"p\" is waiting to start: ContainerCreating";
+        assert_eq!(told("side"), (StatusCode::BAD_REQUEST, side.to_owned()));
+        assert_eq!(told("none").0, StatusCode::NOT_FOUND);
+    }
 
     #[test]
     fn queries_are_decoded_once() {

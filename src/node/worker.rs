@@ -532,14 +532,27 @@ impl Worker {
     }
 
     fn publish_entry(&self) {
+        let statuses = self.written.init_container_statuses.iter().flatten();
+        let statuses = statuses.chain(self.written.container_statuses.iter().flatten());
+        let waiting: BTreeMap<String, String> = statuses
+            .filter_map(|status| {
+                let waiting = status.state.as_ref()?.waiting.as_ref()?;
+                Some((status.name.clone(), waiting.reason.clone().unwrap_or_default()))
+            })
+            .collect();
         let containers = self
             .state
             .containers
             .iter()
             .filter_map(|(name, container)| {
+                let attempt = container.attempt()?;
                 let entry = ContainerEntry {
                     plan: self.plans.get(name).cloned(),
-                    attempt: container.attempt()?,
+                    attempt,
+                    previous: match &container.run {
+                        Run::Ended(_) if waiting.contains_key(name) => Some(attempt),
+                        Run::Ended(_) | Run::Running(_) | Run::Idle => attempt.checked_sub(1),
+                    },
                     log_dir: self.paths.log_dir(name),
                 };
                 Some((name.clone(), entry))
@@ -551,6 +564,7 @@ impl Worker {
             uid: self.uid.clone(),
             pod: self.shim.clone(),
             containers,
+            waiting,
             netns: self.attached.as_ref().map(|a| a.netns.clone()),
             address: self.attached.as_ref().map(|a| a.address),
             host_network: self.host_network(),

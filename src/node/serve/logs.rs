@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::logfile::{Filter, Stream, TailFinder, in_order, parse};
 use super::logwatch::Interest;
 use super::{
-    AnyRequest, PodContainer, Refusal, Serve, ServeState, container, query_flag, query_value,
+    AnyRequest, PodContainer, Refusal, Serve, ServeState, logged, query_flag, query_value,
 };
 use crate::model::time::Timestamp;
 use crate::node::pods::Pods;
@@ -39,7 +39,7 @@ pub async fn logs(
 ) -> Result<Response, Refusal> {
     let query = request.uri().query().unwrap_or_default();
     let pod = serve.pod(&namespace, &name)?;
-    let entry = container(&pod, &container_name)?;
+    let entry = logged(&pod, &container_name)?;
     let previous = query_flag(query, "previous");
     let missing = || {
         Refusal::bad_request(format!(
@@ -47,7 +47,7 @@ pub async fn logs(
         ))
     };
     let attempt = match previous {
-        true => entry.attempt.checked_sub(1).ok_or_else(missing)?,
+        true => entry.previous.ok_or_else(missing)?,
         false => entry.attempt,
     };
     let files = Files { directory: entry.log_dir.clone(), attempt };

@@ -1,7 +1,8 @@
 //! What of a running container must not happen twice when the daemon is killed in between: one small file each.
 //!
 //! Hooks that are done stay done, a stop signal is not sent again (a second SIGTERM makes many programs drop what
-//! they were about to finish), a doomed container keeps the moment at which it is killed. A hook that was under way
+//! they were about to finish), a doomed container keeps the moment at which it is killed, one that crashes again and
+//! again waits as long as it would have. A hook that was under way
 //! begins anew, which Kubernetes promises: hooks run at least once. The files lie where a reboot ends them, as it
 //! ends the containers. It decides nothing.
 
@@ -13,7 +14,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::time::Timestamp;
-use crate::node::lifecycle::{Doom, HookState, Running};
+use crate::node::lifecycle::{Container, Doom, HookState, Run};
+use crate::node::restart::Backoff;
 use crate::node::volume;
 use crate::sys::files;
 
@@ -28,24 +30,33 @@ pub struct Milestones {
     pre_stop: bool,
     stopped_at: Option<Timestamp>,
     doom: Option<Doom>,
+    #[serde(default)]
+    backoff: Backoff,
 }
 
 impl Milestones {
-    pub fn of(running: &Running) -> Milestones {
-        Milestones {
+    /// Of a container that runs.
+    pub fn of(container: &Container) -> Option<Milestones> {
+        let Run::Running(running) = &container.run else { return None };
+        Some(Milestones {
             attempt: running.attempt,
             post_start: running.post_start == HookState::Done,
             pre_stop: running.pre_stop == HookState::Done,
             stopped_at: running.stopped_at,
             doom: running.doom.clone(),
-        }
+            backoff: container.backoff,
+        })
     }
 
     /// Brings what was reached into an attempt that an earlier daemon left running.
-    pub fn restore(self, running: &mut Running) {
-        if self.attempt != running.attempt {
+    pub fn restore(self, container: &mut Container) {
+        if container.attempt() != Some(self.attempt) {
             return;
         }
+        if container.backoff == Backoff::default() {
+            container.backoff = self.backoff;
+        }
+        let Run::Running(running) = &mut container.run else { return };
         if self.post_start {
             running.post_start = HookState::Done;
         }
@@ -56,10 +67,11 @@ impl Milestones {
         running.doom = self.doom;
     }
 
-    /// Nothing is recorded of a container without hooks that nobody asked to end.
+    /// Nothing is recorded of a container without hooks that never crashed and that nobody asked to end.
     pub fn is_empty(&self) -> bool {
-        let Milestones { attempt: _, post_start, pre_stop, stopped_at, doom } = self;
-        !post_start && !pre_stop && stopped_at.is_none() && doom.is_none()
+        let Milestones { attempt: _, post_start, pre_stop, stopped_at, doom, backoff } = self;
+        let is_quiet = stopped_at.is_none() && doom.is_none() && *backoff == Backoff::default();
+        !post_start && !pre_stop && is_quiet
     }
 
     /// What was recorded; an unreadable or absent file says nothing.
@@ -81,6 +93,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::node::lifecycle::Running;
 
     #[test]
     fn what_was_reached_is_read_back_for_the_same_attempt_only() {
@@ -95,23 +108,32 @@ mod tests {
             stopped_at: Some(now),
             ..Running::new(3, now)
         };
+        let mut backoff = Backoff::default();
+        backoff.raise(now, now);
+        let container = Container { run: Run::Running(running), backoff, ..Container::default() };
         assert_eq!(Milestones::read(&place, "web"), None);
-        Milestones::of(&running).write(&place, "web").unwrap();
+        Milestones::of(&container).unwrap().write(&place, "web").unwrap();
 
-        let fresh = |attempt| Running {
-            post_start: HookState::Due,
-            pre_stop: HookState::Due,
-            ..Running::new(attempt, now)
+        let fresh = |attempt| Container {
+            run: Run::Running(Running {
+                post_start: HookState::Due,
+                pre_stop: HookState::Due,
+                ..Running::new(attempt, now)
+            }),
+            ..Container::default()
         };
-        let mut again = fresh(3);
-        Milestones::read(&place, "web").unwrap().restore(&mut again);
+        let restored = |mut into: Container| {
+            Milestones::read(&place, "web").unwrap().restore(&mut into);
+            into
+        };
         // The hook that was under way begins anew.
-        let expected = Running { pre_stop: HookState::Due, ..running };
-        assert_eq!(again, expected);
-        let mut next = fresh(4);
-        Milestones::read(&place, "web").unwrap().restore(&mut next);
-        assert_eq!(next, fresh(4));
-        assert!(Milestones::of(&next).is_empty());
+        let mut expected = container.clone();
+        if let Run::Running(running) = &mut expected.run {
+            running.pre_stop = HookState::Due;
+        }
+        assert_eq!(restored(fresh(3)), expected);
+        assert_eq!(restored(fresh(4)), fresh(4));
+        assert!(Milestones::of(&fresh(4)).unwrap().is_empty());
         std::fs::remove_dir_all(&place).unwrap();
     }
 }

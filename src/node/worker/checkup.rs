@@ -21,22 +21,26 @@ use crate::sys::clock;
 const PORTS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Worker {
-    /// Of the containers that an earlier daemon left running.
+    /// Of the containers that an earlier daemon left.
     pub(super) fn take_up_health(&mut self) {
         let now = clock::now();
+        let mut milestones = std::collections::BTreeMap::new();
+        for name in self.state.containers.keys() {
+            if let Some(found) = Milestones::read(&self.paths.milestones(), name) {
+                milestones.insert(name.clone(), found);
+            }
+        }
         for name in self.running() {
             let (declared, phase) = (self.declared(&name), self.phase_of(&name));
             let hooks = self.hooks_of(&name);
-            let milestones = Milestones::read(&self.paths.milestones(), &name);
             let Some(running) = self.running_mut(&name) else { continue };
             (running.post_start, running.pre_stop) = hooks;
             if running.started || running.ready {
                 // Its status called it running.
                 running.post_start = done(running.post_start);
             }
-            if let Some(milestones) = milestones {
-                milestones.restore(running);
-            }
+            self.restore(&name, milestones.remove(&name));
+            let Some(running) = self.running_mut(&name) else { continue };
             let (since, started, ready) = (running.started_at, running.started, running.ready);
             let mut health = Health::revived(&declared, since, started, ready, now, phase);
             if running.doom.is_some() {
@@ -45,6 +49,16 @@ impl Worker {
             self.health.insert(name.clone(), health);
             self.show_health(&name);
             self.guard(&name);
+        }
+        // Those that have ended meanwhile.
+        for (name, found) in milestones {
+            self.restore(&name, Some(found));
+        }
+    }
+
+    fn restore(&mut self, name: &str, milestones: Option<Milestones>) {
+        if let (Some(found), Some(container)) = (milestones, self.state.containers.get_mut(name)) {
+            found.restore(container);
         }
     }
 

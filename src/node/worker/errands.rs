@@ -100,13 +100,10 @@ impl Worker {
     /// Writes down what must not happen again should the daemon be killed now.
     pub(super) fn record(&mut self, name: &str) {
         let directory = self.paths.milestones();
-        let Some(running) = self.running_mut(name) else {
+        let milestones = self.state.containers.get(name).and_then(Milestones::of);
+        let Some(milestones) = milestones.filter(|milestones| !milestones.is_empty()) else {
             return;
         };
-        let milestones = Milestones::of(running);
-        if milestones.is_empty() {
-            return;
-        }
         // A file of a hundred bytes in memory: shorter than handing it to another thread.
         if let Err(error) = milestones.write(&directory, name) {
             tracing::warn!(pod = %self.uid, container = name, %error, "milestones were not recorded");

@@ -71,6 +71,7 @@ impl Worker {
                 match state.phase {
                     ContainerPhase::Running { started_at, .. } => {
                         self.container_runs(name, state.attempt, started_at);
+                        self.record(name);
                     }
                     ContainerPhase::Exited(exit) => {
                         let message = self.termination_message(name, state.attempt, &exit);

@@ -99,6 +99,7 @@ pub fn revive(
         // What is there already is made again without harm; a running pod has all it needs.
         volumes_ready: found.is_some(),
         attached,
+        address_unknown: false,
         shim: match found.map(|f| f.shim) {
             None => Shim::Absent,
             Some(runtime::ShimState::Alive) => Shim::Alive,

@@ -90,6 +90,8 @@ pub enum RestartPolicy {
 pub struct PodState {
     pub volumes_ready: bool,
     pub attached: bool,
+    /// It runs in its network, and the network could not say where when the daemon came back.
+    pub address_unknown: bool,
     pub shim: Shim,
     /// Init containers and containers by name; the same names as in [`Want`].
     pub containers: BTreeMap<String, Container>,
@@ -404,6 +406,7 @@ fn come_up(state: &PodState, want: &Want, now: Timestamp) -> Next {
         Shim::Absent if !state.volumes_ready => return Next::Do(Step::PrepareVolumes),
         Shim::Absent if !state.attached && !want.host_network => return Next::Do(Step::Attach),
         Shim::Absent => return Next::Do(Step::Launch),
+        Shim::Alive if state.address_unknown => return Next::Do(Step::Attach),
         Shim::Alive => {}
     }
     if !initialized(state, want) {

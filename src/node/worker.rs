@@ -208,6 +208,7 @@ impl Worker {
         if adopt::uses_network(&self.state) {
             // What it has, as the network remembers it.
             self.attach().await;
+            self.state.address_unknown = self.attached.is_none();
         }
         // Not all pods of a node at the same moment.
         let spread = REFRESH_EVERY.mul_f64(0.5 + self.phase_of("") / 2.0);

@@ -26,6 +26,7 @@ fn fresh(want: &Want) -> PodState {
     PodState {
         volumes_ready: false,
         attached: false,
+        address_unknown: false,
         shim: Shim::Absent,
         containers: want
             .init
@@ -87,6 +88,18 @@ fn a_new_pod_gets_volumes_network_shim_image_start_hook_in_this_order() {
             Step::PostStart("a".into())
         ]
     );
+}
+
+#[test]
+fn an_address_that_the_network_could_not_tell_is_asked_for_again() {
+    let want = want(&[], &["a"], RestartPolicy::Always);
+    let mut state = up(&want, &[("a", running(0))]);
+    state.address_unknown = true;
+    state.setback_until = Some(at(5));
+    assert_eq!(next(&state, &want, at(1)), Next::Wait { until: at(5) });
+    assert_eq!(next(&state, &want, at(5)), Next::Do(Step::Attach));
+    state.address_unknown = false;
+    assert_eq!(next(&state, &want, at(5)), Next::Settled);
 }
 
 #[test]

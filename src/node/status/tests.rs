@@ -41,6 +41,7 @@ impl Scene {
             state: PodState {
                 volumes_ready: true,
                 attached: true,
+                address_unknown: false,
                 shim: Shim::Alive,
                 containers: init
                     .iter()

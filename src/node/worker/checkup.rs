@@ -120,6 +120,10 @@ impl Worker {
             return;
         };
         let target = self.target(&container);
+        if self.state.address_unknown && !matches!(check.action, Ok(check::Action::Exec(_))) {
+            let words = "the network has not told the pod's address yet".to_owned();
+            return self.probed(&container, kind, Answer::Error(words));
+        }
         let commands = self.shared.commands.clone();
         self.errands.spawn(async move {
             let is_command = matches!(check.action, Ok(check::Action::Exec(_)));

@@ -162,6 +162,7 @@ impl Worker {
             Ok(attached) => {
                 self.attached = Some(attached);
                 self.state.attached = true;
+                self.state.address_unknown = false;
                 self.progress();
             }
             Err(error) => {

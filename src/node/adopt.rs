@@ -93,7 +93,10 @@ pub fn revive(
     let stale_init = init
         .iter()
         .filter(|_| lost)
-        .filter_map(|spec| Some((spec.name.clone(), containers.get(&spec.name)?.attempt()?)))
+        .filter_map(|spec| match &containers.get(&spec.name)?.run {
+            Run::Ended(ended) => Some((spec.name.clone(), ended.clone())),
+            Run::Idle | Run::Running(_) => None,
+        })
         .collect();
     PodState {
         // What is there already is made again without harm; a running pod has all it needs.
@@ -370,7 +373,7 @@ mod tests {
         let Run::Ended(ended) = &state.containers["a"].run else { panic!("not ended") };
         assert_eq!((ended.exit_code, ended.reason), (137, EndReason::Unknown));
         assert_eq!(state.containers["a"].next_attempt(), 1);
-        assert_eq!(state.stale_init, [("i".to_owned(), 1)].into());
+        assert_eq!(state.stale_init["i"].attempt, 1);
         assert!(!state.volumes_ready);
         // A pod that never restarts is over instead.
         let state = revive(&pod("Never", "Running", Some(init), main()), None, false, at(9));

@@ -95,8 +95,8 @@ pub struct PodState {
     pub shim: Shim,
     /// Init containers and containers by name; the same names as in [`Want`].
     pub containers: BTreeMap<String, Container>,
-    /// After the loss of the pod's surroundings (a reboot): attempts of init containers that no longer count.
-    pub stale_init: BTreeMap<String, u32>,
+    /// After the loss of the pod's surroundings (a reboot): ends of init containers that no longer count.
+    pub stale_init: BTreeMap<String, Ended>,
     /// How far the pod is out of what leads requests to it.
     pub leaving: Leaving,
     /// Set once, never taken back.
@@ -343,7 +343,8 @@ pub fn initialized(state: &PodState, want: &Want) -> bool {
 
 /// The init container's run counts and ended well.
 pub fn has_succeeded(state: &PodState, name: &str) -> bool {
-    let counts = |attempt: u32| state.stale_init.get(name).is_none_or(|stale| attempt > *stale);
+    let counts =
+        |attempt: u32| state.stale_init.get(name).is_none_or(|stale| attempt > stale.attempt);
     let container = state.containers.get(name);
     container.is_some_and(
         |c| matches!(&c.run, Run::Ended(ended) if ended.exit_code == 0 && counts(ended.attempt)),
@@ -415,7 +416,7 @@ fn come_up(state: &PodState, want: &Want, now: Timestamp) -> Next {
         return name.and_then(|name| Some((name, state.containers.get(name)?))).map_or(
             Next::Settled,
             |(name, c)| match (&c.run, state.stale_init.get(name)) {
-                (Run::Ended(ended), Some(stale)) if ended.attempt <= *stale => {
+                (Run::Ended(ended), Some(stale)) if ended.attempt <= stale.attempt => {
                     container_next(name, c, RestartPolicy::Always, now)
                 }
                 _ => container_next(name, c, init_policy(want.restart), now),

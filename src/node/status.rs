@@ -150,31 +150,8 @@ fn container_status(
     let unknown = Container::default();
     let container = facts.state.containers.get(&spec.name).unwrap_or(&unknown);
     let uid = facts.pod.metadata.uid.as_deref().unwrap_or_default();
-    let policy = match role {
-        Role::Init => init_policy(facts.want.restart),
-        Role::Main => facts.want.restart,
-    };
     let terminated = |ended: &Ended| terminated(uid, &spec.name, ended);
-    let (state, last) = match &container.run {
-        Run::Running(running) if running.is_up() => {
-            (State::Running(running.started_at), container.previous.as_ref())
-        }
-        Run::Running(_) => (idle(facts, role), container.previous.as_ref()),
-        Run::Idle => {
-            (waiting(facts, spec, container, None, role).unwrap_or_else(|| idle(facts, role)), None)
-        }
-        Run::Ended(ended) => {
-            let wanted = facts.want.stop_by.is_none()
-                && facts.state.outcome.is_none()
-                && restarts(policy, ended.exit_code);
-            let waiting =
-                wanted.then(|| waiting(facts, spec, container, Some(ended), role)).flatten();
-            match waiting {
-                Some(waiting) => (waiting, Some(ended)),
-                None => (State::Terminated(ended), container.previous.as_ref()),
-            }
-        }
-    };
+    let (state, last) = told(facts, spec, container, role);
     let up = match &container.run {
         Run::Running(running) if running.is_up() => Some(running),
         Run::Running(_) | Run::Idle | Run::Ended(_) => None,
@@ -221,6 +198,47 @@ enum State<'a> {
     Waiting { reason: &'static str, message: String },
     Running(Timestamp),
     Terminated(&'a Ended),
+}
+
+/// What a container is doing, and how it ended before.
+fn told<'a>(
+    facts: &'a Facts<'_>,
+    spec: &core::Container,
+    container: &'a Container,
+    role: Role,
+) -> (State<'a>, Option<&'a Ended>) {
+    let policy = match role {
+        Role::Init => init_policy(facts.want.restart),
+        Role::Main => facts.want.restart,
+    };
+    // What has succeeded may not be told to run again, except under Always: the API refuses such a status whole. After
+    // a reboot an init container does run again, and meanwhile its last end that counted stands.
+    if let (Role::Init, RestartPolicy::OnFailure, Some(stale)) =
+        (role, facts.want.restart, facts.state.stale_init.get(&spec.name))
+        && !has_succeeded(facts.state, &spec.name)
+    {
+        return (State::Terminated(stale), None);
+    }
+    match &container.run {
+        Run::Running(running) if running.is_up() => {
+            (State::Running(running.started_at), container.previous.as_ref())
+        }
+        Run::Running(_) => (idle(facts, role), container.previous.as_ref()),
+        Run::Idle => {
+            (waiting(facts, spec, container, None, role).unwrap_or_else(|| idle(facts, role)), None)
+        }
+        Run::Ended(ended) => {
+            let wanted = facts.want.stop_by.is_none()
+                && facts.state.outcome.is_none()
+                && restarts(policy, ended.exit_code);
+            let waiting =
+                wanted.then(|| waiting(facts, spec, container, Some(ended), role)).flatten();
+            match waiting {
+                Some(waiting) => (waiting, Some(ended)),
+                None => (State::Terminated(ended), container.previous.as_ref()),
+            }
+        }
+    }
 }
 
 /// Why a container is not started yet or again; `None` when nothing holds it up.

@@ -125,7 +125,8 @@ fn init_containers_do_not_run_again_once_a_container_was_started() {
 fn init_containers_run_again_after_a_reboot_before_anything_else() {
     let want = want(&["i"], &["a"], RestartPolicy::Always);
     let mut state = up(&want, &[("i", ended(0, 0, at(0))), ("a", ended(0, 137, at(0)))]);
-    state.stale_init = [("i".to_owned(), 0)].into();
+    let Run::Ended(stale) = ended(0, 0, at(0)) else { unreachable!() };
+    state.stale_init = [("i".to_owned(), stale)].into();
     assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Start("i".into())));
     state.containers.get_mut("i").unwrap().run = running(1);
     assert_eq!(next(&state, &want, at(1)), Next::Settled);

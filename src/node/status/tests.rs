@@ -507,3 +507,25 @@ fn an_attempt_keeps_its_id_and_shares_it_with_no_other() {
     assert_ne!(id, container_id("6b1f", "a", 1));
     assert_ne!(id, container_id("6b1e", "a", 0));
 }
+
+#[test]
+fn an_init_container_that_runs_again_after_a_reboot_keeps_its_success() {
+    let restart = RestartPolicy::OnFailure;
+    let mut scene =
+        Scene::new(restart, &["i"], &["a"]).run("i", running(1)).run("a", ended(0, 137));
+    let Run::Ended(stale) = ended(0, 0) else { unreachable!() };
+    scene.state.stale_init = [("i".to_owned(), stale)].into();
+    let init = |scene: &Scene| {
+        let status = scene.compile(at(9));
+        let told = status.init_container_statuses.unwrap().remove(0).state.unwrap();
+        told.terminated.map(|end| end.exit_code)
+    };
+    assert_eq!(init(&scene), Some(0));
+    let ready = |scene: &Scene| {
+        let conditions = scene.compile(at(9)).conditions.unwrap();
+        conditions.iter().find(|c| c.type_ == "Ready").unwrap().status.clone()
+    };
+    assert_eq!(ready(&scene), "False");
+    let again = scene.run("i", ended(1, 1));
+    assert_eq!(init(&again), Some(0));
+}

@@ -147,6 +147,7 @@ fn container(place: &Path, layer: &Path, attempt: u32) -> ContainerPlan {
     ContainerPlan {
         name: "main".to_owned(),
         attempt,
+        image: String::new(),
         rootfs: RootfsPlan {
             lower: vec![layer.to_owned()],
             scratch: place.join(format!("scratch/{attempt}")),

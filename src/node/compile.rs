@@ -258,6 +258,7 @@ pub fn container_plan(
     let plan = ContainerPlan {
         name: container.name.clone(),
         attempt: facts.attempt,
+        image: container.image.clone().unwrap_or_default(),
         rootfs: RootfsPlan {
             lower: facts.layers.to_vec(),
             scratch: facts.paths.scratch(&container.name, facts.attempt),

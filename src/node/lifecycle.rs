@@ -155,6 +155,8 @@ pub struct Container {
     pub refused: Option<Refused>,
     pub backoff: Backoff,
     pub image_backoff: Backoff,
+    /// Its image was changed while it ran: it starts again, whatever its restart policy says of its end.
+    pub renewed: bool,
     /// The current wait was told (status, Event); false again whenever a new one begins.
     pub backoff_told: bool,
 }
@@ -390,7 +392,8 @@ fn conclusion(state: &PodState, want: &Want, now: Timestamp) -> Option<Outcome> 
     let mut all_succeeded = true;
     for name in &want.containers {
         let ended = ended(name)?;
-        if restarts(want.restart, ended.exit_code) {
+        let is_renewed = state.containers.get(name).is_some_and(|c| c.renewed);
+        if is_renewed || restarts(want.restart, ended.exit_code) {
             return None;
         }
         all_succeeded &= ended.exit_code == 0;
@@ -451,7 +454,9 @@ fn container_next(
                 None => Next::Settled,
             };
         }
-        Run::Ended(ended) if !restarts(policy, ended.exit_code) => return Next::Settled,
+        Run::Ended(ended) if !container.renewed && !restarts(policy, ended.exit_code) => {
+            return Next::Settled;
+        }
         Run::Ended(ended) => container.backoff.ready_at(ended.finished_at),
         Run::Idle => now,
     };

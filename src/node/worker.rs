@@ -107,6 +107,8 @@ pub struct Worker {
     /// Images that the next start of each container uses.
     ready_images: BTreeMap<String, Image>,
     used_images: BTreeMap<String, UsedImage>,
+    /// References by container, for which its image was last looked for.
+    sought_images: BTreeMap<String, String>,
     /// Image ids by container, for which a pin is on disk.
     held_images: BTreeMap<String, String>,
     pulls: JoinSet<images::Pulled>,
@@ -180,6 +182,7 @@ impl Worker {
             plans: plans.into_iter().map(|plan| (plan.name.clone(), plan)).collect(),
             ready_images: BTreeMap::new(),
             used_images,
+            sought_images: BTreeMap::new(),
             held_images: BTreeMap::new(),
             pulls: JoinSet::new(),
             health: BTreeMap::new(),
@@ -219,6 +222,7 @@ impl Worker {
         loop {
             self.observe();
             let now = clock::now();
+            self.heed_changed_images(now);
             self.watch_health(now);
             let want = self.want();
             let next = lifecycle::next(&self.state, &want, now);
@@ -408,6 +412,7 @@ impl Worker {
                 container.previous = Some(before.clone());
             }
             container.run = Run::Running(lifecycle::Running::new(attempt, started_at));
+            container.renewed = false;
             container.refused = None;
         }
         self.begin_health(name);

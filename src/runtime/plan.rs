@@ -74,6 +74,9 @@ pub struct ContainerPlan {
     pub name: String,
     /// 0 for the first start, then one more for every restart: names directories and log files.
     pub attempt: u32,
+    /// The image's reference as the manifest named it at this start; empty in a record of an earlier version.
+    #[serde(default)]
+    pub image: String,
     pub rootfs: RootfsPlan,
     pub process: ProcessPlan,
     /// In the order in which they are mounted. /proc, /sys, /dev and what belongs below them are not

@@ -219,6 +219,7 @@ impl Scene {
         ContainerPlan {
             name: name.to_owned(),
             attempt: 0,
+            image: String::new(),
             rootfs: RootfsPlan {
                 lower: vec![self.layer.clone()],
                 scratch: self.place.join(format!("data/scratch/{number}")),

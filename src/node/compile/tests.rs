@@ -95,6 +95,7 @@ fn a_plain_container_gets_the_safe_defaults() {
         {
           "name": "a",
           "attempt": 2,
+          "image": "web",
           "rootfs": {
             "lower": [
               "/layers/top"

@@ -103,6 +103,16 @@ fn an_address_that_the_network_could_not_tell_is_asked_for_again() {
 }
 
 #[test]
+fn a_container_whose_image_was_changed_starts_again_whatever_its_policy_says() {
+    for policy in [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never] {
+        let want = want(&[], &["a"], policy);
+        let mut state = up(&want, &[("a", ended(0, 0, at(0)))]);
+        state.containers.get_mut("a").unwrap().renewed = true;
+        assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Start("a".into())), "{policy:?}");
+    }
+}
+
+#[test]
 fn containers_wait_for_init_containers_and_these_for_each_other() {
     let want = want(&["i", "j"], &["a"], RestartPolicy::Always);
     let state = up(&want, &[("i", running(0)), ("j", Run::Idle), ("a", Run::Idle)]);

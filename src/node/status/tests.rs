@@ -529,3 +529,14 @@ fn an_init_container_that_runs_again_after_a_reboot_keeps_its_success() {
     let again = scene.run("i", ended(1, 1));
     assert_eq!(init(&again), Some(0));
 }
+
+#[test]
+fn a_container_that_is_renewed_is_not_told_to_have_ended() {
+    let scene = Scene::new(RestartPolicy::Never, &[], &["a"])
+        .run("a", ended(0, 0))
+        .set("a", |container| container.renewed = true);
+    let told = scene.compile(at(9)).container_statuses.unwrap().remove(0);
+    let waiting = told.state.unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    assert_eq!(told.last_state.unwrap().terminated.unwrap().exit_code, 0);
+}

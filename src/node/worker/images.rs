@@ -10,8 +10,9 @@ use super::Worker;
 use crate::events::Kind;
 use crate::model::time::Timestamp;
 use crate::node::compile::Refusal;
-use crate::node::lifecycle::{ImageState, MissingImage, MissingReason};
+use crate::node::lifecycle::{Doom, ImageState, MissingImage, MissingReason, Run};
 use crate::node::resolve;
+use crate::node::restart::Backoff;
 use crate::runtime::image::{Credentials, Image, ImageError, Images};
 use crate::sys::clock;
 
@@ -21,6 +22,7 @@ const PULL_DEADLINE: Duration = Duration::from_secs(3600);
 /// What came of a pull.
 pub(super) struct Pulled {
     container: String,
+    reference: String,
     result: Result<Image, ImageError>,
     took: Duration,
 }
@@ -71,6 +73,7 @@ impl Worker {
             Some("Never") => Policy::Never,
             Some(_) | None => Policy::IfNotPresent,
         };
+        self.sought_images.insert(name.to_owned(), reference.clone());
         let images = self.shared.images.clone();
         let wanted = reference.clone();
         let found = match tokio::task::spawn_blocking(move || images.find(&wanted)).await {
@@ -147,7 +150,7 @@ impl Worker {
                     reason: "it took longer than an hour".into(),
                 }),
             };
-            Pulled { container, result, took: clock::now().since(began) }
+            Pulled { container, reference, result, took: clock::now().since(began) }
         });
         self.set_image(name, ImageState::Pulling);
     }
@@ -158,6 +161,10 @@ impl Worker {
             return;
         };
         let reference = spec.image.clone().unwrap_or_default();
+        if reference != pulled.reference {
+            // It was changed meanwhile, and the other one is looked for.
+            return;
+        }
         match pulled.result {
             Err(error @ ImageError::Io { .. }) => {
                 let error = ImageError::Pull { name: reference.clone(), reason: error.to_string() };
@@ -181,7 +188,7 @@ impl Worker {
         self.ready_images.insert(name.to_owned(), image);
         if let Some(container) = self.state.containers.get_mut(name) {
             container.image = ImageState::Ready;
-            container.image_backoff = crate::node::restart::Backoff::default();
+            container.image_backoff = Backoff::default();
             container.backoff_told = false;
         }
     }
@@ -245,6 +252,54 @@ impl Worker {
                 self.set_image(&name, ImageState::Unchecked);
             }
         }
+    }
+
+    /// The image of a pod may be changed (`kubectl set image`): what is not there yet is looked for under the new
+    /// name, and what runs another one ends and starts anew, as under kubelet (`computePodActions`).
+    pub(super) fn heed_changed_images(&mut self, now: Timestamp) {
+        if self.stop_by.is_some() || self.state.outcome.is_some() {
+            return;
+        }
+        let spec = self.pod.spec.as_ref();
+        let init = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let all = init.chain(spec.into_iter().flat_map(|spec| &spec.containers));
+        let wanted: Vec<(String, String)> =
+            all.map(|c| (c.name.clone(), c.image.clone().unwrap_or_default())).collect();
+        for (name, reference) in wanted {
+            if self.sought_images.get(&name).is_some_and(|sought| *sought != reference) {
+                self.sought_images.remove(&name);
+                if let Some(container) = self.state.containers.get_mut(&name) {
+                    container.image = ImageState::Unchecked;
+                    container.image_backoff = Backoff::default();
+                    container.backoff = Backoff::default();
+                    container.backoff_told = false;
+                }
+            }
+            let is_main = self.spec_of(&name).is_some_and(|(_, list)| list == "spec.containers");
+            let started = self.plans.get(&name).map_or("", |plan| plan.image.as_str());
+            if is_main && !started.is_empty() && started != reference {
+                self.renew(&name, now);
+            }
+        }
+    }
+
+    /// Ends a container that runs, to be started anew.
+    fn renew(&mut self, name: &str, now: Timestamp) {
+        let kill_at = now.plus(self.own_grace());
+        let Some(container) = self.state.containers.get_mut(name) else { return };
+        let Run::Running(running) = &mut container.run else { return };
+        // Also of one that is doomed already: whatever dooms it may not let it start again.
+        container.renewed = true;
+        if running.doom.is_some() {
+            return;
+        }
+        let message = format!("Container {name} definition changed, will be restarted");
+        running.doom = Some(Doom { message, kill_at });
+        if let Some(health) = self.health.get_mut(name) {
+            health.doom();
+        }
+        self.show_health(name);
+        self.record(name);
     }
 
     fn set_image(&mut self, name: &str, state: ImageState) {

@@ -106,7 +106,11 @@ const CONTAINER: &[Row] = &[
     never("volumeMounts[].subPathExpr"),
 ];
 
-const NODE: &[Row] = &[never("spec.configSource")];
+const NODE: &[Row] = &[
+    never("spec.configSource"),
+    // Nobody evicts pods that run.
+    only("spec.taints[].effect", &["NoSchedule", "PreferNoSchedule"]),
+];
 
 /// Everything about a balancer that is not this host.
 const SERVICE: &[Row] = &[

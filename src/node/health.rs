@@ -213,6 +213,16 @@ impl Health {
             .collect()
     }
 
+    /// How often a probe of that kind is made.
+    pub fn period(&self, kind: Kind) -> Option<Duration> {
+        let track = match kind {
+            Kind::Startup => &self.startup,
+            Kind::Liveness => &self.liveness,
+            Kind::Readiness => &self.readiness,
+        };
+        track.as_ref().map(|track| track.timing.period)
+    }
+
     /// When the next one is due; `None` while none is, or while all are under way.
     pub fn next_due(&mut self) -> Option<Timestamp> {
         let waiting = self.active().into_iter().filter(|(_, track)| !track.is_under_way);

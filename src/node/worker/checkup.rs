@@ -2,7 +2,10 @@
 //!
 //! It counts nothing itself.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Worker;
 use super::errands::Report;
@@ -125,11 +128,12 @@ impl Worker {
             return self.probed(&container, kind, Answer::Error(words));
         }
         let commands = self.shared.commands.clone();
+        let period = self.health.get(&container).and_then(|health| health.period(kind));
         self.errands.spawn(async move {
             let is_command = matches!(check.action, Ok(check::Action::Exec(_)));
             // Held back with many others it is late, but its own time begins only now.
             let _turn = match is_command {
-                true => commands.acquire_owned().await.ok(),
+                true => turn(commands, period.unwrap_or_default()).await,
                 false => None,
             };
             let answer = probe::probe(&check, &target).await;
@@ -273,9 +277,32 @@ impl Worker {
     }
 }
 
+/// A turn among the commands of the node, or none after `patience`: commands of others that hang until their timeout
+/// hold a probe up for one of its periods, not for ever.
+async fn turn(commands: Arc<Semaphore>, patience: Duration) -> Option<OwnedSemaphorePermit> {
+    tokio::time::timeout(patience, commands.acquire_owned()).await.ok()?.ok()
+}
+
 fn done(hook: HookState) -> HookState {
     match hook {
         HookState::Absent => HookState::Absent,
         HookState::Due | HookState::UnderWay | HookState::Done => HookState::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_that_hang_hold_a_probe_up_for_one_period_only() {
+        let commands = Arc::new(Semaphore::new(1));
+        let period = Duration::from_secs(10);
+        let hung = turn(commands.clone(), period).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        assert!(turn(commands.clone(), period).await.is_none());
+        assert_eq!(begun.elapsed().as_secs(), 10);
+        drop(hung);
+        assert!(turn(commands, period).await.is_some());
     }
 }

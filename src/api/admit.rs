@@ -98,8 +98,9 @@ impl Part {
 
 /// Admits a new object.
 pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Admitted, Failure> {
+    let asked = asked_name(&new, facts).to_owned();
     if let Some(namespace) = &facts.namespace {
-        lifecycle(kind, &facts.name, namespace)?;
+        lifecycle(kind, &asked, namespace)?;
     }
     let metadata = object::metadata_mut(&mut new);
     for owned in [
@@ -132,7 +133,7 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
         new["status"] = json!({});
     }
     match kind.resource().as_str() {
-        "pods" => pod::prepare(&mut new, &facts.name, facts)?,
+        "pods" => pod::prepare(&mut new, &asked, facts)?,
         "namespaces" => prepare_namespace(&mut new, &facts.name),
         "services" => service::refuse_external_ips(kind, &new)?,
         "ingresses.networking.k8s.io" => ingress::prepare(&mut new, facts.ingress_classes),
@@ -235,6 +236,15 @@ pub fn bind(kind: &Kind, old: &Value, node: &str, now: Timestamp) -> Admitted {
         object::metadata_mut(&mut new).insert("generation".to_owned(), (generation + 1).into());
     }
     Admitted(object::canonical(new))
+}
+
+/// The name that a refusal shows: what the client said, as Kubernetes admits before it generates. Equal refusals are
+/// then one Event that counts up, not one for every name that was never used.
+fn asked_name<'a>(new: &'a Value, facts: &'a CreateFacts<'_>) -> &'a str {
+    match (object::name(new), object::text(new, &["metadata", "generateName"])) {
+        ("", base) if !base.is_empty() => base,
+        _ => &facts.name,
+    }
 }
 
 /// Defaults, and the schema's idea of an identity.

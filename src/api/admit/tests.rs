@@ -110,3 +110,20 @@ fn a_deletion_mark_says_when_and_counts() {
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
     assert_eq!(marked["metadata"]["generation"], 2);
 }
+
+#[test]
+fn a_refusal_shows_the_base_of_a_generated_name() {
+    let namespace = json!({"metadata": {"name": "default"}});
+    let facts = CreateFacts {
+        now: now(),
+        uid: "u".to_owned(),
+        name: "web-abc-x7k2p".to_owned(),
+        namespace: Some(NamespaceFact { name: "default", object: Some(&namespace) }),
+        service_account: None,
+        ingress_classes: &[],
+    };
+    let pod = json!({"metadata": {"generateName": "web-abc-"}, "spec": {"containers": []}});
+    let refused = create(catalog::pods(), pod, &facts).map(Admitted::into_value).unwrap_err();
+    let text = format!("{refused:?}");
+    assert!(text.contains("web-abc-") && !text.contains("x7k2p"), "{text}");
+}

@@ -92,14 +92,17 @@ impl Manifests {
     /// Watches the directory, or the nearest one above it that is there.
     fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let events = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MODIFY
+        let mut events = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF;
         let place = self.directory.ancestors().find(|path| path.is_dir());
+        if place == Some(self.directory.as_path()) {
+            // A file that is being written keeps the pass waiting. Above, others may write their logs all the time.
+            events |= AddWatchFlags::IN_MODIFY;
+        }
         inotify.add_watch(place.unwrap_or(Path::new("/")), events)?;
         readiness::watch(OwnedFd::from(inotify))
     }
@@ -242,9 +245,7 @@ async fn wait(watch: io::Result<AsyncFd<OwnedFd>>, pause: Option<Duration>) -> b
         if drain(watch).await.is_err() {
             std::future::pending::<()>().await;
         }
-        let quiet = async { while let Ok(Ok(())) = timeout(SETTLE, drain(watch)).await {} };
-        // What is still being written then is looked at again when its next event comes.
-        let _ = timeout(SETTLE_AT_MOST, quiet).await;
+        watch
     };
     let pause = async {
         match pause.or(watch.is_err().then_some(LAST_RETRY)) {
@@ -253,7 +254,12 @@ async fn wait(watch: io::Result<AsyncFd<OwnedFd>>, pause: Option<Duration>) -> b
         }
     };
     tokio::select! {
-        () = change => true,
+        watch = change => {
+            let quiet = async { while let Ok(Ok(())) = timeout(SETTLE, drain(watch)).await {} };
+            // What is still being written then is looked at again when its next event comes.
+            let _ = timeout(SETTLE_AT_MOST, quiet).await;
+            true
+        }
         () = pause => false,
     }
 }

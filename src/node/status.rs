@@ -228,10 +228,14 @@ fn told<'a>(
             (waiting(facts, spec, container, None, role).unwrap_or_else(|| idle(facts, role)), None)
         }
         // Where nothing may leave the state terminated (Never) it does not enter it.
-        Run::Ended(ended) if container.renewed && facts.want.stop_by.is_none() => (
-            waiting(facts, spec, container, Some(ended), role).unwrap_or_else(|| idle(facts, role)),
-            Some(ended),
-        ),
+        Run::Ended(ended)
+            if container.renewed
+                && facts.want.stop_by.is_none()
+                && facts.state.outcome.is_none() =>
+        {
+            let waits = waiting(facts, spec, container, Some(ended), role);
+            (waits.unwrap_or_else(|| idle(facts, role)), Some(ended))
+        }
         Run::Ended(ended) => {
             let wanted = facts.want.stop_by.is_none()
                 && facts.state.outcome.is_none()

@@ -148,6 +148,7 @@ pub async fn run(
     let follow = services.clone().run(network.clone(), proxy, node_name.clone(), stop.clone());
     spawn(&mut parts, "services", follow);
     let cluster_dns = inside.dns.as_ref().map(|_| places.dns_service);
+    let dns_address = inside.dns.as_ref().map(dns::Server::address);
     if let Some(dns) = inside.dns {
         let dns = dns.measured(&registry);
         spawn(&mut parts, "DNS", dns::run(dns, services, stop.clone()));
@@ -158,7 +159,7 @@ pub async fn run(
     spawn(
         &mut parts,
         "network policies",
-        crate::net::policy::run(policies, network.clone(), stop.clone()),
+        crate::net::policy::run(policies, network.clone(), dns_address, stop.clone()),
     );
     spawn(&mut parts, "expiry of events", api.clone().expire_events(stop.clone()));
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));

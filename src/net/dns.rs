@@ -6,7 +6,7 @@
 //!                                              └▶ forward  the host's resolvers, one question at a time, a small cache
 //! ```
 //! It answers at the gateway's address, where only pods and the host itself come; pods ask the Service `kube-dns`, which
-//! leads there. So policies see a packet to the gateway's address and [`PORT`], as to any endpoint.
+//! leads there. Policies see a packet to the gateway's address and the port that was free, and know it as [`PORT`].
 
 mod answer;
 mod forward;

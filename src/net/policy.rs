@@ -26,7 +26,7 @@ pub use self::compile::compile;
 pub use self::explain::{Asked, Explanation, Flow, Side, explain, explain_through};
 pub use self::plan::Plan;
 pub use self::render::{OPEN, VERDICTS};
-pub use self::sync::run;
+pub use self::sync::{dns, run};
 use super::Protocol;
 use crate::model::cidr::Cidr;
 use crate::model::selector::LabelSelector;
@@ -108,7 +108,16 @@ pub enum PortNumber {
 pub struct NamedPort {
     pub name: String,
     pub protocol: Protocol,
+    /// As policies speak of it.
     pub number: u16,
+    /// Where packets go: another one only when the daemon had to leave `number` to somebody else.
+    pub listens_at: u16,
+}
+
+impl NamedPort {
+    pub fn new(name: &str, protocol: Protocol, number: u16) -> NamedPort {
+        NamedPort { name: name.to_owned(), protocol, number, listens_at: number }
+    }
 }
 
 /// A pod with addresses of its own; those in the host's network are none, and no policy concerns them.
@@ -145,10 +154,17 @@ impl World {
         self.at(address).find(|pod| pod.nature == Nature::Pod)
     }
 
-    /// What the daemon serves there.
-    pub fn served_at(&self, address: IpAddr, protocol: Protocol, number: u16) -> Option<&Pod> {
-        let serves = |port: &NamedPort| port.protocol == protocol && port.number == number;
-        self.at(address).find(|pod| pod.nature == Nature::Daemon && pod.ports.iter().any(serves))
+    /// What the daemon serves to packets for `number`, and the number that policies call it by.
+    pub fn served_at(
+        &self,
+        address: IpAddr,
+        protocol: Protocol,
+        number: u16,
+    ) -> Option<(&Pod, u16)> {
+        let serves = |port: &&NamedPort| port.protocol == protocol && port.listens_at == number;
+        self.at(address)
+            .filter(|pod| pod.nature == Nature::Daemon)
+            .find_map(|pod| Some((pod, pod.ports.iter().find(serves)?.number)))
     }
 
     fn at(&self, address: IpAddr) -> impl Iterator<Item = &Pod> {

@@ -214,7 +214,7 @@ impl<'a> Compiler<'a> {
                         })
                 };
                 let meant = addresses.iter().filter(is_meant);
-                listed.extend(meant.map(|address| (*address, port.protocol, port.number)));
+                listed.extend(meant.map(|address| (*address, port.protocol, port.listens_at)));
             }
         }
         listed

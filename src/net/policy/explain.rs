@@ -68,6 +68,14 @@ pub fn explain_through(world: &World, proxy: Option<&Pod>, flow: Flow) -> Explan
     }
 }
 
+/// What a rule may take the other end for: what the daemon serves is a pod at the port that policies know, and an address
+/// at the port where it listens.
+struct View<'a> {
+    asked: Asked,
+    peer: Option<&'a Pod>,
+    served: Option<&'a Pod>,
+}
+
 fn side(world: &World, direction: Direction, proxy: Option<&Pod>, flow: Flow) -> Side {
     let (own, other) = match direction {
         Direction::Egress => (flow.source, flow.destination),
@@ -76,18 +84,29 @@ fn side(world: &World, direction: Direction, proxy: Option<&Pod>, flow: Flow) ->
     let Some(pod) = world.pod_at(own) else {
         return Side::NoPod;
     };
-    let (peer, served) = match (direction, flow.asked) {
-        (Direction::Ingress, _) => (world.pod_at(other).or(proxy), Some(pod)),
-        (Direction::Egress, Asked::Port(protocol, number)) => {
-            let peer = world.pod_at(other).or_else(|| world.served_at(other, protocol, number));
-            (peer, peer)
-        }
-        (Direction::Egress, Asked::Echo | Asked::Other) => (world.pod_at(other), None),
+    let plain = |peer, served| View { asked: flow.asked, peer, served };
+    let views = match (direction, flow.asked) {
+        (Direction::Ingress, _) => vec![plain(world.pod_at(other).or(proxy), Some(pod))],
+        (Direction::Egress, Asked::Port(protocol, number)) => match world.pod_at(other) {
+            Some(peer) => vec![plain(Some(peer), Some(peer))],
+            None => {
+                let served = world.served_at(other, protocol, number).map(|(peer, spoken)| View {
+                    asked: Asked::Port(protocol, spoken),
+                    peer: Some(peer),
+                    served: Some(peer),
+                });
+                served.into_iter().chain([plain(None, None)]).collect()
+            }
+        },
+        (Direction::Egress, Asked::Echo | Asked::Other) => vec![plain(world.pod_at(other), None)],
     };
     let mut policies = Vec::new();
     for (policy, rules) in world.isolating(pod, direction) {
-        let allows =
-            |rule: &Rule| is_peer(world, rule, other, peer) && is_asked(rule, flow.asked, served);
+        let allows = |rule: &Rule| {
+            views.iter().any(|view| {
+                is_peer(world, rule, other, view.peer) && is_asked(rule, view.asked, view.served)
+            })
+        };
         if let Some(rule) = rules.iter().position(allows) {
             return Side::Allowed { policy: policy.key(), rule };
         }

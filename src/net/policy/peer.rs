@@ -40,7 +40,10 @@ impl Port {
                 PortNumber::Any => true,
                 PortNumber::Between(first, last) => (*first..=*last).contains(&number),
                 PortNumber::Named(name) => named.is_some_and(|pod| {
-                    pod.ports.contains(&NamedPort { name: name.clone(), protocol, number })
+                    let is_meant = |port: &NamedPort| {
+                        port.name == *name && port.protocol == protocol && port.number == number
+                    };
+                    pod.ports.iter().any(is_meant)
                 }),
             }
     }

@@ -63,11 +63,8 @@ impl Pod {
         let ports =
             spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
         let named = ports.filter_map(|port| {
-            Some(NamedPort {
-                name: port.name.clone()?,
-                protocol: protocol(port.protocol.as_deref())?,
-                number: u16::try_from(port.container_port).ok()?,
-            })
+            let number = u16::try_from(port.container_port).ok()?;
+            Some(NamedPort::new(port.name.as_ref()?, protocol(port.protocol.as_deref())?, number))
         });
         Some(Pod {
             namespace: object.metadata.namespace.clone().unwrap_or_default(),

@@ -4,7 +4,7 @@
 //! kind has been listed once, what is in the kernel stays.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +30,16 @@ const TOGETHER: usize = 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Works until cancelled.
-pub async fn run(client: kube::Client, network: Network, stop: CancellationToken) {
+/// Works until cancelled. `dns` is where the cluster's DNS listens, if it does.
+pub async fn run(
+    client: kube::Client,
+    network: Network,
+    dns: Option<SocketAddr>,
+    stop: CancellationToken,
+) {
     let (told, tell) = mpsc::channel(1);
     let work = async {
-        tokio::join!(follow(client.clone(), network, told), announce(client, tell));
+        tokio::join!(follow(client.clone(), network, dns, told), announce(client, tell));
     };
     stop.run_until_cancelled(work).await;
 }
@@ -121,7 +126,7 @@ impl Seen {
         self.policies.is_listed && self.namespaces.is_listed && self.pods.is_listed
     }
 
-    fn world(&self, gateway: IpAddr) -> World {
+    fn world(&self, dns: Option<SocketAddr>) -> World {
         let mut namespaces: BTreeMap<_, _> = self.namespaces.known.values().cloned().collect();
         // Whether or not anybody has made it: policies speak of DNS as of a pod that lives there.
         namespaces.entry(DNS_NAMESPACE.to_owned()).or_insert_with(|| {
@@ -133,7 +138,7 @@ impl Seen {
         });
         World {
             policies: self.policies.known.values().map(|known| known.policy.clone()).collect(),
-            pods: leased.chain([dns(gateway)]).collect(),
+            pods: leased.chain(dns.map(self::dns)).collect(),
             namespaces,
         }
     }
@@ -154,20 +159,29 @@ impl Seen {
 
 const DNS_NAMESPACE: &str = "kube-system";
 
-/// The daemon's DNS, as policies know it: by the labels that CoreDNS and its predecessor carry everywhere.
-pub fn dns(gateway: IpAddr) -> Pod {
-    let port = |name: &str, protocol| NamedPort { name: name.to_owned(), protocol, number: 53 };
+/// The daemon's DNS, as policies know it: by the labels that CoreDNS and its predecessor carry everywhere, and by port 53,
+/// wherever it listens.
+pub fn dns(at: SocketAddr) -> Pod {
+    let port = |name: &str, protocol| NamedPort {
+        listens_at: at.port(),
+        ..NamedPort::new(name, protocol, 53)
+    };
     Pod {
         namespace: DNS_NAMESPACE.to_owned(),
         name: "dns".to_owned(),
         labels: Labels::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
-        addresses: vec![gateway],
+        addresses: vec![at.ip()],
         ports: [port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)].into(),
         nature: Nature::Daemon,
     }
 }
 
-async fn follow(client: kube::Client, network: Network, told: mpsc::Sender<Generations>) {
+async fn follow(
+    client: kube::Client,
+    network: Network,
+    dns: Option<SocketAddr>,
+    told: mpsc::Sender<Generations>,
+) {
     let changes = select_all([
         changes(client.clone(), Change::Policy),
         changes(client.clone(), Change::Namespace),
@@ -195,7 +209,7 @@ async fn follow(client: kube::Client, network: Network, told: mpsc::Sender<Gener
         if !seen.is_complete() {
             continue;
         }
-        let world = Arc::new(seen.world(network.gateway()));
+        let world = Arc::new(seen.world(dns));
         let order = PolicyOrder { plan: compile(&world), world, leases: Arc::clone(&seen.leases) };
         match network.put_policies(order).await {
             Ok(()) => {

@@ -98,11 +98,7 @@ fn pod(namespace: &str, name: &str, at: &str, ports: &[(&str, Protocol, u16)]) -
         addresses: vec![address(at)],
         ports: ports
             .iter()
-            .map(|(name, protocol, number)| NamedPort {
-                name: (*name).to_owned(),
-                protocol: *protocol,
-                number: *number,
-            })
+            .map(|(name, protocol, number)| NamedPort::new(name, *protocol, *number))
             .collect(),
         nature: Nature::Pod,
     }
@@ -329,6 +325,26 @@ fn what_is_read_to_the_safe_side_allows_nothing() {
         {"port": 70000}, {"protocol": "ICMP"}, {"port": "http", "endPort": 9}, {"endPort": 9}
     ]}]));
     assert_eq!(rules.unwrap()[0].ports, Some(vec![]));
+}
+
+#[test]
+fn dns_is_known_by_port_53_wherever_it_listens() {
+    let recipe = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{
+        "to": [{
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        }],
+        "ports": [{"protocol": "UDP", "port": 53}],
+    }]});
+    let mut cluster = shop(vec![policy("shop", "dns", recipe)]);
+    let dns = cluster.pods.last_mut().unwrap();
+    dns.ports =
+        [NamedPort { listens_at: 10053, ..NamedPort::new("dns", Protocol::Udp, 53) }].into();
+    let udp = |port| Asked::Port(Protocol::Udp, port);
+    let allowed = expect![[r#"Allowed { policy: "shop/dns", rule: 0 } → NoPod"#]];
+    check(&cluster, WEB, DNS, udp(10053), allowed);
+    let denied = expect![[r#"Denied { policies: ["shop/dns"] } → NoPod"#]];
+    check(&cluster, WEB, DNS, udp(53), denied);
 }
 
 #[test]

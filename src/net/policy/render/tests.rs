@@ -9,7 +9,7 @@ fn web(policy: Value) -> World {
     let metadata = json!({"namespace": "shop", "name": "only"});
     let object: networking::NetworkPolicy =
         serde_json::from_value(json!({"metadata": metadata, "spec": policy})).unwrap();
-    let port = NamedPort { name: "http".to_owned(), protocol: Protocol::Tcp, number: 8080 };
+    let port = NamedPort::new("http", Protocol::Tcp, 8080);
     World {
         policies: vec![Policy::read(&object)],
         namespaces: BTreeMap::from([("shop".to_owned(), Labels::new())]),

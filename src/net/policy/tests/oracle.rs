@@ -21,12 +21,26 @@ pub fn allows(cluster: &Cluster, flow: Flow) -> bool {
     let source = at(cluster, flow.source).filter(|pod| pod.nature == Nature::Pod);
     let destination = at(cluster, flow.destination).filter(|pod| match flow.asked {
         Asked::Port(protocol, number) => {
-            let serves = |port: &NamedPort| port.protocol == protocol && port.number == number;
+            let serves = |port: &NamedPort| port.protocol == protocol && port.listens_at == number;
             pod.nature == Nature::Pod || pod.ports.iter().any(serves)
         }
         Asked::Echo | Asked::Other => pod.nature == Nature::Pod,
     });
-    egress(cluster, source, flow, destination) && ingress(cluster, destination, flow, source)
+    // It is known by the port that it should have, and like any address by the one that it has.
+    let known = destination.filter(|pod| pod.nature == Nature::Daemon).and_then(|pod| {
+        let listens = |port: &&NamedPort| {
+            flow.asked == Asked::Port(port.protocol, port.listens_at)
+        };
+        let port = pod.ports.iter().find(listens)?;
+        Some(Flow { asked: Asked::Port(port.protocol, port.number), ..flow })
+    });
+    let goes_out = match known {
+        Some(known) => {
+            egress(cluster, source, known, destination) || egress(cluster, source, flow, None)
+        }
+        None => egress(cluster, source, flow, destination),
+    };
+    goes_out && ingress(cluster, destination, flow, source)
 }
 
 fn at(cluster: &Cluster, address: IpAddr) -> Option<&Pod> {

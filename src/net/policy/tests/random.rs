@@ -79,10 +79,16 @@ impl Random {
     fn pod(&mut self, number: usize) -> Pod {
         let v4 = format!("10.42.0.{}", number + 2).parse().unwrap();
         let v6 = format!("2001:db8::{:x}", number + 2).parse().unwrap();
-        let ports = self.several(3, |random| NamedPort {
-            name: random.pick(&NAMES).to_owned(),
-            protocol: random.protocol(),
-            number: random.pick(&PORTS),
+        let nature = if self.one_in(6) { Nature::Daemon } else { Nature::Pod };
+        // What the daemon serves may lie one further.
+        let step = usize::from(nature == Nature::Daemon && self.one_in(2));
+        let ports = self.several(3, |random| {
+            let place = random.below(PORTS.len());
+            let name = random.pick(&NAMES);
+            NamedPort {
+                listens_at: PORTS[(place + step) % PORTS.len()],
+                ..NamedPort::new(name, random.protocol(), PORTS[place])
+            }
         });
         Pod {
             namespace: self.pick(&NAMESPACES).to_owned(),
@@ -94,7 +100,7 @@ impl Random {
                 _ => vec![v4],
             },
             ports: BTreeSet::from_iter(ports),
-            nature: if self.one_in(6) { Nature::Daemon } else { Nature::Pod },
+            nature,
         }
     }
 

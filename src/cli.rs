@@ -60,7 +60,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Describe(args) => with_client(&settings, |client| describe::run(client, args)),
         Command::Apply(args) => with_client(&settings, |client| apply::apply(client, args)),
         Command::Delete(args) => with_client(&settings, |client| apply::delete(client, args)),
-        Command::Why(args) => with_client(&settings, |client| why::run(client, args)),
+        Command::Why(args) => with_client(&settings, |client| why::run(client, &settings, args)),
         Command::Scale(args) => with_client(&settings, |client| rollout::scale(client, args)),
         Command::Rollout(command) => {
             with_client(&settings, |client| rollout::rollout(client, command))

@@ -20,6 +20,7 @@ mod netlink;
 mod nfnetlink;
 mod nft;
 mod owner;
+pub mod packet;
 mod part;
 pub mod policy;
 mod probe;
@@ -29,6 +30,7 @@ pub mod service;
 mod skeleton;
 pub mod sync;
 mod sysctl;
+pub mod trace;
 mod withdraw;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! `joey why`: one sentence why something is not as declared, and what that rests on.
 //!
 //! It reads through the API alone, and only what the administrator's kubeconfig may read. What it all means is
-//! for [`diagnosis`] to say.
+//! for [`diagnosis`] to say, and for [`path`] when the question is whether a pod reaches somebody.
 
 use std::process::ExitCode;
 
@@ -10,9 +10,11 @@ use serde_json::Value;
 use self::diagnosis::{Case, Cause, Diagnosis, diagnose};
 use super::get::visible;
 use super::resources::{Resources, Selection, select};
+use super::settings::Settings;
 use crate::sys::clock;
 
 pub mod diagnosis;
+pub mod path;
 
 #[derive(Debug, clap::Args)]
 pub struct WhyArgs {
@@ -21,10 +23,31 @@ pub struct WhyArgs {
     what: Vec<String>,
     #[arg(short, long, default_value = "default")]
     namespace: String,
+    /// Whether the pod's connection to TARGET comes through, and who decided: svc/NAME[:PORT], pod/NAME:PORT,
+    /// ADDRESS:PORT or NAME:PORT, each followed by /udp or /sctp where it is not TCP
+    #[arg(long, value_name = "TARGET")]
+    to: Option<String>,
+    /// Prove the answer with a real packet from inside the pod (needs root on the pod's host)
+    #[arg(long, requires = "to")]
+    live: bool,
 }
 
 /// Exits with 0 when everything asked about is as declared, with 1 when something is not.
-pub async fn run(client: kube::Client, args: WhyArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    client: kube::Client,
+    settings: &Settings,
+    args: WhyArgs,
+) -> anyhow::Result<ExitCode> {
+    if let Some(to) = &args.to {
+        let run_dir = settings.run_dir();
+        let here = path::Here {
+            ranges: path::Ranges { pods: settings.pod_cidr(), services: settings.service_cidr() },
+            domain: settings.cluster_domain(),
+            live: args.live.then_some(run_dir.as_path()),
+        };
+        let pod = one_pod(&args.what)?;
+        return path::run(client, &here, &args.namespace, pod, to).await;
+    }
     let resources = Resources::discover(&client).await?;
     let named = match select(&resources, &args.what)? {
         Selection::Named(named) => named,
@@ -41,6 +64,19 @@ pub async fn run(client: kube::Client, args: WhyArgs) -> anyhow::Result<ExitCode
         }
     }
     Ok(code)
+}
+
+/// The pod in `POD`, `pod/POD` or `pod POD`.
+fn one_pod(what: &[String]) -> anyhow::Result<&str> {
+    let (kind, name) = match what {
+        [one] => one.split_once('/').unwrap_or(("pod", one)),
+        [kind, name] => (kind.as_str(), name.as_str()),
+        _ => anyhow::bail!("--to is asked of one pod at a time"),
+    };
+    match kind {
+        "po" | "pod" | "pods" => Ok(name),
+        other => anyhow::bail!("--to is asked of a pod, not of a {other}: say pod/NAME"),
+    }
 }
 
 fn print(found: &Diagnosis) {

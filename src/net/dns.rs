@@ -9,6 +9,7 @@
 //! leads there. Policies see a packet to the gateway's address and the port that was free, and know it as [`PORT`].
 
 mod answer;
+pub mod ask;
 mod forward;
 mod rate;
 mod server;

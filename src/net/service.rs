@@ -138,6 +138,44 @@ pub fn addresses(plan: &PartPlan) -> BTreeSet<IpAddr> {
         .collect()
 }
 
+/// Who may answer a Service's port to callers within the cluster on node `node`, or anywhere.
+pub fn backends(
+    facts: &Facts,
+    name: &ServiceName,
+    protocol: Protocol,
+    port: u16,
+    node: Option<&str>,
+) -> BTreeSet<Backend> {
+    let Some(service) = facts.services.get(name) else {
+        return BTreeSet::new();
+    };
+    let is_it = |one: &&ServicePort| one.protocol == protocol && one.port == port;
+    let found = service.ports.iter().find(is_it).map(|port| {
+        let node = node.filter(|_| service.is_internal_local);
+        choose(endpoints_of(facts.slices.get(name), port), node, &BTreeSet::new())
+    });
+    found.unwrap_or_default()
+}
+
+/// The same for a port of the host.
+pub fn backends_of_host(
+    facts: &Facts,
+    protocol: Protocol,
+    number: u16,
+    node: &str,
+) -> BTreeSet<Backend> {
+    let found = facts.services.iter().find_map(|(name, service)| {
+        let is_it = |port: &&ServicePort| {
+            let on_host = service.is_on_host.then_some(port.port);
+            port.protocol == protocol && [port.node_port, on_host].contains(&Some(number))
+        };
+        let port = service.ports.iter().find(is_it)?;
+        let node = service.is_external_local.then_some(node);
+        Some(choose(endpoints_of(facts.slices.get(name), port), node, &BTreeSet::new()))
+    });
+    found.unwrap_or_default()
+}
+
 fn endpoints_of<'a>(
     slices: Option<&'a BTreeMap<String, Slice>>,
     port: &'a ServicePort,

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::facts::read;
 use super::dns::zone::{Ranges, Zone};
 use super::part::Part;
 use super::service::{self, Facts};

@@ -28,9 +28,7 @@ pub fn allows(cluster: &Cluster, flow: Flow) -> bool {
     });
     // It is known by the port that it should have, and like any address by the one that it has.
     let known = destination.filter(|pod| pod.nature == Nature::Daemon).and_then(|pod| {
-        let listens = |port: &&NamedPort| {
-            flow.asked == Asked::Port(port.protocol, port.listens_at)
-        };
+        let listens = |port: &&NamedPort| flow.asked == Asked::Port(port.protocol, port.listens_at);
         let port = pod.ports.iter().find(listens)?;
         Some(Flow { asked: Asked::Port(port.protocol, port.number), ..flow })
     });

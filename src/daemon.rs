@@ -43,7 +43,7 @@ use crate::metrics::figures::Figures;
 use crate::metrics::{self, Registry};
 use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
-use crate::net::{Network, PROBE_MARK, dns};
+use crate::net::{Network, PROBE_MARK, dns, foreign};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile::caches::Caches;
 use crate::reconcile::decide::Decide;
@@ -106,6 +106,7 @@ pub async fn run(
     let ingress_network = network.clone();
     let repairs = measures::network(&registry, &network);
     let repaired = network.clone();
+    let (ingress_network, told_network) = (network.clone(), network.clone());
     let images = crate::cli::image::open(settings)?;
     let runtime = start_runtime(&instance, zygote).await?;
 
@@ -204,6 +205,12 @@ pub async fn run(
         run_dir: instance.run_dir.clone(),
     };
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
+    let registry = Registry::default();
+    let network_client = api.client(Identity::component("system:node-controller"), "default");
+    let recorder = Recorder::start(network_client, "joey-network", node_name.clone(), stop.clone());
+    let told =
+        foreign::tell(told_network, recorder, registry.clone(), node_name.clone(), stop.clone());
+    spawn(&mut parts, "teller of foreign changes", told);
     // These two end no daemon: without them pods run and the API answers.
     start_ingress(
         settings,

@@ -9,6 +9,8 @@ mod dial;
 pub mod dns;
 mod drift;
 mod expression;
+pub mod foreign;
+mod guard;
 mod host;
 mod host_port;
 pub mod ingress;
@@ -207,6 +209,11 @@ impl Network {
     /// Who holds which address; every change wakes the receiver.
     fn leases(&self) -> watch::Receiver<Arc<BTreeMap<String, IpAddr>>> {
         self.shared.seen.leases.subscribe()
+    }
+
+    /// How often another program changed our rules and they were put back; every time wakes the receiver.
+    pub fn restored(&self) -> watch::Receiver<u64> {
+        self.shared.seen.restored.subscribe()
     }
 
     /// The address under which pods know the host.

@@ -227,7 +227,8 @@ impl Watcher {
         match self.links.heard() {
             Ok(notices) => {
                 for notice in notices {
-                    let offset = link::name_of(&notice).and_then(|name| self.names.offset(&name));
+                    let offset =
+                        link::name_of(&notice.payload).and_then(|name| self.names.offset(&name));
                     places.links.extend(offset);
                 }
             }

@@ -48,7 +48,7 @@ pub fn open() -> io::Result<Socket> {
     Socket::open(SockProtocol::NetlinkRoute)
 }
 
-fn request(kind: u16, flags: u16, message: &impl Emitable) -> Request {
+pub fn request(kind: u16, flags: u16, message: &impl Emitable) -> Request {
     let mut payload = vec![0; message.buffer_len()];
     message.emit(&mut payload);
     Request { kind, flags: REQUEST | ACK | flags, payload }

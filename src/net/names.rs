@@ -13,6 +13,10 @@ pub const LINKS_OF_ALL: &str = "jy";
 /// Tailscale or CNI plugins test.
 pub const PROBE_MARK: u32 = 0x2a;
 
+/// What forwarded packets of pods carry when our chains have seen them; routing refuses others (`guard`). The bit is
+/// none that kube-proxy, Calico, Cilium, Tailscale or CNI plugins test.
+pub const GUARD_MARK: u32 = 0x1000;
+
 /// The names of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {

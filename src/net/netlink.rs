@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -44,6 +44,15 @@ const ATTEMPTS: usize = 4;
 pub struct Request {
     pub kind: u16,
     pub flags: u16,
+    pub payload: Vec<u8>,
+}
+
+/// What the kernel told unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub kind: u16,
+    /// Of the socket that caused it; 0 for the kernel itself.
+    pub port: u32,
     pub payload: Vec<u8>,
 }
 
@@ -91,21 +100,29 @@ impl Socket {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let descriptor = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
         bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        // Large transactions are told in as many messages; used only as long as they wait to be read.
+        let _ = setsockopt(&descriptor, sockopt::RcvBufForce, &(16 * 1024 * 1024));
         Ok(Socket { descriptor, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
-    /// Payloads of the notices that have come; an error when some were lost.
-    pub fn heard(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        let mut payloads = Vec::new();
+    /// Which of the namespace's netlink sockets this is, as the kernel tells of what it did.
+    pub fn port(&self) -> io::Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.descriptor.as_raw_fd())?.pid())
+    }
+
+    /// The notices that have come; an error when some were lost.
+    pub fn heard(&mut self) -> io::Result<Vec<Heard>> {
+        let mut notices = Vec::new();
         loop {
             let length = match retry(|| {
                 recv(self.descriptor.as_raw_fd(), &mut self.buffer, MsgFlags::empty())
             }) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(payloads),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(notices),
                 other => other?,
             };
             for message in messages(&self.buffer[..length]) {
-                payloads.push(message?.payload.to_vec());
+                let Message { kind, port, payload, .. } = message?;
+                notices.push(Heard { kind, port, payload: payload.to_vec() });
             }
         }
     }
@@ -225,6 +242,7 @@ struct Message<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
+    port: u32,
     payload: &'a [u8],
 }
 
@@ -252,6 +270,7 @@ fn message(datagram: &[u8]) -> Option<Message<'_>> {
         kind: u16::from_ne_bytes([header[4], header[5]]),
         flags: u16::from_ne_bytes([header[6], header[7]]),
         sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+        port: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
         payload: datagram.get(HEADER..length)?,
     })
 }

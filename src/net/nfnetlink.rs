@@ -46,6 +46,15 @@ pub fn apply(socket: &mut Socket, table: &str, changes: &ElementChanges) -> io::
     Ok(())
 }
 
+/// The number of the ruleset's last transaction, whosever it was.
+pub fn generation(socket: &mut Socket) -> io::Result<u32> {
+    const GET_GENERATION: u16 = NFTABLES << 8 | 16;
+    let request = Request { kind: GET_GENERATION, flags: REQUEST | ACK, payload: vec![0; 4] };
+    let replies = socket.exchange(&[request])?.except(&[])?;
+    let number = replies.first().and_then(|reply| find(reply.get(4..)?, 1)?.first_chunk());
+    number.map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(|| Errno::EBADMSG.into())
+}
+
 /// Removes `elements`, whether or not they are (all) there.
 pub fn remove(socket: &mut Socket, table: &str, elements: &Elements) -> io::Result<()> {
     let removal = |elements: Elements| ElementChanges { remove: elements, add: Elements::new() };

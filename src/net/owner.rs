@@ -6,6 +6,7 @@
 mod parts;
 mod policies;
 mod reset;
+mod restore;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,6 +25,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
 pub use self::reset::reset;
+use self::restore::{OwnGenerations, together, transact};
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::drift::{self, Held, Places, Repaired, What};
@@ -37,10 +39,9 @@ use super::probe::{self, Culprit};
 use super::ruleset::{self, ElementChanges, Elements, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
-    Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, host, link, nfnetlink, nft,
-    step,
+    Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, foreign, guard, host, link,
+    nfnetlink, nft, step,
 };
-use crate::model::cidr::Cidr;
 use crate::sys::netns;
 
 /// Repairs that a slow listener may be behind.
@@ -65,6 +66,10 @@ pub enum Command {
     Inspect {
         places: Places,
     },
+    /// Somebody changed the table, in this generation of the ruleset; `None` when the kernel lost count.
+    Changed {
+        generation: Option<u32>,
+    },
     PutPolicies {
         order: PolicyOrder,
         answer: oneshot::Sender<Result<(), NetError>>,
@@ -79,6 +84,8 @@ pub struct Seen {
     pub node_address: IpAddr,
     /// What was changed by hand and put back.
     pub repairs: broadcast::Sender<Repaired>,
+    /// How often somebody else's change of the table was undone.
+    pub restored: watch::Sender<u64>,
     pub gateway: IpAddr,
     /// Addresses by pod, from before the first packet until after the last.
     pub leases: watch::Sender<Arc<BTreeMap<String, IpAddr>>>,
@@ -115,7 +122,8 @@ pub struct Owner {
     parts: BTreeMap<Part, Before>,
     /// What the kernel held when we started: the last plans of the daemon before.
     found: Present,
-    services: Cidr,
+    surroundings: Surroundings,
+    own: OwnGenerations,
     policies: Policies,
     /// Flows that the policies in force deny may still be known to the kernel.
     owes_end: bool,
@@ -203,12 +211,21 @@ impl Owner {
             }
         }
         let alive: Vec<String> = alive.into_keys().cloned().collect();
-        let found = put_in_force(&skeleton::compile(&names, &surroundings, elements))?;
+        let mut elements_socket = nfnetlink::open().map_err(step("open nfnetlink"))?;
+        let foreign_socket = foreign::listen().map_err(step("listen for changes of the rules"))?;
+        let mut own = OwnGenerations::default();
+        let plan = skeleton::compile(&names, &surroundings, elements);
+        let found = put_in_force(&mut elements_socket, &mut own, &plan, config.policies)?;
+        guard::set(&mut socket, config.pod_cidr).map_err(step("guard the pods' routes"))?;
 
         let (watched_end, alive_end) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(step("make a pipe"))?;
-        drift::watch(names.clone(), commands, watched_end)
+        let also_watched = watched_end.try_clone().map_err(step("make a pipe"))?;
+        drift::watch(names.clone(), commands.clone(), watched_end)
             .map_err(step("listen for changes of links"))?;
+        let own_port = elements_socket.port().map_err(step("name the nfnetlink socket"))?;
+        foreign::watch(foreign_socket, names.table(), own_port, commands, also_watched)
+            .map_err(step("listen for changes of the rules"))?;
         let fabric = Fabric { names, gateway, mtu: survey.mtu, pins: paths.pins, socket };
         let mut owner = Owner {
             table: fabric.names.table(),
@@ -216,13 +233,14 @@ impl Owner {
             leases,
             parts: BTreeMap::new(),
             found,
-            services: config.service_cidr,
+            surroundings,
+            own,
             policies: config.policies,
             owes_end: false,
             born: Instant::now(),
             journal,
             fabric,
-            elements: nfnetlink::open().map_err(step("open nfnetlink"))?,
+            elements: elements_socket,
             ahead: prepare_ahead().map_err(step("start preparing namespaces"))?,
             held: Held::default(),
             _alive: alive_end,
@@ -231,12 +249,12 @@ impl Owner {
                 repairs: broadcast::Sender::new(REPAIRS),
                 problems: OnceLock::new(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
+                restored: watch::Sender::default(),
                 gateway: IpAddr::V4(gateway),
                 leases: watch::Sender::default(),
                 in_force: watch::Sender::default(),
             }),
         };
-        owner.close()?;
         owner.take_over(config, &links, &alive)?;
         for pod in &alive {
             owner.held.take(pod, &owner.fabric.pin(pod));
@@ -273,6 +291,7 @@ impl Owner {
                     let _ = answer.send(self.put_policies(&order));
                 }
                 Command::Inspect { places } => self.inspect(&places),
+                Command::Changed { generation } => self.changed(generation),
             }
         }
     }
@@ -548,11 +567,18 @@ fn is_surprise(error: &io::Error) -> bool {
     [Errno::ENOENT, Errno::EEXIST].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
-/// What the kernel held before.
-fn put_in_force(plan: &RulesetPlan) -> Result<Present, NetError> {
+/// What the kernel held before. What an earlier daemon's plans left goes on until the first plan; with nothing left, no
+/// pod may send or receive.
+fn put_in_force(
+    socket: &mut Socket,
+    own: &mut OwnGenerations,
+    plan: &RulesetPlan,
+    policies: Policies,
+) -> Result<Present, NetError> {
     let before = nft::list(&plan.table).map_err(step("list the rules"))?;
     let before = before.as_ref().map(Present::read).unwrap_or_default();
-    nft::apply(&plan.render(&before)).map_err(step("put the rules in force"))?;
+    let whole = together(plan, &before, Vec::new(), policies);
+    transact(socket, own, &whole.rules).map_err(step("put the rules in force"))?;
     let after = nft::list(&plan.table).map_err(step("list the rules"))?;
     let missing = plan.missing_in(&after.unwrap_or_default());
     if missing.is_empty() {

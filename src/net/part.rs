@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 use super::Protocol;
 use super::nfnetlink::ProgramChanges;
 use super::program::{Declaration, Program};
-use super::ruleset::{ElementChanges, Elements, Field, Present, Set, SetName, Transaction, diff};
+use super::ruleset::{
+    Counted, ElementChanges, Elements, Field, Present, Set, SetName, Transaction, diff,
+};
 
 /// To what only pods and the host may reach; `nat`, from both.
 pub const SERVICES_NAT: &str = "services_nat";
@@ -89,6 +91,21 @@ impl PartPlan {
             self.elements.retain(|_, members| !members.is_empty());
         }
         self
+    }
+
+    /// What of this plan is missing in `listing`, the answer to `nft -j list table`; empty when as much stands there. What
+    /// rules remember by themselves is not counted.
+    pub fn missing_in(&self, listing: &Value) -> Vec<String> {
+        let chains = self.chains.iter().map(|(name, rules)| (name.as_str(), rules.len()));
+        let programs = self.programs.iter().map(|(name, rules)| (name.as_str(), rules.len()));
+        let remembers = |name: &SetName| {
+            self.declarations.get(name).is_some_and(|declaration| declaration.memory.is_some())
+        };
+        let sets = self.sets.keys().chain(self.declarations.keys());
+        let sets = sets
+            .filter(|name| !remembers(name))
+            .map(|name| (name.as_ref(), self.elements.get(name).map_or(0, BTreeSet::len)));
+        Counted::read(listing).missing(chains.chain(programs), sets)
     }
 
     /// Names that are not the part's own, or members of sets that it does not declare: a mistake in its compiler.

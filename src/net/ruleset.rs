@@ -211,35 +211,54 @@ impl RulesetPlan {
 
     /// What of this plan is missing in `listing`, the answer to `nft -j list table`; empty when all is in force.
     pub fn missing_in(&self, listing: &Value) -> Vec<String> {
-        let mut chains: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
+        let chains = (self.base.iter().map(|(name, chain)| (*name, chain.rules.len())))
+            .chain(self.chains.iter().map(|(name, rules)| (*name, rules.len())));
+        let sets =
+            self.sets.keys().map(|name| (*name, self.elements.get(*name).map_or(0, BTreeSet::len)));
+        Counted::read(listing).missing(chains, sets)
+    }
+}
+
+/// How much stands in a table.
+#[derive(Debug, Default)]
+pub struct Counted<'a> {
+    /// Rules by chain.
+    chains: BTreeMap<&'a str, usize>,
+    /// Members by set.
+    sets: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Counted<'a> {
+    /// From the answer to `nft -j list table`.
+    pub fn read(listing: &'a Value) -> Counted<'a> {
+        let mut counted = Counted::default();
         for object in listing["nftables"].as_array().into_iter().flatten() {
             if let Some(name) = object["chain"]["name"].as_str() {
-                chains.entry(name).or_default();
+                counted.chains.entry(name).or_default();
             } else if let Some(name) = object["rule"]["chain"].as_str() {
-                *chains.entry(name).or_default() += 1;
+                *counted.chains.entry(name).or_default() += 1;
             } else {
                 for kind in ["set", "map"] {
                     if let Some(name) = object[kind]["name"].as_str() {
                         let members = object[kind]["elem"].as_array().map_or(0, Vec::len);
-                        elements.insert(name, members);
+                        counted.sets.insert(name, members);
                     }
                 }
             }
         }
-        let wanted_chains = (self.base.iter().map(|(name, chain)| (*name, chain.rules.len())))
-            .chain(self.chains.iter().map(|(name, rules)| (*name, rules.len())));
-        let wanted_sets =
-            self.sets.keys().map(|name| (*name, self.elements.get(*name).map_or(0, BTreeSet::len)));
-        wanted_chains
-            .filter(|(name, rules)| chains.get(name) != Some(rules))
-            .map(|(name, _)| format!("chain {name}"))
-            .chain(
-                wanted_sets
-                    .filter(|(name, members)| elements.get(name) != Some(members))
-                    .map(|(name, _)| format!("set {name}")),
-            )
-            .collect()
+        counted
+    }
+
+    /// Which of the chains and sets are not there or do not hold as much.
+    pub fn missing<'b>(
+        &self,
+        chains: impl Iterator<Item = (&'b str, usize)>,
+        sets: impl Iterator<Item = (&'b str, usize)>,
+    ) -> Vec<String> {
+        let chains = chains.filter(|(name, rules)| self.chains.get(name) != Some(rules));
+        let sets = sets.filter(|(name, members)| self.sets.get(name) != Some(members));
+        let chains = chains.map(|(name, _)| format!("chain {name}"));
+        chains.chain(sets.map(|(name, _)| format!("set {name}"))).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
+//! prerouting -50      mark_hook     from our ports, to pods ▶ marked as seen (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
 //! forward    filter   forward_hook  to the service range ▶ unserved; from our ports ▶ from_pods, with POLICY_EGRESS
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use super::expression::{
     counted, ip, jump, matches, meta, payload, prefix, rule, translate, verdict,
 };
-use super::names::{LINKS_OF_ALL, Names, PROBE_MARK};
+use super::names::{GUARD_MARK, LINKS_OF_ALL, Names, PROBE_MARK};
 use super::part::{self, POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE};
 use super::ruleset::{BaseChain, Elements, RulesetPlan, Set};
 use crate::model::cidr::Cidr;
@@ -67,6 +68,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
     // Only pods and the host itself know what an address of a Service means.
     let not_from_here = || matches("!=", meta("iifname"), json!({"set": [ours, "lo"]}));
     let not_loopback = || matches("!=", ip("daddr"), prefix(NEVER_TO[0]));
+    let seen =
+        || json!({"mangle": {"key": meta("mark"), "value": {"|": [meta("mark"), GUARD_MARK]}}});
     let base = |kind, hook, priority, rules| BaseChain { kind, hook, priority, rules };
 
     let base = BTreeMap::from([
@@ -96,6 +99,18 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     rule([from_ours(), jump(SERVICES_NAT)]),
                     rule([to_local(), jump(SERVICES_NODE)]),
                     rule([to_local(), jump("host_ports")]),
+                ],
+            ),
+        ),
+        (
+            "mark_hook",
+            base(
+                "filter",
+                "prerouting",
+                -50,
+                vec![
+                    rule([from_ours(), seen()]),
+                    rule([matches("==", ip("daddr"), pods.clone()), seen()]),
                 ],
             ),
         ),

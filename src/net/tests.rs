@@ -1,5 +1,6 @@
 //! Real packets through real links: each test is a host of its own, in fresh network and mount namespaces.
 
+mod guard;
 mod leaving;
 pub(super) mod machine;
 mod parts;

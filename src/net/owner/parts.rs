@@ -26,7 +26,7 @@ impl Owner {
                 }
             }
             Transition::Rules(transaction) => {
-                nft::apply(&transaction).map_err(step("put the part's rules in force"))
+                self.transact(&transaction).map_err(step("put the part's rules in force"))
             }
             Transition::Programs(changes) => {
                 match nfnetlink::reprogram(&mut self.elements, &self.table, &changes) {
@@ -41,8 +41,13 @@ impl Owner {
                 Before::InForce(before) => before.flows.clone(),
                 Before::Unknown(_) => BTreeSet::new(),
             };
-            conntrack::forget_strays(&mut self.elements, self.services, &old, &plan.flows)
-                .map_err(step("forget flows to endpoints that are gone"))
+            conntrack::forget_strays(
+                &mut self.elements,
+                self.surroundings.service_cidr,
+                &old,
+                &plan.flows,
+            )
+            .map_err(step("forget flows to endpoints that are gone"))
         });
         let outcome = outcome.and_then(|()| self.forget_remembered(&before, &plan));
         match outcome {
@@ -96,7 +101,7 @@ impl Owner {
         let present = listing.as_ref().map(Present::read).unwrap_or_default();
         match part::transition(&self.table, part, &Before::Unknown(present), plan) {
             Transition::Rules(transaction) => {
-                nft::apply(&transaction).map_err(step("put the part's rules in force anew"))
+                self.transact(&transaction).map_err(step("put the part's rules in force anew"))
             }
             Transition::Programs(changes) => {
                 nfnetlink::reprogram(&mut self.elements, &self.table, &changes)

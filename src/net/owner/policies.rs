@@ -35,15 +35,6 @@ pub struct InForce {
 }
 
 impl Owner {
-    /// With nothing in force yet, no pod may send or receive; what an earlier daemon left goes on until the first plan.
-    pub fn close(&mut self) -> Result<(), NetError> {
-        let is_left = self.found.sets.contains_key(policy::VERDICTS[0]);
-        match (self.policies, is_left) {
-            (Policies::Enforced, false) => self.put(Part::Policies, Plan::default().render()),
-            (Policies::Enforced, true) | (Policies::Open, _) => Ok(()),
-        }
-    }
-
     /// Puts the plan in force and ends the flows that it denies.
     pub fn put_policies(&mut self, order: &PolicyOrder) -> Result<(), NetError> {
         let is_gone = |pod: &String, address: IpAddr| {
@@ -79,7 +70,7 @@ impl Owner {
 
     /// An answer of a denied flow would pass as the beginning of a new one where the rules did not ask for the first
     /// packet of a connection (`policy::plan::Chain`); with that, a flow that is forgotten here is over.
-    fn end_denied(&mut self, world: &World) -> Result<(), NetError> {
+    pub fn end_denied(&mut self, world: &World) -> Result<(), NetError> {
         conntrack::end(&mut self.elements, |flow| {
             flow.mark != PROBE_MARK
                 && !explain(

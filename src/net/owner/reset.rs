@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::{Paths, names};
-use crate::net::{NetError, NetworkConfig, host, link, nft, step};
+use crate::net::{NetError, NetworkConfig, guard, host, link, nft, step};
 use crate::sys::netns;
 
 /// Removes every trace of the instance; nothing may be serving it.
@@ -46,6 +46,8 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
             socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
         note(outcome.map(drop).map_err(step("delete the route of the Service range")));
     }
+    let unguarded = guard::remove(&mut socket, config.pod_cidr);
+    note(unguarded.map_err(step("delete the rules that guard the pods' routes")));
     let survey = host::survey(&names, &links, &[], &[]);
     note(
         host::restore(&paths.forwarding, survey.has_neighbours)

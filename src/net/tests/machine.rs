@@ -175,7 +175,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Everything an instance may leave on the host.
 pub fn traces() -> String {
-    sh("ip -o link | cut -d: -f2; ip route; ip neigh; true;
+    sh("ip -o link | cut -d: -f2; ip rule; ip route; ip neigh; true;
         nft list ruleset; grep -c nsfs /proc/self/mountinfo || true;
         cat /proc/sys/net/ipv4/conf/up0/forwarding")
 }

@@ -1,6 +1,6 @@
 //! Policies and packets: what the rules decide is what the statements say, at every instant.
 
-mod scene;
+pub(super) mod scene;
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};

@@ -37,6 +37,21 @@ fn enforcing() -> NetworkConfig {
     NetworkConfig { policies: Policies::Enforced, ..config("abc123", "10.42.0.0/16") }
 }
 
+/// A cluster without a daemon.
+pub struct Stopped {
+    policies: Vec<networking::NetworkPolicy>,
+    namespaces: BTreeMap<String, Labels>,
+    pods: BTreeMap<String, (Pod, Attached)>,
+}
+
+impl Stopped {
+    pub async fn begin(self) -> Scene {
+        let network = Network::start(enforcing()).await.unwrap();
+        let Stopped { policies, namespaces, pods } = self;
+        Scene { network, policies, namespaces, pods }
+    }
+}
+
 impl Scene {
     pub async fn start() -> Scene {
         let network = Network::start(enforcing()).await.unwrap();
@@ -47,9 +62,14 @@ impl Scene {
 
     /// The daemon ends and another begins.
     pub async fn restart(self) -> Scene {
-        drop(self.network);
-        let network = Network::start(enforcing()).await.unwrap();
-        Scene { network, ..self }
+        self.stop().begin().await
+    }
+
+    /// The daemon ends; the pods live on.
+    pub fn stop(self) -> Stopped {
+        let Scene { network, policies, namespaces, pods } = self;
+        drop(network);
+        Stopped { policies, namespaces, pods }
     }
 
     pub fn namespace(&mut self, name: &str, labels: Labels) {

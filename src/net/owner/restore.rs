@@ -1,0 +1,209 @@
+//! Puts the table back after somebody else has changed or flushed it.
+//!
+//! What is wrong with it is not asked: everything is written again in one transaction, which packets do not notice
+//! where nothing was wrong. Until then the second guard holds (`guard`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Owner;
+use crate::net::netlink::Socket;
+use crate::net::nfnetlink::ProgramChanges;
+use crate::net::part::{self, Before, Part, PartPlan, Transition};
+use crate::net::policy::{Plan, VERDICTS};
+use crate::net::ruleset::{Elements, Present, RulesetPlan};
+use crate::net::{NetError, Policies, guard, host_port, nfnetlink, nft, skeleton, step};
+
+/// Somebody may be writing at the same time.
+const ATTEMPTS: usize = 3;
+/// Own transactions that the kernel has yet to tell of.
+const REMEMBERED: usize = 64;
+
+/// Generations of the ruleset of which one is ours each, until the kernel has told of it.
+#[derive(Debug, Default)]
+pub struct OwnGenerations(VecDeque<(u32, u32)>);
+
+impl OwnGenerations {
+    /// One of those after `before`, up to `last`.
+    fn note(&mut self, before: u32, last: u32) {
+        self.0.push_back((before.wrapping_add(1), last));
+        if self.0.len() > REMEMBERED {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether it is ours; each is once only.
+    fn recognise(&mut self, generation: u32) -> bool {
+        let is_within = |(first, last): &(u32, u32)| {
+            generation.wrapping_sub(*first) <= last.wrapping_sub(*first)
+        };
+        let place = self.0.iter().position(is_within);
+        place.is_some_and(|place| self.0.remove(place).is_some())
+    }
+}
+
+/// One transaction through `nft`, remembered as ours.
+pub fn transact(
+    socket: &mut Socket,
+    own: &mut OwnGenerations,
+    transaction: &Value,
+) -> Result<(), nft::Complaint> {
+    let before = nfnetlink::generation(socket);
+    nft::apply(transaction)?;
+    if let (Ok(before), Ok(after)) = (before, nfnetlink::generation(socket)) {
+        own.note(before, after);
+    }
+    Ok(())
+}
+
+impl Owner {
+    pub fn transact(&mut self, transaction: &Value) -> Result<(), nft::Complaint> {
+        transact(&mut self.elements, &mut self.own, transaction)
+    }
+
+    /// The kernel tells of a transaction that touched our table, or that it lost count.
+    pub fn changed(&mut self, generation: Option<u32>) {
+        match generation {
+            Some(generation) if self.own.recognise(generation) => return,
+            Some(_) => {}
+            None if self.is_whole() => return,
+            None => {}
+        }
+        let outcome = (1..ATTEMPTS).find_map(|_| self.restore().ok());
+        match outcome.map_or_else(|| self.restore(), Ok) {
+            Ok(()) => {
+                tracing::warn!(
+                    "another program changed this instance's nftables table; it is put back"
+                );
+                self.seen.restored.send_modify(|times| *times += 1);
+            }
+            Err(error) => tracing::error!(
+                %error,
+                "another program changed this instance's nftables table, and it cannot be put back; pods are cut off"
+            ),
+        }
+    }
+
+    /// Whether as much stands in the kernel as should; what exactly is not compared.
+    fn is_whole(&self) -> bool {
+        let Ok(Some(listing)) = nft::list(&self.table) else {
+            return false;
+        };
+        let parts = self.parts.values().all(|before| match before {
+            Before::InForce(plan) => plan.missing_in(&listing).is_empty(),
+            Before::Unknown(_) => true,
+        });
+        parts && self.skeleton().missing_in(&listing).is_empty()
+    }
+
+    fn skeleton(&self) -> RulesetPlan {
+        let mut elements = Elements::new();
+        for (pod, lease) in &self.leases {
+            // A pod whose namespace died with the machine has no port.
+            if !self.held.has(pod) {
+                continue;
+            }
+            let offset = self.pool.offset(lease.address).unwrap_or_default();
+            for (set, members) in host_port::elements(&self.fabric.names, offset, lease) {
+                elements.entry(set).or_default().extend(members);
+            }
+        }
+        skeleton::compile(&self.fabric.names, &self.surroundings, elements)
+    }
+
+    fn restore(&mut self) -> Result<(), NetError> {
+        let skeleton = self.skeleton();
+        let mut present = self.present()?;
+        // Whether the base chains are as they were nobody knows.
+        present.chains.remove(&skeleton.mark());
+        let plans = self.parts.iter().filter_map(|(part, before)| match before {
+            Before::InForce(plan) => Some((*part, plan)),
+            Before::Unknown(_) => None,
+        });
+        let whole = together(&skeleton, &present, plans.collect(), self.policies);
+        self.transact(&whole.rules).map_err(step("put the rules back"))?;
+        for changes in &whole.programs {
+            nfnetlink::reprogram(&mut self.elements, &self.table, changes)
+                .map_err(step("put the programs back"))?;
+        }
+        // What only an earlier daemon knew is gone now.
+        self.found = self.present()?;
+        for before in self.parts.values_mut() {
+            if let Before::Unknown(present) = before {
+                present.clone_from(&self.found);
+            }
+        }
+        guard::set(&mut self.fabric.socket, self.surroundings.pod_cidr)
+            .map_err(step("guard the pods' routes"))?;
+        let world = Arc::clone(&self.seen.in_force.borrow().world);
+        match self.policies {
+            Policies::Enforced => self.end_denied(&world),
+            Policies::Open => Ok(()),
+        }
+    }
+
+    fn present(&self) -> Result<Present, NetError> {
+        let listing = nft::list(&self.table).map_err(step("list the rules"))?;
+        Ok(listing.as_ref().map(Present::read).unwrap_or_default())
+    }
+}
+
+/// What makes the table whole: rules in one transaction, then what `nft` cannot say.
+pub struct Whole {
+    pub rules: Value,
+    pub programs: Vec<ProgramChanges>,
+}
+
+/// Everything at once: at no instant do base chains stand without what policies say. Where no plan of policies is
+/// known and none is left from before, no pod may send or receive.
+pub fn together(
+    skeleton: &RulesetPlan,
+    present: &Present,
+    plans: Vec<(Part, &PartPlan)>,
+    policies: Policies,
+) -> Whole {
+    let mut rules = skeleton.render(present);
+    let mut programs = Vec::new();
+    let is_known = plans.iter().any(|(part, _)| *part == Part::Policies)
+        || present.sets.contains_key(VERDICTS[0]);
+    let closed = Plan::default().render();
+    let mut plans = plans;
+    match policies {
+        Policies::Enforced if !is_known => plans.push((Part::Policies, &closed)),
+        Policies::Enforced | Policies::Open => {}
+    }
+    for (part, plan) in plans {
+        let before = Before::Unknown(present.clone());
+        match part::transition(&skeleton.table, part, &before, plan) {
+            Transition::Rules(more) => {
+                if let (Some(all), Some(more)) =
+                    (rules["nftables"].as_array_mut(), more["nftables"].as_array())
+                {
+                    all.extend(more.iter().cloned());
+                }
+            }
+            Transition::Programs(changes) => programs.push(changes),
+            Transition::Nothing | Transition::Elements(_) => {}
+        }
+    }
+    Whole { rules, programs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_transactions_are_known_once_even_when_others_wrote_meanwhile() {
+        let mut own = OwnGenerations::default();
+        own.note(4, 5);
+        own.note(u32::MAX, 2);
+        assert!(!own.recognise(4));
+        assert!(own.recognise(5));
+        assert!(!own.recognise(5), "whoever else makes it 5 is another");
+        assert!(own.recognise(1), "of 0, 1 and 2 one is ours");
+        assert!(!own.recognise(2), "and only one");
+    }
+}

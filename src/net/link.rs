@@ -118,6 +118,12 @@ pub fn state(reply: &[u8]) -> Option<LinkState> {
     })
 }
 
+/// Whether the link of a reply takes packets to send: it is up, and the kernel has acted on that.
+pub fn is_running(reply: &[u8]) -> bool {
+    parse::<LinkMessage>(reply)
+        .is_ok_and(|message| message.header.flags.contains(LinkFlags::Running))
+}
+
 /// A socket that hears of every change of a link of this namespace.
 pub fn subscribe() -> io::Result<Socket> {
     /// `RTMGRP_LINK` of linux/rtnetlink.h.

@@ -68,10 +68,11 @@ fn is_of_an_instance(link: &str) -> bool {
     instance.is_some_and(|instance| Names::new(instance).is_some())
 }
 
-/// Pure: what of the host already lies inside the range, so that pods there could not be reached.
+/// Pure: what of the host already lies inside the range, so that pods or Services there could not be reached; of another
+/// instance also what lies around it.
 pub fn occupied(
     names: &Names,
-    pods: Cidr,
+    range: Cidr,
     links: &[Link],
     addresses: &[Address],
     routes: &[Route],
@@ -82,13 +83,17 @@ pub fn occupied(
     let is_ours = |index: u32| name(index).starts_with(&names.anchor());
     let address = addresses
         .iter()
-        .find(|own| pods.contains(own.address.into()) && !is_ours(own.link))
+        .find(|own| range.contains(own.address.into()) && !is_ours(own.link))
         .map(|own| format!("address {} of {}", own.address, name(own.link)));
     let route = || {
         routes
             .iter()
             .filter(|route| {
-                route.prefix >= pods.prefix() && pods.contains(route.destination.into())
+                let is_inside =
+                    route.prefix >= range.prefix() && range.contains(route.destination.into());
+                let around = format!("{}/{}", route.destination, route.prefix).parse::<Cidr>();
+                let is_joeys = route.output.is_some_and(|index| is_of_an_instance(name(index)));
+                is_inside || is_joeys && around.is_ok_and(|around| around.contains(range.address()))
             })
             .find(|route| match route.output {
                 Some(index) => !is_ours(index),

@@ -10,7 +10,11 @@ fn two_joeys_on_one_machine_do_not_meet() {
     first.wait_running("kangaroo-backend");
     let mut second = Cluster::start_beside(
         "second",
-        &[("JOEY_LISTEN", "127.0.0.1:7443"), ("JOEY_POD_CIDR", "10.77.0.0/16")],
+        &[
+            ("JOEY_LISTEN", "127.0.0.1:7443"),
+            ("JOEY_POD_CIDR", "10.77.0.0/16"),
+            ("JOEY_SERVICE_CIDR", "10.78.0.0/16"),
+        ],
     );
     second.apply(BACKEND).ok();
     second.wait_running("kangaroo-backend");

@@ -57,6 +57,8 @@ pub struct ApiConfig {
     pub cluster_domain: String,
     /// Where Services get their addresses from.
     pub service_cidr: Cidr,
+    /// Whether the network can lead SCTP through Services; where it cannot, such ports are refused.
+    pub translates_sctp: bool,
     /// Signs and verifies service-account tokens.
     pub token_key: token::Key,
     /// The authority that signed the server certificate, PEM; published in every namespace.
@@ -83,6 +85,7 @@ struct Inner {
     tokens: token::Issuer,
     ca_pem: String,
     service_cidr: Cidr,
+    translates_sctp: bool,
     dial: Arc<dyn streams::Dial>,
     figures: Figures,
     /// Creations in a namespace share it from looking at the namespace until their commit is queued;
@@ -111,6 +114,7 @@ impl Api {
                 tokens: token::Issuer::new(config.token_key, &config.cluster_domain),
                 ca_pem: config.ca_pem,
                 service_cidr: config.service_cidr,
+                translates_sctp: config.translates_sctp,
                 dial,
                 figures: config.figures,
                 meters: meters::Meters::default(),

@@ -21,6 +21,7 @@ pub mod learn;
 pub mod logging;
 pub mod logs;
 pub mod manifests;
+pub mod policy;
 pub mod report;
 pub mod reset;
 pub mod resources;
@@ -65,6 +66,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Rollout(command) => {
             with_client(&settings, |client| rollout::rollout(client, command))
         }
+        Command::Policy(command) => policy::run(&settings, command),
         Command::Logs(args) => with_client(&settings, |client| logs::logs(client, args)),
         Command::Exec(args) => with_client(&settings, |client| streams::exec(client, args)),
         Command::Run(args) => with_client(&settings, |client| streams::run(client, args)),

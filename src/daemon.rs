@@ -43,7 +43,7 @@ use crate::metrics::figures::Figures;
 use crate::metrics::{self, Registry};
 use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
-use crate::net::{Network, PROBE_MARK, dns, foreign};
+use crate::net::{Network, PROBE_MARK, Protocol, dns, foreign};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile::caches::Caches;
 use crate::reconcile::decide::Decide;
@@ -61,6 +61,8 @@ mod shutdown;
 
 /// Parts get this long to end after the signal; then the process ends without them.
 const GOODBYE: Duration = Duration::from_secs(10);
+/// Policies are in force milliseconds after the API answers; who is asked before refuses.
+const POLICIES_WITHIN: Duration = Duration::from_secs(5);
 /// What the Node allows; the pod network and the runtime have been tried with more.
 const MAX_PODS: u32 = 500;
 /// Bytes in flight between API and node, each way.
@@ -120,6 +122,7 @@ pub async fn run(
         ca_pem: pki.ca_pem.clone(),
         service_cidr: settings.service_cidr(),
         figures: figures.clone(),
+        translates_sctp: network.translates_sctp(),
     };
     let api = Api::new(store.clone(), config, Arc::new(kubelet.clone())).await?;
 
@@ -208,10 +211,20 @@ pub async fn run(
     let registry = Registry::default();
     let network_client = api.client(Identity::component("system:node-controller"), "default");
     let recorder = Recorder::start(network_client, "joey-network", node_name.clone(), stop.clone());
+    let log = crate::net::policy::log::run(
+        told_network.clone(),
+        recorder.clone(),
+        registry.clone(),
+        instance.run_dir.clone(),
+        stop.clone(),
+    );
+    spawn(&mut parts, "log of policies", log);
     let told =
         foreign::tell(told_network, recorder, registry.clone(), node_name.clone(), stop.clone());
     spawn(&mut parts, "teller of foreign changes", told);
     // These two end no daemon: without them pods run and the API answers.
+    // Before, the proxy would refuse what policies allow.
+    ingress_network.policies_known(POLICIES_WITHIN).await;
     start_ingress(
         settings,
         &registry,
@@ -221,7 +234,8 @@ pub async fn run(
         ingress_network,
         &mut parts,
         &stop,
-    )?;
+    )
+    .await?;
     start_metrics(settings, registry, &api, Arc::clone(&pki.server_tls), &mut parts, &stop).await;
 
     let tls = serve::Tls { config: pki.server_tls, names: Arc::new(pki.server_names) };
@@ -429,7 +443,7 @@ fn allow_many_files() {
 
 /// The proxy on the host's ports and the controller that feeds it.
 #[expect(clippy::too_many_arguments, reason = "the one place where the proxy gets everything")]
-fn start_ingress(
+async fn start_ingress(
     settings: &Settings,
     registry: &Registry,
     figures: Figures,
@@ -454,6 +468,8 @@ fn start_ingress(
     let (doors, taken) = proxy.open(&config);
     let addresses = doors.addresses();
     tracing::info!(?addresses, "serving Ingresses");
+    let ports = addresses.iter().map(|address| (Protocol::Tcp, address.port())).collect();
+    network.open_doors(ports).await?;
     let client = api.client(Identity::component("system:ingress-controller"), "default");
     let recorder =
         Recorder::start(client.clone(), "joey-ingress", node_name.to_owned(), stop.clone());

@@ -15,10 +15,12 @@ mod host;
 mod host_port;
 pub mod ingress;
 mod journal;
+mod limits;
 mod link;
 mod listeners;
 mod names;
 mod netlink;
+mod nflog;
 mod nfnetlink;
 mod nft;
 mod owner;
@@ -35,7 +37,7 @@ mod sysctl;
 pub mod trace;
 mod withdraw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -216,6 +218,22 @@ impl Network {
         self.shared.seen.restored.subscribe()
     }
 
+    /// What the policies' rules log to (NFLOG).
+    fn log_group(&self) -> u16 {
+        self.shared.seen.log_group
+    }
+
+    /// The policies in force.
+    fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.shared.seen.in_force.borrow())
+    }
+
+    /// The uid of the pod that holds `address`.
+    fn holder_of(&self, address: IpAddr) -> Option<String> {
+        let leases = self.shared.seen.leases.borrow();
+        leases.iter().find(|(_, held)| **held == address).map(|(uid, _)| uid.clone())
+    }
+
     /// The address under which pods know the host.
     pub fn gateway(&self) -> IpAddr {
         self.shared.seen.gateway
@@ -238,10 +256,41 @@ impl Network {
         conntrack::drained(address, limit).await
     }
 
-    /// The same when `proxy` connects on the behalf of the flow's source.
-    pub fn explain_through(&self, proxy: &policy::Pod, flow: policy::Flow) -> policy::Explanation {
-        let in_force = Arc::clone(&self.shared.seen.in_force.borrow());
-        policy::explain_through(&in_force.world, Some(proxy), flow)
+    /// Whether policies let `proxy` pass `flow` on, on behalf of its source. Never before they are known, and never to a
+    /// pod that the rules do not know yet.
+    pub fn permits_through(&self, proxy: &policy::Pod, flow: policy::Flow) -> bool {
+        let in_force = self.in_force();
+        match self.shared.policies {
+            Policies::Open => true,
+            Policies::Enforced => {
+                let is_pod =
+                    self.shared.seen.leases.borrow().values().any(|at| *at == flow.destination);
+                let is_ruled = in_force.pods.values().any(|at| *at == flow.destination);
+                in_force.is_known
+                    && (is_ruled || !is_pod)
+                    && policy::explain_through(&in_force.world, Some(proxy), flow).is_allowed()
+            }
+        }
+    }
+
+    /// Waits until policies are known, `limit` at most.
+    pub async fn policies_known(&self, limit: Duration) {
+        let mut in_force = self.shared.seen.in_force.subscribe();
+        match self.shared.policies {
+            Policies::Open => {}
+            Policies::Enforced => {
+                let known = in_force.wait_for(|known| known.is_known);
+                let _ = tokio::time::timeout(limit, known).await;
+            }
+        }
+    }
+
+    /// Lets pods reach `doors` at the host's own addresses, where policies allow it, instead of those before.
+    ///
+    /// # Errors
+    /// The kernel refused it, and nothing has changed.
+    pub async fn open_doors(&self, doors: BTreeSet<(Protocol, u16)>) -> Result<(), NetError> {
+        self.ask(|answer| Command::OpenDoors { doors, answer }).await
     }
 
     /// Takes everything back; the address becomes free for others, after all others. Idempotent.
@@ -299,6 +348,11 @@ impl Network {
     /// What is found changed by hand and put back, from now on.
     pub fn repairs(&self) -> broadcast::Receiver<Repaired> {
         self.shared.seen.repairs.subscribe()
+    }
+
+    /// Whether this kernel follows SCTP connections, without which a Service can lead none.
+    pub fn translates_sctp(&self) -> bool {
+        sysctl::read("netfilter/nf_conntrack_sctp_timeout_established").is_ok()
     }
 
     /// The host's own address towards the default route (the Node's InternalIP), or the gateway's.

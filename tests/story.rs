@@ -5,6 +5,9 @@ mod cluster;
 
 #[path = "story/autoscaling.rs"]
 mod autoscaling;
+#[path = "story/containment.rs"]
+mod containment;
+
 #[path = "story/doctor.rs"]
 mod doctor;
 

@@ -122,7 +122,10 @@ pub fn assign(
         }
     };
     let range = api.inner.service_cidr;
-    let errors = refusals(wanted, &held, range, &mut is_free);
+    let mut errors = refusals(wanted, &held, range, &mut is_free);
+    if !api.inner.translates_sctp {
+        errors.extend(sctp_ports(old, wanted));
+    }
     if let Some(failure) = store_failed.take() {
         return Err(failure);
     }
@@ -155,6 +158,27 @@ pub fn assign(
 
 fn full(why: &str) -> Failure {
     Failure::internal(why)
+}
+
+/// Errors of the ports that the host's kernel cannot lead anywhere. What a Service has already stays.
+fn sctp_ports(old: Option<&Value>, wanted: &Value) -> Vec<FieldError> {
+    let is_sctp = |port: &Value| port["protocol"] == "SCTP";
+    let ports = |service: &Value| service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    if old.is_some_and(|old| ports(old).iter().any(is_sctp)) {
+        return Vec::new();
+    }
+    ports(wanted)
+        .iter()
+        .enumerate()
+        .filter(|(_, port)| is_sctp(port))
+        .map(|(index, _)| {
+            FieldError::invalid(
+                format!("spec.ports[{index}].protocol"),
+                &"SCTP".into(),
+                "the kernel of this host does not track SCTP connections (CONFIG_NF_CT_PROTO_SCTP)",
+            )
+        })
+        .collect()
 }
 
 /// Errors of the addresses and node ports that the Service names itself and does not hold yet.

@@ -154,6 +154,9 @@ pub enum Command {
     /// Follow, undo, restart, pause and resume the rollouts of a Deployment
     #[command(subcommand)]
     Rollout(super::rollout::RolloutCommand),
+    /// Watch what NetworkPolicies deny
+    #[command(subcommand)]
+    Policy(super::policy::PolicyCommand),
     /// Print a container's output
     Logs(super::logs::LogsArgs),
     /// Run a command in a container

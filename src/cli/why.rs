@@ -42,6 +42,11 @@ pub async fn run(
         let run_dir = settings.run_dir();
         let here = path::Here {
             ranges: path::Ranges { pods: settings.pod_cidr(), services: settings.service_cidr() },
+            doors: [settings.ingress_http(), settings.ingress_https()]
+                .into_iter()
+                .flatten()
+                .map(|address| address.port())
+                .collect(),
             domain: settings.cluster_domain(),
             live: args.live.then_some(run_dir.as_path()),
         };

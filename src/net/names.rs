@@ -64,6 +64,12 @@ impl Names {
         [0x0e, a, b, c, 0, 0]
     }
 
+    /// Where rules log denied packets to (NFLOG): another than another instance's, nearly always, and above those that
+    /// administrators number by hand.
+    pub fn log_group(&self) -> u16 {
+        0x4000 | (self.number & 0x3fff) as u16
+    }
+
     /// Tells this instance's catch-all route from another's; beyond any metric in use.
     pub fn route_metric(&self) -> u32 {
         0x7f00_0000 | self.number

@@ -8,7 +8,7 @@ mod policies;
 mod reset;
 mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,7 +25,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
 pub use self::reset::reset;
-use self::restore::{OwnGenerations, together, transact};
+use self::restore::{OwnGenerations, closed, together, transact};
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::drift::{self, Held, Places, Repaired, What};
@@ -36,11 +36,11 @@ use super::names::Names;
 use super::netlink::Socket;
 use super::part::{Before, Part, PartPlan};
 use super::probe::{self, Culprit};
-use super::ruleset::{self, ElementChanges, Elements, Present, RulesetPlan};
+use super::ruleset::{self, Element, ElementChanges, Elements, Field, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
-    Attached, HostPort, NetError, NetworkConfig, Policies, conntrack, foreign, guard, host, link,
-    nfnetlink, nft, step,
+    Attached, HostPort, NetError, NetworkConfig, Policies, Protocol, conntrack, foreign, guard,
+    host, limits, link, nfnetlink, nft, step,
 };
 use crate::sys::netns;
 
@@ -66,6 +66,11 @@ pub enum Command {
     Inspect {
         places: Places,
     },
+    /// Pods may reach these ports of the host, and no others.
+    OpenDoors {
+        doors: BTreeSet<(Protocol, u16)>,
+        answer: oneshot::Sender<Result<(), NetError>>,
+    },
     /// Somebody changed the table, in this generation of the ruleset; `None` when the kernel lost count.
     Changed {
         generation: Option<u32>,
@@ -86,6 +91,7 @@ pub struct Seen {
     pub repairs: broadcast::Sender<Repaired>,
     /// How often somebody else's change of the table was undone.
     pub restored: watch::Sender<u64>,
+    pub log_group: u16,
     pub gateway: IpAddr,
     /// Addresses by pod, from before the first packet until after the last.
     pub leases: watch::Sender<Arc<BTreeMap<String, IpAddr>>>,
@@ -124,6 +130,7 @@ pub struct Owner {
     found: Present,
     surroundings: Surroundings,
     own: OwnGenerations,
+    doors: BTreeSet<(Protocol, u16)>,
     policies: Policies,
     /// Flows that the policies in force deny may still be known to the kernel.
     owes_end: bool,
@@ -180,14 +187,14 @@ impl Owner {
         let links = link::links(&mut socket).map_err(step("list links"))?;
         let addresses = link::addresses(&mut socket).map_err(step("list addresses"))?;
         let routes = link::routes(&mut socket).map_err(step("list routes"))?;
-        if let Some(reason) = host::occupied(&names, config.pod_cidr, &links, &addresses, &routes) {
-            return Err(NetError::Step {
-                step: "use the pod range",
-                reason: format!(
-                    "{} holds {reason}; choose another with --pod-cidr",
-                    config.pod_cidr
-                ),
-            });
+        for (step, range, setting) in [
+            ("use the pod range", config.pod_cidr, "--pod-cidr"),
+            ("use the Service range", config.service_cidr, "--service-cidr"),
+        ] {
+            if let Some(reason) = host::occupied(&names, range, &links, &addresses, &routes) {
+                let reason = format!("{range} holds {reason}; choose another with {setting}");
+                return Err(NetError::Step { step, reason });
+            }
         }
         let survey = host::survey(&names, &links, &addresses, &routes);
         let guarded_links =
@@ -215,7 +222,9 @@ impl Owner {
         let foreign_socket = foreign::listen().map_err(step("listen for changes of the rules"))?;
         let mut own = OwnGenerations::default();
         let plan = skeleton::compile(&names, &surroundings, elements);
-        let found = put_in_force(&mut elements_socket, &mut own, &plan, config.policies)?;
+        let log_group = names.log_group();
+        let closed = closed(config.policies, log_group);
+        let found = put_in_force(&mut elements_socket, &mut own, &plan, closed)?;
         guard::set(&mut socket, config.pod_cidr).map_err(step("guard the pods' routes"))?;
 
         let (watched_end, alive_end) =
@@ -235,6 +244,7 @@ impl Owner {
             found,
             surroundings,
             own,
+            doors: BTreeSet::new(),
             policies: config.policies,
             owes_end: false,
             born: Instant::now(),
@@ -250,11 +260,15 @@ impl Owner {
                 problems: OnceLock::new(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
                 restored: watch::Sender::default(),
+                log_group,
                 gateway: IpAddr::V4(gateway),
                 leases: watch::Sender::default(),
                 in_force: watch::Sender::default(),
             }),
         };
+        if let Err(error) = owner.put(Part::Limits, limits::compile()) {
+            tracing::warn!(%error, "no limit to the connections of one pod: the kernel has no nft_connlimit");
+        }
         owner.take_over(config, &links, &alive)?;
         for pod in &alive {
             owner.held.take(pod, &owner.fabric.pin(pod));
@@ -290,6 +304,9 @@ impl Owner {
                 Command::PutPolicies { order, answer } => {
                     let _ = answer.send(self.put_policies(&order));
                 }
+                Command::OpenDoors { doors, answer } => {
+                    let _ = answer.send(self.open_doors(doors));
+                }
                 Command::Inspect { places } => self.inspect(&places),
                 Command::Changed { generation } => self.changed(generation),
             }
@@ -321,6 +338,14 @@ impl Owner {
                 Err(error) => tracing::warn!(pod, %error, "the pod's link could not be repaired"),
             }
         }
+    }
+
+    fn open_doors(&mut self, doors: BTreeSet<(Protocol, u16)>) -> Result<(), NetError> {
+        let changes = ruleset::diff(&door_elements(&self.doors), &door_elements(&doors));
+        nfnetlink::apply(&mut self.elements, &self.table, &changes)
+            .map_err(step("let pods reach ports of the host"))?;
+        self.doors = doors;
+        Ok(())
     }
 
     fn take_over(
@@ -562,6 +587,13 @@ fn wire(
     prepared.pin(pin).map_err(step("pin the pod's namespace"))
 }
 
+fn door_elements(doors: &BTreeSet<(Protocol, u16)>) -> Elements {
+    let member = |(protocol, port): &(Protocol, u16)| {
+        Element::member(vec![Field::Protocol(*protocol), Field::Port(*port)])
+    };
+    Elements::from([(skeleton::DOORS.into(), doors.iter().map(member).collect())])
+}
+
 /// A member or a set that should (not) be there.
 fn is_surprise(error: &io::Error) -> bool {
     [Errno::ENOENT, Errno::EEXIST].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
@@ -573,11 +605,11 @@ fn put_in_force(
     socket: &mut Socket,
     own: &mut OwnGenerations,
     plan: &RulesetPlan,
-    policies: Policies,
+    closed: Option<PartPlan>,
 ) -> Result<Present, NetError> {
     let before = nft::list(&plan.table).map_err(step("list the rules"))?;
     let before = before.as_ref().map(Present::read).unwrap_or_default();
-    let whole = together(plan, &before, Vec::new(), policies);
+    let whole = together(plan, &before, Vec::new(), closed.as_ref());
     transact(socket, own, &whole.rules).map_err(step("put the rules in force"))?;
     let after = nft::list(&plan.table).map_err(step("list the rules"))?;
     let missing = plan.missing_in(&after.unwrap_or_default());

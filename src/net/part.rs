@@ -35,14 +35,19 @@ pub const POLICY_EGRESS: &str = "policy_egress";
 /// What is sent to pods where conntrack knows no flow, by whomever but the node's probes.
 pub const POLICY_INGRESS: &str = "policy_ingress";
 
+/// What pods begin, to whomever, before policies are asked.
+pub const LIMITS: &str = "limits_flows";
+
 /// Chains that the skeleton calls and parts fill.
-pub const SLOTS: &[&str] = &[POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE];
+pub const SLOTS: &[&str] = &[LIMITS, POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE];
 
 /// Who hands in plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     Services,
     Policies,
+    /// The owner's own: what one pod may take from all.
+    Limits,
 }
 
 impl Part {
@@ -51,6 +56,7 @@ impl Part {
         match self {
             Part::Services => "services_",
             Part::Policies => "policy_",
+            Part::Limits => "limits_",
         }
     }
 }
@@ -99,7 +105,7 @@ impl PartPlan {
         let chains = self.chains.iter().map(|(name, rules)| (name.as_str(), rules.len()));
         let programs = self.programs.iter().map(|(name, rules)| (name.as_str(), rules.len()));
         let remembers = |name: &SetName| {
-            self.declarations.get(name).is_some_and(|declaration| declaration.memory.is_some())
+            self.declarations.get(name).is_some_and(Declaration::is_written_by_rules)
         };
         let sets = self.sets.keys().chain(self.declarations.keys());
         let sets = sets

@@ -8,10 +8,13 @@
 //! compile  World ──▶ Plan: a chain per way of being isolated, sets of addresses, a verdict per pod and direction
 //! render   Plan ──▶ PartPlan, for the owner of the table
 //! explain  World, Flow ──▶ which policy and rule decided
+//! denial   World, a packet that the rules logged ──▶ who was denied what, for `log` to show
 //! ```
 
 mod compile;
+pub mod denial;
 mod explain;
+pub mod log;
 mod peer;
 mod plan;
 mod ranges;

@@ -52,6 +52,14 @@ pub enum Expression {
         value: Register,
         lifetime: Duration,
     },
+    /// Ends the rule unless whoever the key names has more than `most` connections; counts this one among them.
+    Exceed {
+        set: &'static str,
+        key: Register,
+        most: u32,
+    },
+    /// The packet's end.
+    Drop,
     /// The destination becomes the address and the port after it; the last word of a rule.
     Translate(Register),
 }
@@ -68,6 +76,8 @@ pub struct Declaration {
     pub value: Vec<Kind>,
     /// Rules add members.
     pub memory: Option<Memory>,
+    /// Rules count connections by member; so many members at most.
+    pub counts: Option<u32>,
 }
 
 /// A map that rules write. Who is in it already keeps the value it has (nft_set_hash.c), so what became wrong is taken
@@ -156,7 +166,8 @@ impl Declaration {
         const EVALUATED: u32 = 0x20;
         let (key, key_length) = type_and_length(&self.key);
         let flags = if self.value.is_empty() { 0 } else { MAP }
-            | self.memory.as_ref().map_or(0, |_| TIMEOUT | EVALUATED);
+            | self.memory.as_ref().map_or(0, |_| TIMEOUT | EVALUATED)
+            | self.counts.map_or(0, |_| EVALUATED);
         number(out, 3, flags);
         number(out, 4, key);
         number(out, 5, key_length);
@@ -172,7 +183,15 @@ impl Declaration {
             attribute(out, 9 | NESTED, |description| number(description, 1, memory.size));
             attribute(out, 11, |out| out.extend(milliseconds(memory.lifetime)));
         }
+        if let Some(size) = self.counts {
+            attribute(out, 9 | NESTED, |description| number(description, 1, size));
+        }
         number(out, 10, id);
+    }
+
+    /// Whether rules change what is in it.
+    pub fn is_written_by_rules(&self) -> bool {
+        self.memory.is_some() || self.counts.is_some()
     }
 }
 
@@ -183,12 +202,12 @@ impl Expression {
             | Expression::DestinationAddress(_)
             | Expression::DestinationPort(_) => "payload",
             Expression::Protocol(_) => "meta",
-            Expression::Zero(_) => "immediate",
+            Expression::Zero(_) | Expression::Drop => "immediate",
             Expression::Draw { .. } => "numgen",
             Expression::Find { .. } | Expression::Require { .. } | Expression::Follow { .. } => {
                 "lookup"
             }
-            Expression::Remember { .. } => "dynset",
+            Expression::Remember { .. } | Expression::Exceed { .. } => "dynset",
             Expression::Translate(_) => "nat",
         }
     }
@@ -237,6 +256,29 @@ impl Expression {
                 register(out, 4, *key);
                 register(out, 5, *value);
                 attribute(out, 6, |out| out.extend(milliseconds(*lifetime)));
+            }
+            Expression::Exceed { set, key, most } => {
+                const ADD: u32 = 0;
+                const MORE: u32 = 1;
+                attribute(out, 1, |out| text(out, set));
+                number(out, 3, ADD);
+                register(out, 4, *key);
+                attribute(out, 7 | NESTED, |expression| {
+                    attribute(expression, 1, |out| text(out, "connlimit"));
+                    attribute(expression, 2 | NESTED, |data| {
+                        number(data, 1, *most);
+                        number(data, 2, MORE);
+                    });
+                });
+            }
+            Expression::Drop => {
+                /// `NFT_REG_VERDICT` and `NF_DROP`.
+                const VERDICT: u32 = 0;
+                const DROP: u32 = 0;
+                number(out, 1, VERDICT);
+                attribute(out, 2 | NESTED, |data| {
+                    attribute(data, 2 | NESTED, |verdict| number(verdict, 1, DROP));
+                });
             }
             Expression::Translate(to) => {
                 const DESTINATION: u32 = 1;

@@ -278,6 +278,7 @@ impl Compilation {
             key: key.concat(),
             value: value.to_vec(),
             memory: None,
+            counts: None,
         };
         let longest = Duration::from_secs(86_400);
         let declarations = BTreeMap::from([

@@ -27,7 +27,7 @@ use super::expression::{
     counted, ip, jump, matches, meta, payload, prefix, rule, translate, verdict,
 };
 use super::names::{GUARD_MARK, LINKS_OF_ALL, Names, PROBE_MARK};
-use super::part::{self, POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE};
+use super::part::{self, LIMITS, POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE};
 use super::ruleset::{BaseChain, Elements, RulesetPlan, Set};
 use crate::model::cidr::Cidr;
 
@@ -39,6 +39,8 @@ pub const SOURCES: &str = "sources";
 /// JSON reader (1.0.6) refuses a map whose values are concatenations.
 pub const HOST_PORTS: [&str; 2] = ["host_ports_address", "host_ports_port"];
 pub const HOST_PORTS_AT: [&str; 2] = ["host_ports_at_address", "host_ports_at_port"];
+/// Ports at which the daemon serves pods at the host's own addresses, as the ingress does.
+pub const DOORS: &str = "doors";
 /// Pods by address, twice: the pairs whose packets come back to where they came from.
 pub const HAIRPIN: &str = "hairpin";
 
@@ -241,6 +243,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     matches("!=", meta("oifname"), json!(ours)),
                     json!({"reject": {"type": "icmpx", "expr": "host-unreachable"}}),
                 ]),
+                rule([jump(LIMITS)]),
                 rule([jump(POLICY_EGRESS)]),
                 rule([to_ours(), jump(POLICY_INGRESS)]),
                 rule([verdict("accept")]),
@@ -317,6 +320,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (HOST_PORTS_AT[0], Set::map(port_at, "ipv4_addr")),
         (HOST_PORTS_AT[1], Set::map(port_at, "inet_service")),
         (HAIRPIN, Set::of(&["ipv4_addr", "ipv4_addr"])),
+        (DOORS, Set::of(port)),
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
@@ -337,6 +341,7 @@ fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
     let mut rules = vec![
         established,
         invalid,
+        rule([jump(LIMITS)]),
         rule([jump(POLICY_EGRESS)]),
         rule([matches("==", payload("icmp", "type"), json!("echo-request")), verdict("accept")]),
     ];
@@ -345,6 +350,8 @@ fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
         matches("in", json!({"ct": {"key": "status"}}), json!("dnat")),
         verdict("accept"),
     ]));
+    let door = json!({"concat": [meta("l4proto"), payload("th", "dport")]});
+    rules.push(rule([matches("==", door, json!(format!("@{DOORS}"))), verdict("accept")]));
     rules.extend(refuse("admin-prohibited"));
     rules
 }

@@ -106,7 +106,7 @@ impl Services {
         }
     }
 
-    async fn put(
+    pub(super) async fn put(
         &self,
         network: &Network,
         facts: &Facts,

@@ -1,7 +1,9 @@
 //! Real packets through real links: each test is a host of its own, in fresh network and mount namespaces.
 
+mod dns;
 mod guard;
 mod leaving;
+mod limits;
 pub(super) mod machine;
 mod parts;
 mod policy;
@@ -35,6 +37,21 @@ fn pods_and_host_reach_each_other_by_address() {
         ping(v4(&b)).unwrap();
         let (to, from) = (bound(&b, 53), bound(&a, 0));
         assert_eq!(heard(&to, || from.send_to(b"hello", (v4(&b), 53)).map(drop)), Some(a.address));
+    });
+}
+
+#[test]
+fn a_pods_very_first_datagram_arrives() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let server = network.attach("server", &[]).await.unwrap();
+        let (ears, to) = (bound(&server, 53), (v4(&server), 53));
+        for round in 0..60 {
+            let pod = network.attach(&format!("pod-{round}"), &[]).await.unwrap();
+            let first = bound(&pod, 0);
+            let from = heard(&ears, || first.send_to(b"hello", to).map(drop));
+            assert_eq!(from, Some(pod.address), "round {round}");
+        }
     });
 }
 
@@ -261,6 +278,8 @@ fn a_restart_keeps_flows_addresses_and_the_table() {
                 do nft -a list chain inet joey_abc123 $c | grep handle; done; ip -o link | cut -d: -f1,2")
         };
         let before = handles();
+        // One daemon of an instance at a time: each takes what another does to the table for a disturbance.
+        drop(first);
         for round in 0..3 {
             if round == 0 {
                 first_half_made(&a);
@@ -309,7 +328,15 @@ fn a_pod_whose_namespace_died_keeps_its_address() {
 fn two_instances_side_by_side_do_not_meet() {
     on_a_host(|host| async move {
         let one = network().await;
-        let other_config = config("def456", "10.50.0.0/16");
+        let same_services = Network::start(config("def456", "10.50.0.0/16")).await;
+        let refused = same_services.err().unwrap().to_string();
+        assert_eq!(
+            refused,
+            "use the Service range: 10.43.0.0/16 holds route 10.43.0.0/16 by jyabc123; choose another with --service-cidr"
+        );
+        let services = "10.51.0.0/16".parse().unwrap();
+        let other_config =
+            NetworkConfig { service_cidr: services, ..config("def456", "10.50.0.0/16") };
         let other = Network::start(other_config.clone()).await.unwrap();
         let a = one.attach("a", &[]).await.unwrap();
         let b = other.attach("a", &[]).await.unwrap();

@@ -65,6 +65,7 @@ pub async fn cluster_with(dial: Arc<dyn Dial>) -> Cluster {
         ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         service_cidr: "10.43.0.0/16".parse().unwrap(),
         figures: Default::default(),
+        translates_sctp: true,
     };
     let api = Api::new(Store::in_memory(), config, dial).await.unwrap();
     let client = api.client(Identity::component("system:test"), "default");

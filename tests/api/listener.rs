@@ -77,6 +77,7 @@ impl Server {
             ca_pem: pki.ca_pem.clone(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             figures: Default::default(),
+            translates_sctp: true,
         };
         let api = Api::new(Store::in_memory(), config, dial).await.unwrap();
         let identity = joey::api::identity::Identity::component("system:test");

@@ -81,6 +81,7 @@ impl Scene {
             ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             figures: Default::default(),
+            translates_sctp: true,
         };
         let api = Api::new(Store::in_memory(), config, Arc::new(NoNode)).await.unwrap();
         let client = api.client(Identity::component("system:test"), "default");

@@ -305,6 +305,79 @@ spec: {selector: {app: kangaroo}, ports: [{port: 8443, targetPort: 443}]}
 }
 
 #[test]
+fn what_is_denied_is_seen_in_events_figures_and_the_log() {
+    let mut cluster = Cluster::start("policy-log");
+    cluster.apply(&[server("default", "one", "x"), server("default", "two", "x")].concat()).ok();
+    for pod in ["one", "two"] {
+        cluster.wait_running(pod);
+    }
+    let two = cluster.value("pod/two", "{.status.podIP}");
+    let one = cluster.value("pod/one", "{.status.podIP}");
+    cluster.apply(DENY_ALL).ok();
+    wait_in_force(&mut cluster, "networkpolicy/default-deny");
+    for _ in 0..3 {
+        assert!(!connects(&cluster, "default/one", &two, 80));
+    }
+    let sentence =
+        format!("NetworkPolicy default/default-deny denies TCP 80 to default/two ({two}) (egress)");
+    cluster.wait_for("an Event tells of it", |cluster| {
+        let events = [
+            "get",
+            "events",
+            "-o",
+            "jsonpath={range .items[*]}{.reason} {.involvedObject.name} {.message}{'\\n'}{end}",
+        ];
+        let told = cluster.kubectl(&events).ok();
+        let of_it = told.lines().filter(|line| line.starts_with("NetworkPolicyDenied one"));
+        of_it.filter(|line| line.ends_with(&sentence)).count() == 1
+    });
+    let line = |said: &str| {
+        said.contains(&format!("egress {one}:"))
+            && said.contains("(default/one) -> ")
+            && said.contains(&format!("{two}:80 (default/two) TCP denied by default/default-deny"))
+    };
+    let shown = cluster.joey(&["policy", "log"]).ok();
+    assert!(shown.lines().filter(|said| line(said)).count() >= 3, "{shown}");
+    let json = cluster.joey(&["policy", "log", "--json"]).ok();
+    assert!(json.contains("\"policies\":[\"default/default-deny\"]"), "{json}");
+    let figures = cluster.fetch("http://127.0.0.1:9464/metrics").stdout;
+    let series = "joey_network_policy_denied_packets_total{policy=\"default/default-deny\",direction=\"egress\"}";
+    assert!(figures.lines().any(|one| one.starts_with(series)), "{figures}");
+
+    // Who follows sees the next one.
+    let mut follower = cluster
+        .joey_command()
+        .args(["policy", "log", "-f"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("joey can run");
+    let out = follower.stdout.take().expect("its output is piped");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(out));
+    let mut said =
+        move |wanted: &str| lines.by_ref().any(|line| line.expect("text").contains(wanted));
+    assert!(said("(default/one) -> "), "what came before is shown first");
+    connects(&cluster, "default/two", &one, 443);
+    assert!(said(":443 (default/one) TCP denied by default/default-deny"));
+    follower.kill().expect("it runs");
+    follower.wait().expect("it ends");
+
+    // Whoever flushes the rules opens nothing, and is told of.
+    std::process::Command::new("nft").args(["flush", "ruleset"]).status().expect("nft can run");
+    cluster.wait_for("the node tells of it", |cluster| {
+        let events = ["get", "events", "-A", "-o", "jsonpath={.items[*].reason}"];
+        cluster.kubectl(&events).ok().contains("NetworkRulesRestored")
+    });
+    assert!(
+        cluster
+            .fetch("http://127.0.0.1:9464/metrics")
+            .stdout
+            .contains("joey_network_rules_restored_total 1")
+    );
+    assert!(!connects(&cluster, "default/one", &two, 80));
+    cluster.finish();
+}
+
+#[test]
 fn rules_outlive_the_daemon_and_are_followed_again_by_the_next() {
     let mut cluster = Cluster::start("policy-restart");
     cluster.apply(&[server("default", "one", "x"), server("default", "two", "x")].concat()).ok();

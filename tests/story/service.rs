@@ -206,3 +206,64 @@ fn pods_reach_the_api_by_its_service_and_nothing_else_of_the_node() {
     cluster.kubectl(&["delete", "pods", "--all"]).ok();
     cluster.finish();
 }
+
+/// A server that says everything again, and a client that keeps one connection to its Service and fails when that breaks.
+const TALK: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec: {clusterIP: 10.43.0.77, selector: {app: echo}, ports: [{port: 7000, targetPort: 7}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: echo, labels: {app: echo}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: echo
+    image: toolbox
+    imagePullPolicy: IfNotPresent
+    command: [/bin/bash, -c, 'nc -ll -p 7 -e cat']
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: talker
+    image: toolbox
+    imagePullPolicy: IfNotPresent
+    command:
+    - /bin/bash
+    - -c
+    - |
+      until exec 3<>/dev/tcp/10.43.0.77/7000; do sleep 0.1; done 2>/dev/null
+      number=0
+      while echo $number >&3 && read -t 20 said <&3 && [ \"$said\" = $number ]; do
+        echo $number; number=$((number + 1)); sleep 0.05
+      done
+      echo broken; exit 1
+";
+
+#[test]
+fn a_connection_through_a_service_outlives_the_daemon() {
+    let mut cluster = Cluster::start("service-flow");
+    cluster.apply(TALK).ok();
+    let said = |cluster: &Cluster| {
+        let logs = cluster.kubectl(&["logs", "talker", "--tail=1"]).stdout;
+        logs.trim().parse::<u64>().ok()
+    };
+    cluster.wait_for("they talk", |cluster| said(cluster).is_some());
+    for _ in 0..3 {
+        let before = said(&cluster).expect("they talk");
+        cluster.kill_daemon();
+        cluster.start_daemon();
+        cluster.wait_for("they talk on", |cluster| {
+            assert_eq!(cluster.value("pod/talker", "{.status.phase}"), "Running");
+            said(cluster).is_some_and(|number| number > before + 10)
+        });
+    }
+    cluster.finish();
+}

@@ -11,6 +11,21 @@ fn range(text: &str) -> Cidr {
 }
 
 #[test]
+fn sctp_is_refused_by_the_ports_name_unless_the_service_has_it_already() {
+    let service = |protocols: &[&str]| {
+        let ports: Vec<Value> = protocols.iter().map(|word| json!({"protocol": word})).collect();
+        json!({"spec": {"ports": ports}})
+    };
+    let fields = |old: Option<&Value>, new: &Value| -> Vec<String> {
+        sctp_ports(old, new).into_iter().map(|error| error.field).collect()
+    };
+    let (mixed, plain) = (service(&["TCP", "SCTP"]), service(&["TCP", "UDP"]));
+    assert_eq!(fields(None, &mixed), ["spec.ports[1].protocol"]);
+    assert_eq!(fields(Some(&plain), &mixed), ["spec.ports[1].protocol"]);
+    assert!(fields(Some(&mixed), &mixed).is_empty() && fields(None, &plain).is_empty());
+}
+
+#[test]
 fn a_small_range_is_used_to_the_last_address_and_then_full() {
     let range = range("10.0.0.0/28");
     let mut taken = BTreeSet::new();

@@ -27,6 +27,8 @@ use crate::net::policy::{Asked, Flow, Side, explain};
 /// What of this host's instance the question needs.
 pub struct Here<'a> {
     pub ranges: Ranges,
+    /// Ports of the host where the ingress serves.
+    pub doors: Vec<u16>,
     /// As in `svc.cluster.local`.
     pub domain: &'a str,
     /// Where the pods' namespaces are pinned, when the connection is to be tried.
@@ -52,7 +54,7 @@ pub async fn run(
     to: &str,
 ) -> anyhow::Result<ExitCode> {
     let target = Target::parse(to)?;
-    let facts = Facts::gather(&client, here.ranges).await?;
+    let facts = Facts { doors: here.doors.clone(), ..Facts::gather(&client, here.ranges).await? };
     let source = source(&facts, namespace, pod)?;
     let ways = match ways(&facts, namespace, &target, to)? {
         Ways::Known(ways) => ways,

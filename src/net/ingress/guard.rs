@@ -38,6 +38,6 @@ impl Verdict for Guard {
     fn permits(&self, client: IpAddr, pod: SocketAddr) -> bool {
         let asked = Asked::Port(Protocol::Tcp, pod.port());
         let flow = Flow { source: client, destination: pod.ip(), asked };
-        self.network.explain_through(&self.proxy, flow).is_allowed()
+        self.network.permits_through(&self.proxy, flow)
     }
 }

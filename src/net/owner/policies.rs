@@ -29,6 +29,8 @@ pub struct PolicyOrder {
 /// What is known to hold.
 #[derive(Debug, Clone, Default)]
 pub struct InForce {
+    /// Whether there has been a plan at all since we started; the rules in the kernel may be an earlier daemon's.
+    pub is_known: bool,
     pub world: Arc<World>,
     /// Pods that the rules know, by the addresses they know.
     pub pods: BTreeMap<String, IpAddr>,
@@ -45,7 +47,7 @@ impl Owner {
             .filter(|(pod, address)| is_gone(pod, **address))
             .map(|(_, address)| *address)
             .collect();
-        let plan = order.plan.render().without(&gone);
+        let plan = order.plan.render(self.fabric.names.log_group()).without(&gone);
         let may_deny = match self.parts.get(&Part::Policies) {
             Some(Before::InForce(before)) => may_deny_more(before, &plan),
             Some(Before::Unknown(_)) | None => true,
@@ -62,6 +64,7 @@ impl Owner {
             (is_known && !gone.contains(address)).then(|| (pod.clone(), *address))
         };
         self.seen.in_force.send_replace(Arc::new(InForce {
+            is_known: true,
             world: Arc::clone(&order.world),
             pods: order.leases.iter().filter_map(known).collect(),
         }));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Owner;
+use super::{Owner, door_elements};
 use crate::net::netlink::Socket;
 use crate::net::nfnetlink::ProgramChanges;
 use crate::net::part::{self, Before, Part, PartPlan, Transition};
@@ -110,6 +110,7 @@ impl Owner {
                 elements.entry(set).or_default().extend(members);
             }
         }
+        elements.extend(door_elements(&self.doors));
         skeleton::compile(&self.fabric.names, &self.surroundings, elements)
     }
 
@@ -118,11 +119,12 @@ impl Owner {
         let mut present = self.present()?;
         // Whether the base chains are as they were nobody knows.
         present.chains.remove(&skeleton.mark());
+        let closed = closed(self.policies, self.seen.log_group);
         let plans = self.parts.iter().filter_map(|(part, before)| match before {
             Before::InForce(plan) => Some((*part, plan)),
             Before::Unknown(_) => None,
         });
-        let whole = together(&skeleton, &present, plans.collect(), self.policies);
+        let whole = together(&skeleton, &present, plans.collect(), closed.as_ref());
         self.transact(&whole.rules).map_err(step("put the rules back"))?;
         for changes in &whole.programs {
             nfnetlink::reprogram(&mut self.elements, &self.table, changes)
@@ -156,25 +158,28 @@ pub struct Whole {
     pub programs: Vec<ProgramChanges>,
 }
 
+/// What stands in for a plan of policies where none is known: no pod may send or receive.
+pub fn closed(policies: Policies, log_group: u16) -> Option<PartPlan> {
+    match policies {
+        Policies::Enforced => Some(Plan::default().render(log_group)),
+        Policies::Open => None,
+    }
+}
+
 /// Everything at once: at no instant do base chains stand without what policies say. Where no plan of policies is
-/// known and none is left from before, no pod may send or receive.
+/// known and none is left from before, `closed` is.
 pub fn together(
     skeleton: &RulesetPlan,
     present: &Present,
     plans: Vec<(Part, &PartPlan)>,
-    policies: Policies,
+    closed: Option<&PartPlan>,
 ) -> Whole {
     let mut rules = skeleton.render(present);
     let mut programs = Vec::new();
     let is_known = plans.iter().any(|(part, _)| *part == Part::Policies)
         || present.sets.contains_key(VERDICTS[0]);
-    let closed = Plan::default().render();
-    let mut plans = plans;
-    match policies {
-        Policies::Enforced if !is_known => plans.push((Part::Policies, &closed)),
-        Policies::Enforced | Policies::Open => {}
-    }
-    for (part, plan) in plans {
+    let closed = closed.filter(|_| !is_known).map(|plan| (Part::Policies, plan));
+    for (part, plan) in plans.into_iter().chain(closed) {
         let before = Before::Unknown(present.clone());
         match part::transition(&skeleton.table, part, &before, plan) {
             Transition::Rules(more) => {

@@ -22,11 +22,10 @@ use crate::net::part::{POLICY_EGRESS, POLICY_INGRESS, PartPlan};
 use crate::net::ruleset::{Element, Elements, Field, Set, SetName, Verdict as Word};
 use crate::net::skeleton::HAIRPIN;
 
-/// Where denied packets are shown (NFLOG), unless another program listens there.
-pub const LOG_GROUP: u16 = 0x4a59;
 /// Enough to see who wanted what: the longest IP header and the ports.
-const LOG_BYTES: u16 = 64;
-const LOG_PER_SECOND: u32 = 50;
+pub const LOG_BYTES: u16 = 64;
+/// In each direction; more are denied and not shown.
+const LOG_PER_SECOND: u32 = 1000;
 /// What the log says, so that a reader knows the direction.
 pub const EGRESS_WORD: &str = "egress";
 pub const INGRESS_WORD: &str = "ingress";
@@ -39,13 +38,14 @@ const REFUSE: &str = "policy_refuse";
 const IGNORE: &str = "policy_ignore";
 
 impl Plan {
-    pub fn render(&self) -> PartPlan {
+    /// Denied packets are shown to `log_group` (NFLOG).
+    pub fn render(&self, log_group: u16) -> PartPlan {
         let mut chains = BTreeMap::from([
             (POLICY_EGRESS.to_owned(), slot(Direction::Egress)),
             (POLICY_INGRESS.to_owned(), slot(Direction::Ingress)),
             (OPEN.to_owned(), Vec::new()),
-            (REFUSE.to_owned(), refuse()),
-            (IGNORE.to_owned(), ignore()),
+            (REFUSE.to_owned(), refuse(log_group)),
+            (IGNORE.to_owned(), ignore(log_group)),
         ]);
         for (name, chain) in &self.chains {
             chains.insert(name.clone(), chain.render(&self.sets));
@@ -126,16 +126,16 @@ fn slot(direction: Direction) -> Vec<Value> {
     rules
 }
 
-fn log(word: &str) -> Value {
+fn log(word: &str, group: u16) -> Value {
     rule([
         json!({"limit": {"rate": LOG_PER_SECOND, "per": "second", "burst": LOG_PER_SECOND}}),
-        json!({"log": {"prefix": word, "group": LOG_GROUP, "snaplen": LOG_BYTES}}),
+        json!({"log": {"prefix": word, "group": group, "snaplen": LOG_BYTES}}),
     ])
 }
 
-fn refuse() -> Vec<Value> {
+fn refuse(log_group: u16) -> Vec<Value> {
     vec![
-        log(EGRESS_WORD),
+        log(EGRESS_WORD, log_group),
         rule([
             matches("==", meta("l4proto"), json!("tcp")),
             counted(),
@@ -145,8 +145,8 @@ fn refuse() -> Vec<Value> {
     ]
 }
 
-fn ignore() -> Vec<Value> {
-    vec![log(INGRESS_WORD), rule([counted(), verdict("drop")])]
+fn ignore(log_group: u16) -> Vec<Value> {
+    vec![log(INGRESS_WORD, log_group), rule([counted(), verdict("drop")])]
 }
 
 impl Chain {

@@ -31,6 +31,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
         &Present::default(),
         expect![[r#"
             {"add":{"table":{"name":"joey_abc123","family":"inet","table":"joey_abc123"}}}
+            {"add":{"set":{"name":"doors","type":["inet_proto","inet_service"],"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"hairpin","type":["ipv4_addr","ipv4_addr"],"family":"inet","table":"joey_abc123"}}}
             {"add":{"map":{"name":"host_ports_address","type":["inet_proto","inet_service"],"map":"ipv4_addr","family":"inet","table":"joey_abc123"}}}
             {"add":{"map":{"name":"host_ports_at_address","type":["ipv4_addr","inet_proto","inet_service"],"map":"ipv4_addr","family":"inet","table":"joey_abc123"}}}
@@ -48,6 +49,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"transit","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"unserved","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"limits_flows","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"policy_egress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
@@ -72,6 +74,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"transit","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"unserved","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"set":{"name":"doors","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"hairpin","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_address","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_at_address","family":"inet","table":"joey_abc123"}}}
@@ -100,6 +103,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
@@ -111,9 +115,11 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"impostors","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"node","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"echo-request"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@doors"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"reject":{"type":"tcp reset"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"reject":{"type":"icmpx","expr":"admin-prohibited"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}

@@ -3,7 +3,7 @@
 pub(super) mod scene;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -15,6 +15,7 @@ use self::scene::*;
 use super::machine::*;
 use crate::net::Protocol;
 use crate::net::policy::tests::{Random, policy};
+use crate::net::policy::{Asked, Flow, Nature, Pod};
 
 /// More of everything with `JOEY_TEST_LONG=1`.
 fn rounds(normal: usize, long: usize) -> usize {
@@ -42,13 +43,16 @@ fn packets_and_statements_agree_on_every_cell() {
             }
         }
         let servers = Servers::listen(&scene);
+        scene.serve().await;
         let (mut allowed, mut denied) = (0, 0);
         for round in 0..rounds(8, 200) {
             scene.policies = random.several(5, Random::policy);
             scene.enforce().await;
             let expected = scene.table();
-            let found = servers.ask_everybody(&scene, &expected);
-            assert_eq!(found, expected, "round {round}: {:#?}", scene.policies);
+            for way in [Way::Address, Way::ClusterIp, Way::NodePort] {
+                let found = servers.ask_everybody(&scene, way, &expected);
+                assert_eq!(found, expected, "round {round} by {way:?}: {:#?}", scene.policies);
+            }
             allowed += expected.values().filter(|is_allowed| **is_allowed).count();
             denied += expected.values().filter(|is_allowed| !**is_allowed).count();
         }
@@ -447,4 +451,84 @@ fn is_silent(from: &mut TcpStream, to: &mut TcpStream) -> bool {
     from.write_all(b"?").ok();
     to.set_read_timeout(Some(NEVER)).unwrap();
     !matches!(to.read(&mut [0; 1]), Ok(1))
+}
+
+/// D13: the node may connect to its pods, so who connects through the daemon is asked about here.
+#[test]
+fn a_proxy_is_denied_what_its_client_is_and_everything_before_policies_are_known() {
+    on_a_host(|_| async {
+        let mut scene = Scene::start().await;
+        scene.namespace("x", Default::default());
+        let web = scene.pod("x", "web", labels("web")).await;
+        let friend = scene.pod("x", "friend", labels("friend")).await;
+        let enemy = scene.pod("x", "enemy", labels("enemy")).await;
+        let from = json!([{"podSelector": {"matchLabels": {"app": "friend"}}}]);
+        let spec = json!({
+            "podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from}],
+        });
+        scene.policies = vec![policy("x", "friends", spec)];
+        scene.enforce().await;
+        let proxy = Pod {
+            namespace: "kube-system".to_owned(),
+            name: "joey-ingress".to_owned(),
+            labels: Default::default(),
+            addresses: Vec::new(),
+            ports: Default::default(),
+            nature: Nature::Daemon,
+        };
+        let permits = |scene: &Scene, source: IpAddr, destination: IpAddr| {
+            let asked = Asked::Port(Protocol::Tcp, 80);
+            scene.network.permits_through(&proxy, Flow { source, destination, asked })
+        };
+        let outside = IpAddr::V4(OUTSIDE);
+        for (source, is_permitted) in
+            [(friend.address, true), (enemy.address, false), (outside, false)]
+        {
+            assert_eq!(permits(&scene, source, web.address), is_permitted, "{source}");
+        }
+        assert!(permits(&scene, outside, enemy.address), "nobody isolates it");
+
+        let scene = scene.restart().await;
+        for pod in [&web, &enemy] {
+            assert!(!permits(&scene, friend.address, pod.address), "nothing is known yet");
+        }
+        scene.enforce().await;
+        scene.network.policies_known(ARRIVES).await;
+        assert!(permits(&scene, friend.address, web.address));
+    });
+}
+
+/// D6: of the host's own addresses pods reach the doors that are open to them, where policies let them.
+#[test]
+fn pods_reach_the_hosts_open_doors_and_no_others() {
+    on_a_host(|_| async {
+        let mut scene = Scene::start().await;
+        scene.namespace("x", Default::default());
+        let pod = scene.pod("x", "a", labels("a")).await;
+        let listeners = [80, 81].map(|port| std::net::TcpListener::bind((HOST, port)).unwrap());
+        for listener in &listeners {
+            listener.set_nonblocking(true).unwrap();
+        }
+        let reaches = |port| {
+            let is_reached = inside(&pod, || connect((HOST, port))).is_ok();
+            // A queue of callers that is full would refuse them, too.
+            for listener in &listeners {
+                while listener.accept().is_ok() {}
+            }
+            is_reached
+        };
+        assert!(!reaches(80) && !reaches(81));
+        scene.network.open_doors([(Protocol::Tcp, 80)].into()).await.unwrap();
+        assert!(reaches(80) && !reaches(81));
+        sh("nft flush ruleset");
+        eventually("the door is open again", || reaches(80) && !reaches(81));
+        let spec = json!({"podSelector": {}, "policyTypes": ["Egress"]});
+        scene.policies = vec![policy("x", "in", spec)];
+        scene.enforce().await;
+        assert!(!reaches(80), "policies decide of doors, too");
+        scene.policies.clear();
+        scene.enforce().await;
+        scene.network.open_doors([(Protocol::Tcp, 81)].into()).await.unwrap();
+        assert!(!reaches(80) && reaches(81));
+    });
 }

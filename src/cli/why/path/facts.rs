@@ -33,6 +33,8 @@ pub struct Facts {
     pub uids: BTreeMap<IpAddr, String>,
     /// Pods' addresses and ports behind ports of the host.
     pub host_ports: BTreeMap<(Protocol, u16), SocketAddr>,
+    /// Ports of the host that pods reach.
+    pub doors: Vec<u16>,
     pub ranges: Ranges,
 }
 
@@ -91,7 +93,8 @@ impl Facts {
     /// Adds what follows: where DNS is, and that policies know it.
     pub fn of(world: World, services: service::Facts, node: Node, ranges: Ranges) -> Facts {
         let (uids, host_ports) = (BTreeMap::new(), BTreeMap::new());
-        let mut facts = Facts { world, services, dns: None, node, uids, host_ports, ranges };
+        let doors = Vec::new();
+        let mut facts = Facts { world, services, dns: None, node, uids, host_ports, doors, ranges };
         let name = ServiceName {
             namespace: cluster_dns::NAMESPACE.to_owned(),
             name: cluster_dns::NAME.to_owned(),

@@ -79,8 +79,10 @@ pub fn to_address(facts: &Facts, to: SocketAddr, protocol: Protocol) -> Vec<Way>
         if let Some(pod) = facts.host_ports.get(&(protocol, to.port())) {
             return each(to, [(pod.ip(), pod.port())]);
         }
-        let refused =
-            "the host serves pods on ports of Services and on hostPorts only, and refuses the rest";
+        if protocol == Protocol::Tcp && facts.doors.contains(&to.port()) {
+            return vec![Way::direct(to, None)];
+        }
+        let refused = "of the host pods reach ports of Services, hostPorts and the ingress only; it refuses the rest";
         return vec![Way::direct(to, Some(refused))];
     }
     if facts.ranges.services.contains(to.ip()) {

@@ -5,6 +5,9 @@ use super::super::{Labels, NamedPort, Nature, Pod, Policy, World, compile};
 use super::*;
 use crate::net::Protocol;
 
+/// Whatever it is.
+const GROUP: u16 = 0x4a59;
+
 fn web(policy: Value) -> World {
     let metadata = json!({"namespace": "shop", "name": "only"});
     let object: networking::NetworkPolicy =
@@ -26,8 +29,8 @@ fn web(policy: Value) -> World {
 
 /// The rules and members that a policy adds, one a line.
 fn check(policy: Value, expected: Expect) {
-    let plan = compile(&web(policy)).render();
-    let nothing = Plan::default().render();
+    let plan = compile(&web(policy)).render(GROUP);
+    let nothing = Plan::default().render(GROUP);
     let mut lines = Vec::new();
     for (name, rules) in plan.chains.iter().filter(|(name, _)| !nothing.chains.contains_key(*name))
     {
@@ -66,5 +69,5 @@ fn names_are_those_of_the_part() {
     let plan = compile(&web(json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [
         {"to": [{"podSelector": {}}], "ports": [{"port": "http"}]},
     ]})));
-    assert_eq!(plan.render().strays(crate::net::part::Part::Policies), Vec::<String>::new());
+    assert_eq!(plan.render(GROUP).strays(crate::net::part::Part::Policies), Vec::<String>::new());
 }

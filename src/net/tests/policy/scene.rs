@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,8 +17,11 @@ use crate::net::names::PROBE_MARK;
 use crate::net::owner::PolicyOrder;
 use crate::net::policy::tests::{Cluster, oracle};
 use crate::net::policy::{Asked, Flow, Labels, Nature, Pod, compile, explain};
+use crate::net::service::{
+    self, Endpoint, Facts, Service, ServiceName, ServicePort, Slice, SlicePort,
+};
 use crate::net::tests::machine::*;
-use crate::net::{Attached, Network, NetworkConfig, Policies, Protocol};
+use crate::net::{Attached, Network, NetworkConfig, Part, Policies, Protocol};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 const PORTS: [u16; 2] = [80, 81];
@@ -167,21 +170,99 @@ async fn put(network: &Network, cluster: &Cluster, leases: Arc<BTreeMap<String, 
     network.put_policies(PolicyOrder { plan: compile(&world), world, leases }).await.unwrap();
 }
 
+/// How a pod is called by others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Address,
+    /// Of a Service whose ports are others than the pod's.
+    ClusterIp,
+    NodePort,
+}
+
+const SERVICES: Ipv4Addr = Ipv4Addr::new(10, 43, 1, 0);
+const NODE_PORTS: u16 = 30_000;
+/// What a Service's port is more than the pod's.
+const MORE: u16 = 8000;
+
+impl Scene {
+    /// A Service for each pod.
+    pub async fn serve(&self) {
+        let mut facts = Facts::default();
+        for (number, (uid, (_, attached))) in (0u16..).zip(&self.pods) {
+            let both = || PORTS.iter().flat_map(|port| PROTOCOLS.map(|protocol| (protocol, *port)));
+            let title = |protocol: Protocol, port: u16| format!("{}-{port}", protocol.word());
+            let service = Service {
+                addresses: vec![self.at(Way::ClusterIp, uid, 0).ip()],
+                ports: both()
+                    .map(|(protocol, port)| ServicePort {
+                        name: title(protocol, port),
+                        protocol,
+                        port: port + MORE,
+                        node_port: Some(NODE_PORTS + number * 100 + port),
+                    })
+                    .collect(),
+                affinity: None,
+                is_internal_local: false,
+                is_external_local: false,
+                is_on_host: false,
+                external_name: None,
+            };
+            let slice = Slice {
+                ports: both()
+                    .map(|(protocol, port)| SlicePort {
+                        name: title(protocol, port),
+                        protocol,
+                        port,
+                    })
+                    .collect(),
+                endpoints: vec![Endpoint {
+                    address: attached.address,
+                    is_ready: true,
+                    is_serving: true,
+                    is_terminating: false,
+                    hostname: None,
+                    node: None,
+                }],
+            };
+            let name = ServiceName { namespace: "x".to_owned(), name: uid.clone() };
+            facts.services.insert(name.clone(), service);
+            facts.slices.insert(name, BTreeMap::from([("one".to_owned(), slice)]));
+        }
+        let plan = service::compile(&facts, "here", &Default::default());
+        self.network.put(Part::Services, plan).await.unwrap();
+    }
+
+    /// Where the pod's port is found.
+    pub fn at(&self, way: Way, uid: &str, port: u16) -> SocketAddr {
+        let place = self.pods.keys().position(|other| other == uid).unwrap() as u16;
+        match way {
+            Way::Address => (v4(&self.pods[uid].1), port).into(),
+            Way::ClusterIp => {
+                let address = SERVICES.to_bits() + 1 + u32::from(place);
+                (Ipv4Addr::from_bits(address), port + MORE).into()
+            }
+            Way::NodePort => (HOST, NODE_PORTS + place * 100 + port).into(),
+        }
+    }
+}
+
 /// Every pod's ears.
 pub struct Servers {
     udp: BTreeMap<(String, u16), UdpSocket>,
-    _tcp: Vec<TcpListener>,
+    tcp: Vec<TcpListener>,
 }
 
 impl Servers {
     pub fn listen(scene: &Scene) -> Servers {
-        let mut servers = Servers { udp: BTreeMap::new(), _tcp: Vec::new() };
+        let mut servers = Servers { udp: BTreeMap::new(), tcp: Vec::new() };
         for (uid, (_, attached)) in &scene.pods {
             for port in PORTS {
                 let socket = bound(attached, port);
                 socket.set_nonblocking(true).unwrap();
                 servers.udp.insert((uid.clone(), port), socket);
-                servers._tcp.push(listen(attached, port));
+                let listener = listen(attached, port);
+                listener.set_nonblocking(true).unwrap();
+                servers.tcp.push(listener);
             }
         }
         servers
@@ -192,6 +273,7 @@ impl Servers {
     pub fn ask_everybody(
         &self,
         scene: &Scene,
+        way: Way,
         expected: &BTreeMap<Cell, bool>,
     ) -> BTreeMap<Cell, bool> {
         let mut found: BTreeMap<Cell, bool> =
@@ -204,7 +286,7 @@ impl Servers {
                 let udp = UdpSocket::bind("0.0.0.0:0")?;
                 let mut tcp = BTreeMap::new();
                 for cell in cells {
-                    let to = SocketAddr::from((v4(&scene.pods[&cell.1].1), cell.3));
+                    let to = scene.at(way, &cell.1, cell.3);
                     match cell.2 {
                         Protocol::Udp => drop(udp.send_to(uid.as_bytes(), to)),
                         Protocol::Tcp => drop(tcp.insert(cell.clone(), beginning(to)?)),
@@ -236,6 +318,10 @@ impl Servers {
                 end = Instant::now() + NEVER;
             }
             std::thread::yield_now();
+        }
+        // A queue of callers that is full would refuse the next ones.
+        for listener in &self.tcp {
+            while listener.accept().is_ok() {}
         }
         found
     }

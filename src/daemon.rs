@@ -43,7 +43,7 @@ use crate::metrics::figures::Figures;
 use crate::metrics::{self, Registry};
 use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
-use crate::net::{Network, PROBE_MARK, Protocol, dns, foreign};
+use crate::net::{Network, PROXY_MARK, Protocol, dns, foreign};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile::caches::Caches;
 use crate::reconcile::decide::Decide;
@@ -459,7 +459,7 @@ async fn start_ingress(
         trusted: settings.ingress_trusted(),
         access_log: settings.ingress_access_log(),
         // The guard has asked the policies for the client itself; of the proxy they know no address.
-        mark: Some(PROBE_MARK),
+        mark: Some(PROXY_MARK),
         ..IngressConfig::default()
     };
     let proxy = Ingress::new(&config, registry)?;
@@ -468,7 +468,9 @@ async fn start_ingress(
     let (doors, taken) = proxy.open(&config);
     let addresses = doors.addresses();
     tracing::info!(?addresses, "serving Ingresses");
-    let ports = addresses.iter().map(|address| (Protocol::Tcp, address.port())).collect();
+    // A door is open at every address of the host; where the proxy is at one only, another program may be behind it.
+    let everywhere = addresses.iter().filter(|address| address.ip().is_unspecified());
+    let ports = everywhere.map(|address| (Protocol::Tcp, address.port())).collect();
     network.open_doors(ports).await?;
     let client = api.client(Identity::component("system:ingress-controller"), "default");
     let recorder =

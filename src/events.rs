@@ -75,6 +75,23 @@ impl Recorder {
     }
 }
 
+/// A reference to an object of which only this much is known; core objects alone have no group.
+pub fn about(
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+    uid: Option<String>,
+) -> core::ObjectReference {
+    core::ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some(kind.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        name: Some(name.to_owned()),
+        uid,
+        ..core::ObjectReference::default()
+    }
+}
+
 /// A reference to a pod, or to one of its containers (`spec.containers{name}`).
 pub fn about_pod(pod: &core::Pod, field_path: Option<String>) -> core::ObjectReference {
     core::ObjectReference {

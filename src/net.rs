@@ -50,7 +50,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub use self::dial::{dial, dial_as_probe};
 pub use self::drift::{Repaired, What};
 pub use self::listeners::until_listening;
-pub use self::names::PROBE_MARK;
+pub use self::names::{PROBE_MARK, PROXY_MARK};
 use self::owner::{Command, InForce, Owner, PolicyOrder, Seen};
 pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};

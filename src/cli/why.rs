@@ -45,6 +45,7 @@ pub async fn run(
             doors: [settings.ingress_http(), settings.ingress_https()]
                 .into_iter()
                 .flatten()
+                .filter(|address| address.ip().is_unspecified())
                 .map(|address| address.port())
                 .collect(),
             domain: settings.cluster_domain(),

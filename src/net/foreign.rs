@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
-use k8s_openapi::api::core::v1 as core;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockProtocol;
@@ -24,7 +23,7 @@ use super::Network;
 use super::netlink::{Heard, Socket};
 use super::nfnetlink::find;
 use super::owner::Command;
-use crate::events::{Kind, Note, Recorder};
+use crate::events::{self, Kind, Note, Recorder};
 use crate::metrics::Registry;
 
 /// `NFNLGRP_NFTABLES` is group 7 (nfnetlink.h).
@@ -127,12 +126,8 @@ pub async fn tell(
             restored.add(now.saturating_sub(told));
             told = now;
             recorder.note(Note {
-                about: core::ObjectReference {
-                    kind: Some("Node".to_owned()),
-                    name: Some(node.clone()),
-                    uid: Some(node.clone()),
-                    ..core::ObjectReference::default()
-                },
+                // A node's uid in references is its name, as the kubelet has it.
+                about: events::about("Node", None, &node, Some(node.clone())),
                 kind: Kind::Warning,
                 reason: "NetworkRulesRestored",
                 message: "Another program changed or flushed the cluster's nftables table; it has been put back. \

@@ -10,6 +10,9 @@
 //! 83  to pods    fwmark 0/GUARD_MARK  prohibit
 //! 84  to pods                         nop
 //! ```
+//! What is between the two hooks on a processor at the moment of a flush is past the guard: a datagram of a denied flow may
+//! arrive, no answer to it does.
+//!
 //! The priorities come after the local table and before the rules of VPNs and meshes. Two instances share them: each rule
 //! names its own range, and the kernel leads a goto to whichever nop is left (fib_nl_delrule of net/core/fib_rules.c).
 

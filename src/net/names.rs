@@ -13,6 +13,9 @@ pub const LINKS_OF_ALL: &str = "jy";
 /// Tailscale or CNI plugins test.
 pub const PROBE_MARK: u32 = 0x2a;
 
+/// The mark of the ingress's connections to pods: it has asked policies for its client before it connects (D13).
+pub const PROXY_MARK: u32 = 0x2b;
+
 /// What forwarded packets of pods carry when our chains have seen them; routing refuses others (`guard`). The bit is
 /// none that kube-proxy, Calico, Cilium, Tailscale or CNI plugins test.
 pub const GUARD_MARK: u32 = 0x1000;

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::expression::{
     counted, ip, jump, matches, meta, payload, prefix, rule, translate, verdict,
 };
-use super::names::{GUARD_MARK, LINKS_OF_ALL, Names, PROBE_MARK};
+use super::names::{GUARD_MARK, LINKS_OF_ALL, Names, PROBE_MARK, PROXY_MARK};
 use super::part::{self, LIMITS, POLICY_EGRESS, POLICY_INGRESS, SERVICES_NAT, SERVICES_NODE};
 use super::ruleset::{BaseChain, Elements, RulesetPlan, Set};
 use crate::model::cidr::Cidr;
@@ -271,13 +271,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             vec![
                 rule([matches("==", payload("icmp", "type"), json!("redirect")), verdict("drop")]),
                 established(),
-                // Whether a pod is well, the node may always ask; its other packets are a neighbour's. The flow keeps
-                // the mark, so that whoever ends flows spares it.
-                rule([
-                    matches("==", meta("mark"), json!(PROBE_MARK)),
-                    json!({"mangle": {"key": {"ct": {"key": "mark"}}, "value": PROBE_MARK}}),
-                    verdict("accept"),
-                ]),
+                // Whether a pod is well, the node may always ask, and the ingress has asked policies itself; the node's
+                // other packets are a neighbour's. The flow keeps the mark, so that whoever ends flows spares it.
+                exempt(PROBE_MARK),
+                exempt(PROXY_MARK),
                 rule([jump(POLICY_INGRESS)]),
             ],
         ),
@@ -324,6 +321,14 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
+}
+
+fn exempt(mark: u32) -> Value {
+    rule([
+        matches("==", meta("mark"), json!(mark)),
+        json!({"mangle": {"key": {"ct": {"key": "mark"}}, "value": mark}}),
+        verdict("accept"),
+    ])
 }
 
 /// At once, so that nobody waits; a reset for TCP, since some clients retry on anything else.

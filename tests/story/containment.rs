@@ -86,8 +86,12 @@ spec:
         let said = ask(&cluster, pod, &node, "web.example");
         assert!(said.contains(through), "{pod} through the ingress: {said:?}");
     }
-    let outside = cluster.fetch(&format!("http://{node}/hostname"));
-    assert_ne!(outside.code, 0, "whoever is outside is no friend");
+    let outside = std::process::Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: web.example"])
+        .arg(format!("http://{node}/hostname"))
+        .output()
+        .expect("curl can run");
+    assert_eq!(String::from_utf8_lossy(&outside.stdout), "403", "whoever is outside is no friend");
     // The next daemon knows no less.
     cluster.kill_daemon();
     cluster.start_daemon();

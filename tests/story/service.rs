@@ -257,7 +257,13 @@ fn a_connection_through_a_service_outlives_the_daemon() {
     };
     cluster.wait_for("they talk", |cluster| said(cluster).is_some());
     for _ in 0..3 {
-        let before = said(&cluster).expect("they talk");
+        let mut before = 0;
+        cluster.wait_for("they talk", |cluster| {
+            said(cluster).is_some_and(|number| {
+                before = number;
+                true
+            })
+        });
         cluster.kill_daemon();
         cluster.start_daemon();
         cluster.wait_for("they talk on", |cluster| {

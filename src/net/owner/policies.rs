@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Owner;
-use crate::net::names::PROBE_MARK;
+use crate::net::names::{PROBE_MARK, PROXY_MARK};
 use crate::net::part::{Before, Part, PartPlan};
 use crate::net::policy::{Asked, Flow, Plan, World, explain};
 use crate::net::ruleset::{Element, Elements, Field, Verdict, diff};
@@ -75,7 +75,7 @@ impl Owner {
     /// packet of a connection (`policy::plan::Chain`); with that, a flow that is forgotten here is over.
     pub fn end_denied(&mut self, world: &World) -> Result<(), NetError> {
         conntrack::end(&mut self.elements, |flow| {
-            flow.mark != PROBE_MARK
+            ![PROBE_MARK, PROXY_MARK].contains(&flow.mark)
                 && !explain(
                     world,
                     Flow {

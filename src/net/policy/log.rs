@@ -14,7 +14,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1 as core;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::denial::{Denial, Trial};
 use super::render::{EGRESS_WORD, INGRESS_WORD, LOG_BYTES};
 use super::{Direction, World};
-use crate::events::{Kind, Note, Recorder};
+use crate::events::{self, Kind, Note, Recorder};
 use crate::metrics::{Counter, Family, Registry};
 use crate::model::time::Timestamp;
 use crate::net::nflog::{self, Logged};
@@ -133,14 +132,7 @@ impl Log {
             return;
         };
         self.recorder.note(Note {
-            about: core::ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                namespace: Some(namespace.to_owned()),
-                name: Some(name.to_owned()),
-                uid: network.holder_of(isolated.address),
-                ..core::ObjectReference::default()
-            },
+            about: events::about("Pod", Some(namespace), name, network.holder_of(isolated.address)),
             kind: Kind::Warning,
             reason: "NetworkPolicyDenied",
             message: denial.sentence(),
@@ -185,18 +177,26 @@ async fn show(
     }
     stream.write_all(b"\n").await?;
     loop {
-        let gone = async {
-            // Readers send nothing; what is readable is their end.
-            let _ = stream.readable().await;
-        };
         let line = tokio::select! {
             line = fresh.recv() => line,
-            () = gone => return Ok(()),
+            () = gone(&stream) => return Ok(()),
         };
         match line {
             Ok(line) => stream.write_all(format!("{line}\n").as_bytes()).await?,
             Err(broadcast::error::RecvError::Lagged(_)) => {} // Too slow for this many.
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+/// Ends with the reader, which sends nothing.
+async fn gone(stream: &UnixStream) {
+    // That it may be readable is a hint.
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut [0; 16]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
         }
     }
 }

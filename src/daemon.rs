@@ -105,7 +105,6 @@ pub async fn run(
     note_problems(&instance.run_dir, &network.problems())?;
     let inside = Inside::listen(&places, &mut listeners).await?;
     let services = Services::new(&network, settings.cluster_domain(), places.ranges);
-    let ingress_network = network.clone();
     let repairs = measures::network(&registry, &network);
     let repaired = network.clone();
     let (ingress_network, told_network) = (network.clone(), network.clone());

@@ -6,6 +6,7 @@
 quiet=${QUIET_SECONDS:-300}
 
 # The pod of before the boot: when it was Ready in seconds of the clock, less when the kernel began.
+within 120 "Joey answers" joey_answers
 is_ready first 120
 ready=$(date -d "$(field first '{.status.conditions[?(@.type=="Ready")].lastTransitionTime}')" +%s)
 echo "$((ready - $(awk '$1 == "btime" { print $2 }' /proc/stat))) s (whole seconds)" >"$keep/first-ready"

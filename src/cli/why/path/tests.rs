@@ -222,10 +222,10 @@ fn what_no_policy_decides_is_told_as_well() {
         "other",
         "192.0.2.1:22",
         expect![[r#"
-        default/other to 192.0.2.1:22 is denied: the host serves pods on ports of Services and on hostPorts only, and refuses the rest.
-          egress   no policy isolates default/other
-          ingress  192.0.2.1 is no pod that a policy could isolate
-        false"#]],
+            default/other to 192.0.2.1:22 is denied: of the host pods reach ports of Services, hostPorts and the ingress only; it refuses the rest.
+              egress   no policy isolates default/other
+              ingress  192.0.2.1 is no pod that a policy could isolate
+            false"#]],
     );
     check(
         "other",

@@ -1,7 +1,7 @@
 //! A second guard, which is not nftables: while our table is gone, no packet of a pod is forwarded.
 //!
 //! Anybody with root may flush every table (`nft flush ruleset`, a firewall that reloads). Our chains mark what they have
-//! seen (`skeleton`, `mark_hook`), and routing refuses what is not marked:
+//! seen (`skeleton`, `admit_hook`), and routing refuses what is not marked:
 //!
 //! ```text
 //! 80  to pods    iif lo               goto 84     what the host itself sends passes no prerouting chain, and neither
@@ -10,6 +10,10 @@
 //! 83  to pods    fwmark 0/GUARD_MARK  prohibit
 //! 84  to pods                         nop
 //! ```
+//! The kernel takes the hooks of a table that is deleted away one by one, in the order in which they were made
+//! (nf_tables_commit of net/netfilter/nf_tables_api.c). So the one that marks is the first by name: whatever goes later
+//! finds no marked packets any more.
+//!
 //! What is between the two hooks on a processor at the moment of a flush is past the guard: a datagram of a denied flow may
 //! arrive, no answer to it does.
 //!

@@ -7,7 +7,7 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
-//! prerouting -50      mark_hook     from our ports, to pods ▶ marked as seen (`guard`), once all is translated
+//! prerouting -50      admit_hook    from our ports, to pods ▶ marked as seen (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
 //! forward    filter   forward_hook  to the service range ▶ unserved; from our ports ▶ from_pods, with POLICY_EGRESS
@@ -105,7 +105,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             ),
         ),
         (
-            "mark_hook",
+            "admit_hook",
             base(
                 "filter",
                 "prerouting",

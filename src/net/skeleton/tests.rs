@@ -54,12 +54,12 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"hooks_c10d8256719d","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"hooks_99796df18f1c","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"admit_hook","type":"filter","hook":"prerouting","prio":-50,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard_hook","type":"filter","hook":"prerouting","prio":-300,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"inbound_hook","type":"nat","hook":"prerouting","prio":-100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"local_hook","type":"nat","hook":"output","prio":-100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"mark_hook","type":"filter","hook":"prerouting","prio":-50,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"node_hook","type":"filter","hook":"input","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound_hook","type":"nat","hook":"postrouting","prio":100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"output_hook","type":"filter","hook":"output","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
@@ -81,6 +81,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"map":{"name":"host_ports_at_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"sources","family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"from_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_pods"}}],"family":"inet","table":"joey_abc123"}}}
@@ -93,8 +95,6 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"local_hook","expr":[{"jump":{"target":"services_nat"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"local_hook","expr":[{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"local_hook","expr":[{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"host_ports"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"mark_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"mark_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"node"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"10.42.0.1"}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":{"set":["jyabc123-*","lo"]}}},{"jump":{"target":"strangers"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"jump":{"target":"outbound"}}],"family":"inet","table":"joey_abc123"}}}

@@ -207,7 +207,6 @@ pub async fn run(
         run_dir: instance.run_dir.clone(),
     };
     spawn(&mut parts, "keeper of manifests", manifests.run(stop.clone()));
-    let registry = Registry::default();
     let network_client = api.client(Identity::component("system:node-controller"), "default");
     let recorder = Recorder::start(network_client, "joey-network", node_name.clone(), stop.clone());
     let log = crate::net::policy::log::run(

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use super::part::{LIMITS, PartPlan};
 use super::program::{Declaration, Expression, Kind, Register};
 
-/// Connections of a pod at once. The kernel's own table holds 262,144 on a machine of 4 GiB (nf_conntrack_max).
-pub const CONNECTIONS: u32 = 8192;
+/// Connections of a pod at once, an eighth of the 262,144 that the kernel's table holds on a machine of 4 GiB
+/// (nf_conntrack_max). An ended one counts for two minutes more (nf_conntrack_tcp_timeout_time_wait), so it is more than
+/// the 28,232 ports that a client has towards one address (ip_local_port_range): honest load never meets it there.
+pub const CONNECTIONS: u32 = 32_768;
 /// Pods, at most; a range of pods has no more addresses.
 const PODS: u32 = 65_536;
 const BY_POD: &str = "limits_by_pod";

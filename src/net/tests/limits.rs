@@ -28,7 +28,7 @@ fn a_pod_that_opens_flows_without_end_has_its_share_and_no_more() {
         let modest = network.attach("modest", &[]).await.unwrap();
         let web = network.attach("web", &[]).await.unwrap();
         let _world = outside(&host, || UdpSocket::bind((OUTSIDE, 53))).unwrap();
-        let flows = if std::env::var_os("JOEY_TEST_LONG").is_some() { 300_000 } else { 12_000 };
+        let flows = if std::env::var_os("JOEY_TEST_LONG").is_some() { 300_000 } else { 40_000 };
         inside(&greedy, || {
             let mut sockets = Vec::new();
             for number in 0..flows {

@@ -365,6 +365,10 @@ struct Flood {
 
 impl Flood {
     async fn begin(scene: &mut Scene, random: &mut Random) -> Flood {
+        // The client asks from a new port each time, and a pod has only so many flows at once (`limits`).
+        for timeout in ["udp_timeout", "udp_timeout_stream"] {
+            sh(&format!("echo 1 > /proc/sys/net/netfilter/nf_conntrack_{timeout}"));
+        }
         for namespace in ["x", "y", "z"] {
             scene.namespace(namespace, random.labels());
         }

@@ -150,6 +150,27 @@ pub enum Transition {
     Programs(ProgramChanges),
 }
 
+/// A transaction in two: what is new and nobody is led to yet, then the rest, which leads there.
+///
+/// In one, a packet may meet the new rules before the kernel shows it the members of a new set of ranges: those appear
+/// at the end of a commit, rules at its beginning, and in between what is allowed is denied.
+pub fn apart(transaction: Value, before: &Before) -> Vec<Value> {
+    let Before::InForce(before) = before else { return vec![transaction] };
+    let is_known = |name: &str| before.chains.contains_key(name) || before.sets.contains_key(name);
+    let is_new = |command: &Value| {
+        let made = command.get("add").or_else(|| command.get("flush")).and_then(Value::as_object);
+        let object = made.and_then(|made| made.iter().next());
+        object.is_some_and(|(kind, object)| {
+            let place = if kind == "rule" { "chain" } else { "name" };
+            object.get(place).and_then(Value::as_str).is_some_and(|name| !is_known(name))
+        })
+    };
+    let commands = transaction["nftables"].as_array().cloned().unwrap_or_default();
+    let (first, second): (Vec<Value>, Vec<Value>) = commands.into_iter().partition(is_new);
+    let parts = [first, second].into_iter().filter(|commands| !commands.is_empty());
+    parts.map(|commands| json!({ "nftables": commands })).collect()
+}
+
 /// The way from `before` to `after`.
 pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) -> Transition {
     match before {

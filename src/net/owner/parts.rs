@@ -25,9 +25,10 @@ impl Owner {
                     outcome => outcome.map_err(step("change the part's members")),
                 }
             }
-            Transition::Rules(transaction) => {
-                self.transact(&transaction).map_err(step("put the part's rules in force"))
-            }
+            Transition::Rules(transaction) => part::apart(transaction, &before)
+                .iter()
+                .try_for_each(|transaction| self.transact(transaction))
+                .map_err(step("put the part's rules in force")),
             Transition::Programs(changes) => {
                 match nfnetlink::reprogram(&mut self.elements, &self.table, &changes) {
                     Err(error) if is_surprise(&error) => self.put_anew(part, &plan),

@@ -220,9 +220,9 @@ pub async fn run(
     let told =
         foreign::tell(told_network, recorder, registry.clone(), node_name.clone(), stop.clone());
     spawn(&mut parts, "teller of foreign changes", told);
-    // These two end no daemon: without them pods run and the API answers.
     // Before, the proxy would refuse what policies allow.
     ingress_network.policies_known(POLICIES_WITHIN).await;
+    // These two end no daemon: without them pods run and the API answers.
     start_ingress(
         settings,
         &registry,

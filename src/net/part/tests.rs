@@ -76,6 +76,30 @@ fn other_rules_come_in_one_transaction_references_first() {
 }
 
 #[test]
+fn what_is_new_is_whole_before_anything_leads_there() {
+    let before = Before::InForce(plan("services_a", 1));
+    let mut after = plan("services_b", 1);
+    after.chains.insert("services_b".to_owned(), vec![rule([jump("services_b")])]);
+    let Transition::Rules(transaction) = transition("joey_abc123", Part::Services, &before, &after)
+    else {
+        panic!("other rules")
+    };
+    let all = transaction["nftables"].as_array().unwrap().len();
+    let [first, second] = apart(transaction.clone(), &before).try_into().unwrap();
+    let commands = |part: &Value| part["nftables"].as_array().unwrap().clone();
+    // Its flush as well: later it would empty what is to be led to.
+    let kinds = commands(&first).into_iter().map(|command| {
+        assert!(command.to_string().contains("services_b"), "{command}");
+        command.as_object().unwrap().keys().next().unwrap().clone()
+    });
+    assert_eq!(kinds.collect::<Vec<_>>(), ["add", "flush", "add"]);
+    assert_eq!(commands(&first).len() + commands(&second).len(), all);
+    // Nobody knows what there is before the first plan of this daemon: one transaction.
+    let unknown = Before::Unknown(Present::default());
+    assert_eq!(apart(transaction.clone(), &unknown), [transaction]);
+}
+
+#[test]
 fn what_an_earlier_daemon_left_is_replaced_under_our_prefix_only() {
     let present = Present {
         chains: ["services_nat", "services_node", "services_old", "policy_a", "node"]

@@ -27,7 +27,7 @@ END
 daemon() { systemctl show -p MainPID --value joey.service; }
 rss() { local n=0 pid; for pid in $1; do n=$((n + $(awk '/^Rss/ { n += $2 } END { print n + 0 }' "/proc/$pid/smaps_rollup"))); done; echo $n; }
 pss() { local n=0 pid; for pid in $1; do n=$((n + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup"))); done; echo $n; }
-shims() { pgrep -x joey-shim | paste -sd' '; }
+shims() { { pgrep -x joey-shim || true; } | paste -sd' '; }
 ticks() { local n=0 pid; for pid in $1; do n=$((n + $(awk '{ print $14 + $15 }' "/proc/$pid/stat"))); done; echo $n; }
 wakes() { local n=0 file; for file in $(for pid in $1; do ls -d "/proc/$pid/task/"*/status; done); do n=$((n + $(awk '/^voluntary/ { print $2 }' "$file"))); done; echo $n; }
 measure() {

@@ -12,7 +12,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -180,22 +180,17 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, OpenError> {
         let unusable =
             |reason: String| OpenError::Unusable { path: path.display().to_string(), reason };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| unusable(error.to_string()))?;
-        let backend = FileBackend::new(file).map_err(|error| unusable(error.to_string()))?;
-        let store = Store::start(backend, Limits::default()).map_err(unusable)?;
-        // A new file is durable only once its directory entry is (fsync(2)).
+        if !path.exists() {
+            create(path).map_err(unusable)?;
+        }
+        // A name is durable only once its directory is (fsync(2)); whoever gave it may have been killed before that.
         let directory = path.parent().filter(|parent| *parent != Path::new(""));
         File::open(directory.unwrap_or(Path::new(".")))
             .and_then(|directory| directory.sync_all())
             .map_err(|error| unusable(error.to_string()))?;
-        Ok(store)
+        let file = owned_file().open(path).map_err(|error| unusable(error.to_string()))?;
+        let backend = FileBackend::new(file).map_err(|error| unusable(error.to_string()))?;
+        Store::start(backend, Limits::default()).map_err(unusable)
     }
 
     /// A store without a disk, for tests.
@@ -329,6 +324,36 @@ impl Store {
             let _ = finished.await;
         }
     }
+}
+
+/// Makes an empty store at `path`. redb writes its first pages in place and afterwards refuses a file in which they are
+/// not whole; so they are written under another name, and what an interrupted start has left there is overwritten.
+fn create(path: &Path) -> Result<(), String> {
+    let unfinished = unfinished(path);
+    let file = owned_file()
+        .create(true)
+        .truncate(true)
+        .open(&unfinished)
+        .map_err(|error| error.to_string())?;
+    let backend = FileBackend::new(file).map_err(|error| error.to_string())?;
+    let database =
+        Database::builder().create_with_backend(backend).map_err(|error| error.to_string())?;
+    tables::prepare(&database).map_err(|error| error.to_string())?;
+    drop(database);
+    std::fs::rename(&unfinished, path).map_err(|error| error.to_string())
+}
+
+fn owned_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// Where a store is made before it gets its name.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 #[cfg(test)]

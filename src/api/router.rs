@@ -397,7 +397,7 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
         return answer;
     }
     match target {
-        Target::Health => Ok(health(api)),
+        Target::Health => Ok(health(api.inner.store.failed().as_deref())),
         Target::Version => Ok(reply::text_response(
             StatusCode::OK,
             "application/json",
@@ -422,8 +422,8 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
 }
 
 /// A store that has stopped acknowledging writes makes the server unfit; only a restart helps.
-fn health(api: &Api) -> Response<Body> {
-    let (code, text) = match api.inner.store.failed() {
+fn health(failed: Option<&str>) -> Response<Body> {
+    let (code, text) = match failed {
         None => (StatusCode::OK, "ok"),
         Some(_) => (StatusCode::INTERNAL_SERVER_ERROR, "[-]store failed: reason withheld\n"),
     };
@@ -615,6 +615,15 @@ async fn compress(response: Response<Body>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_cannot_write_ends_readiness_without_telling_strangers_why() {
+        assert_eq!(health(None).status(), StatusCode::OK);
+        let sick = health(Some("sync: Input/output error"));
+        assert_eq!(sick.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = sick.into_body().collect().now_or_never().expect("is whole").expect("is text");
+        assert_eq!(body.to_bytes(), "[-]store failed: reason withheld\n");
+    }
 
     #[test]
     fn timeouts_read_as_go_durations() {

@@ -3,6 +3,8 @@
 mod disks;
 mod failure;
 mod history;
+mod model;
+mod simulated;
 
 use std::time::Duration;
 

@@ -235,6 +235,21 @@ fn every_file_says_what_it_owns() {
 }
 
 #[test]
+fn no_source_file_is_empty() {
+    let says_nothing = |path: &PathBuf| {
+        let text = fs::read_to_string(path).expect("a source file is text");
+        !text.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//"))
+    };
+    let empty = ["src", "tests", "benches", "fuzz", "images"]
+        .iter()
+        .map(|directory| root().join(directory))
+        .filter(|directory| directory.is_dir())
+        .flat_map(|directory| files_below(&directory, "rs"))
+        .filter(says_nothing);
+    report(empty.map(|path| format!("{}: holds nothing", path.display())).collect());
+}
+
+#[test]
 fn no_attics_no_mod_files_no_overgrown_trunks() {
     const ATTICS: &[&str] =
         &["util", "utils", "helper", "helpers", "common", "misc", "manager", "core"];
@@ -298,4 +313,41 @@ fn one_tls_stack_and_no_banned_crate() {
     let banned = ["openssl-sys", "native-tls", "aws-lc-sys", "aws-lc-rs", "rsa"];
     let has = |name: &&&str| lock.contains(&format!("name = \"{name}\"\n"));
     report(banned.iter().filter(has).map(|name| format!("Cargo.lock holds {name}")).collect());
+}
+
+/// Doubled for other systems only.
+const FOREIGN_CRATES: &[&str] = &["core-foundation", "r-efi", "windows-sys"];
+
+#[test]
+fn a_crate_in_two_versions_has_a_reason() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("is committed");
+    let (lock, rules) = (read("Cargo.lock"), read("deny.toml"));
+    let mut versions = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let value = |key: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_default().trim_matches('"')
+        };
+        versions.entry(value("name = ")).or_default().push(value("version = "));
+    }
+    let mut findings = Vec::new();
+    for (name, versions) in &versions {
+        let reasons = versions.iter().filter(|version| {
+            rules.contains(&format!("{{ crate = \"{name}@{version}\", reason = \""))
+        });
+        let unexplained = versions.len() - 1 - reasons.count().min(versions.len() - 1);
+        if unexplained > 0 && !FOREIGN_CRATES.contains(name) {
+            findings.push(format!("deny.toml: no reason for {name} in {}", versions.join(" and ")));
+        }
+    }
+    for row in rules.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \"")) {
+        let Some((name, version)) = row.split('"').next().and_then(|row| row.split_once('@'))
+        else {
+            continue;
+        };
+        if versions.get(name).is_none_or(|all| all.len() < 2 || !all.contains(&version)) {
+            findings.push(format!("deny.toml: {name} {version} is not doubled any more"));
+        }
+    }
+    report(findings);
 }

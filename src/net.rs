@@ -76,6 +76,17 @@ pub struct NetworkConfig {
     pub policies: Policies,
 }
 
+/// By what routes, rules and settings of an instance can be told from others'.
+#[derive(Debug, Clone)]
+pub struct Footprint {
+    /// The number that routes and rules of every instance carry (`proto` of ip-route(8)).
+    pub protocol: u8,
+    /// Of pods and Services, of now and of earlier starts.
+    pub ranges: Vec<Cidr>,
+    /// Links on which forwarding was turned on.
+    pub forwarding: Vec<String>,
+}
+
 /// Whether somebody hands in NetworkPolicies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policies {
@@ -372,6 +383,11 @@ impl Network {
         tokio::task::spawn_blocking(move || owner::reset(&config))
             .await
             .map_err(step("reset the network"))?
+    }
+
+    /// To be asked before a [`Network::reset`], which removes the records that answer it.
+    pub fn footprint(config: &NetworkConfig) -> std::io::Result<Footprint> {
+        owner::footprint(config)
     }
 
     async fn ask<T>(

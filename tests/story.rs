@@ -29,6 +29,8 @@ mod owners;
 #[path = "story/probes.rs"]
 mod probes;
 
+#[path = "story/reset.rs"]
+mod reset;
 #[path = "story/restart.rs"]
 mod restart;
 

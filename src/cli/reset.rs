@@ -10,7 +10,8 @@ use nix::mount::{MntFlags, umount2};
 
 use super::instance::Instance;
 use super::settings::Settings;
-use crate::net::Network;
+use crate::model::cidr::Cidr;
+use crate::net::{Footprint, Network, NetworkConfig};
 use crate::runtime::{Runtime, RuntimeConfig};
 
 /// What survives a reset.
@@ -43,8 +44,10 @@ pub fn run(settings: &Settings, yes: bool, keep: Keep) -> anyhow::Result<ExitCod
         bail!("nothing was removed");
     }
     let instance = Instance::take(settings)?;
+    let network = super::serve::network_config(settings, &instance);
+    let footprint = Network::footprint(&network).context("reading the records of the network")?;
     let zygote = crate::runtime::zygote::Zygote::spawn()?;
-    let pods = super::asynchronous(stop_pods(settings, &instance, zygote))?;
+    let pods = super::asynchronous(stop_pods(&network, &instance, zygote))?;
     println!("stopped {pods} {}", if pods == 1 { "pod" } else { "pods" });
     unmount_below(&[&data_dir, &run_dir])?;
     let (id, cgroup) = (instance.id.clone(), instance.cgroup());
@@ -58,7 +61,8 @@ pub fn run(settings: &Settings, yes: bool, keep: Keep) -> anyhow::Result<ExitCod
         fs::remove_dir(directory).with_context(|| format!("removing {}", directory.display()))?;
         println!("removed {}", directory.display());
     }
-    let left = traces(&id, &cgroup, directories);
+    let left = traces(&id, &cgroup, &footprint, directories)
+        .context("everything was removed, but it cannot be proven")?;
     for trace in &left {
         eprintln!("left behind: {trace}");
     }
@@ -92,7 +96,7 @@ pub fn confirmed(data_dir: &Path, run_dir: &Path, keep: Keep) -> anyhow::Result<
 
 /// Removes pods, network and cgroups; returns how many pods there were.
 async fn stop_pods(
-    settings: &Settings,
+    network: &NetworkConfig,
     instance: &Instance,
     zygote: crate::runtime::zygote::Zygote,
 ) -> anyhow::Result<usize> {
@@ -111,7 +115,7 @@ async fn stop_pods(
         }
     }
     runtime.remove_cgroup().await?;
-    Network::reset(&super::serve::network_config(settings, instance)).await?;
+    Network::reset(network).await?;
     match failures.is_empty() {
         true => Ok(count),
         false => bail!("{}", failures.join("; ")),
@@ -153,24 +157,45 @@ fn empty(directory: &Path) -> anyhow::Result<()> {
     fs::remove_file(&lock).with_context(|| format!("removing {}", lock.display()))
 }
 
-/// What of this instance can still be found on the machine.
-fn traces(id: &str, cgroup: &str, directories: &[&Path]) -> Vec<String> {
+/// What of this instance can still be found on the machine. Fails where it cannot look.
+fn traces(
+    id: &str,
+    cgroup: &str,
+    footprint: &Footprint,
+    directories: &[&Path],
+) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut look = |what: &str, lines: Vec<String>| {
         found.extend(lines.into_iter().map(|line| format!("{what} {line}")));
     };
-    look("mount", mounts_below(directories).unwrap_or_default());
-    look(
-        "link",
-        output_lines("ip", &["-o", "link"]).into_iter().filter(|line| line.contains(id)).collect(),
-    );
-    look(
-        "rule",
-        output_lines("ip", &["rule"]).into_iter().filter(|line| line.contains(id)).collect(),
-    );
-    let tables = output_lines("nft", &["list", "tables"]);
+    look("mount", mounts_below(directories)?);
+    let links = output_lines("ip", &["-o", "link"])?;
+    look("link", links.iter().filter(|line| line.contains(id)).cloned().collect());
+    // Numbers, whatever names /etc/iproute2 gives them.
+    let protocol = footprint.protocol.to_string();
+    let mark = ["proto", protocol.as_str()];
+    let rules = output_lines("ip", &["-N", "rule"])?.into_iter().filter(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.windows(2).any(|pair| pair == mark) && names_one_of(line, &footprint.ranges)
+    });
+    look("rule", rules.collect());
+    let routes = ["-N", "route", "show", "table", "all", mark[0], mark[1]];
+    let mut routes = output_lines("ip", &routes)?;
+    routes.retain(|line| names_one_of(line, &footprint.ranges));
+    look("route", routes);
+    // What another instance needs stays.
+    if !links.iter().any(|line| line.split_whitespace().any(|word| word.starts_with("jy"))) {
+        let is_on = |link: &&String| {
+            let value = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{link}/forwarding"));
+            value.is_ok_and(|value| value.trim() == "1")
+        };
+        let all = String::from("all");
+        let left = footprint.forwarding.iter().filter(is_on);
+        look("forwarding of", if is_on(&&all) { Vec::new() } else { left.cloned().collect() });
+    }
+    let tables = output_lines("nft", &["list", "tables"])?;
     look("nftables", tables.into_iter().filter(|line| line.contains(id)).collect());
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
     let groups = [cgroup.to_owned(), format!("{cgroup}.scope")];
     let mount = super::doctor::cgroup_mount(&mountinfo);
     let cgroups = groups.iter().filter_map(|group| Some(mount.as_ref()?.join(group)));
@@ -181,7 +206,15 @@ fn traces(id: &str, cgroup: &str, directories: &[&Path]) -> Vec<String> {
     let paths = directories.iter().filter(|directory| directory.exists());
     look("directory", paths.map(|directory| directory.display().to_string()).collect());
     look("process", processes(&groups));
-    found
+    Ok(found)
+}
+
+/// Whether a line of ip(8) holds an address or a range that lies in one of `ranges`.
+fn names_one_of(line: &str, ranges: &[Cidr]) -> bool {
+    line.split_whitespace().any(|word| {
+        let address = word.split('/').next().unwrap_or(word);
+        address.parse().is_ok_and(|address| ranges.iter().any(|range| range.contains(address)))
+    })
 }
 
 /// Processes that are in one of the groups.
@@ -205,8 +238,40 @@ fn processes(groups: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn output_lines(program: &str, args: &[&str]) -> Vec<String> {
-    let output = Command::new(program).args(args).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.unwrap_or_default().lines().map(str::to_owned).collect()
+fn output_lines(program: &str, args: &[&str]) -> anyhow::Result<Vec<String>> {
+    let output =
+        Command::new(program).args(args).output().with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("{program} {}: {}", args.join(" "), words.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_range_is_found_in_the_words_of_ip() {
+        let ranges = ["10.77.0.0/16".parse().unwrap()];
+        for (line, expected) in [
+            ("80:\tfrom all to 10.77.0.0/16 iif lo goto 84 proto 74", true),
+            ("unreachable 10.77.0.0/16 metric 77", true),
+            ("10.77.3.4 dev jyabc123-1 scope link", true),
+            ("10.43.0.0/16 dev jyabc123 scope link src 10.77.0.1", true),
+            ("80:\tfrom all to 10.42.0.0/16 iif lo goto 84 proto 74", false),
+            ("default via 192.0.2.1 dev up0", false),
+            ("", false),
+        ] {
+            assert_eq!(names_one_of(line, &ranges), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_no_clean_answer() {
+        assert!(output_lines("joey-has-no-such-program", &[]).is_err());
+        let refused = output_lines("sh", &["-c", "echo no >&2; exit 3"]).unwrap_err();
+        assert_eq!(refused.to_string(), "sh -c echo no >&2; exit 3: no");
+    }
 }

@@ -146,6 +146,11 @@ pub fn restore(record: &Path, has_neighbours: bool) -> io::Result<()> {
     }
 }
 
+/// The links on which forwarding was turned on, by the record.
+pub fn turned_on(record: &Path) -> io::Result<Vec<String>> {
+    Ok(recorded(record)?.into_keys().collect())
+}
+
 fn is_forwarding(link: &str) -> bool {
     sysctl::read(&format!("ipv4/conf/{link}/forwarding")).is_ok_and(|value| value == "1")
 }

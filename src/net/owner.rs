@@ -5,6 +5,7 @@
 
 mod parts;
 mod policies;
+mod ranges;
 mod reset;
 mod restore;
 
@@ -24,7 +25,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
-pub use self::reset::reset;
+pub use self::ranges::Ranges;
+pub use self::reset::{footprint, reset};
 use self::restore::{OwnGenerations, closed, together, transact};
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
@@ -105,6 +107,7 @@ pub struct Paths {
     pub directory: PathBuf,
     pub journal: PathBuf,
     pub forwarding: PathBuf,
+    pub ranges: PathBuf,
     pub pins: PathBuf,
 }
 
@@ -114,6 +117,7 @@ impl Paths {
         Paths {
             journal: directory.join("pods.journal"),
             forwarding: directory.join("forwarding.json"),
+            ranges: directory.join("ranges.json"),
             pins: config.run_dir.join("netns"),
             directory,
         }
@@ -196,6 +200,7 @@ impl Owner {
                 return Err(NetError::Step { step, reason });
             }
         }
+        Ranges::of(config).enter(&paths.ranges, &mut socket, &names)?;
         let survey = host::survey(&names, &links, &addresses, &routes);
         let guarded_links =
             host::forward(&paths.forwarding, &survey).map_err(step("turn forwarding on"))?;

@@ -325,6 +325,29 @@ fn a_pod_whose_namespace_died_keeps_its_address() {
 }
 
 #[test]
+fn ranges_of_earlier_starts_are_forgotten_by_nothing_but_their_removal() {
+    on_a_host(|_| async {
+        let before = traces();
+        let other = NetworkConfig {
+            service_cidr: "10.78.0.0/16".parse().unwrap(),
+            ..config("abc123", "10.77.0.0/16")
+        };
+        drop(Network::start(other.clone()).await.unwrap());
+        let left = traces();
+        assert_ne!(left, before);
+        let network = network().await;
+        let (rules, routes) = (sh("ip rule"), sh("ip route"));
+        assert!(rules.contains("10.42.0.0/16") && !rules.contains("10.77."), "{rules}");
+        assert!(routes.contains("10.42.0.0/16") && !routes.contains("10.7"), "{routes}");
+        drop(network);
+        // Whoever resets may not know the ranges of the last start.
+        drop(Network::start(other).await.unwrap());
+        Network::reset(&config("abc123", "10.42.0.0/16")).await.unwrap();
+        eventually("everything is gone", || traces() == before);
+    });
+}
+
+#[test]
 fn two_instances_side_by_side_do_not_meet() {
     on_a_host(|host| async move {
         let one = network().await;

@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 
+use netlink_packet_route::route::RouteProtocol;
 use nix::errno::Errno;
 
-use super::{Paths, names};
-use crate::net::{NetError, NetworkConfig, guard, host, link, nft, step};
+use super::{Paths, Ranges, names};
+use crate::net::{Footprint, NetError, NetworkConfig, host, link, nft, step};
 use crate::sys::netns;
 
 /// Removes every trace of the instance; nothing may be serving it.
@@ -31,23 +31,14 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
             note(outcome.map(drop).map_err(step("delete a link")));
         }
     }
-    if let IpAddr::V4(network) = config.pod_cidr.address() {
-        let request =
-            link::unreachable_delete(network, config.pod_cidr.prefix(), names.route_metric());
-        let outcome =
-            socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
-        note(outcome.map(drop).map_err(step("delete the route of the pod range")));
+    let mut ranges = Ranges::of(config);
+    match Ranges::recorded(&paths.ranges) {
+        Ok(recorded) => ranges = recorded.and(&ranges),
+        Err(error) => note(Err(step("read the record of ranges")(error))),
     }
-    if let IpAddr::V4(network) = config.service_cidr.address() {
-        let range = (network, config.service_cidr.prefix());
-        let request = link::route_to_services_delete(range, names.route_metric());
-        // It goes with its link.
-        let outcome =
-            socket.exchange(&[request]).and_then(|replies| replies.except(&[Errno::ESRCH]));
-        note(outcome.map(drop).map_err(step("delete the route of the Service range")));
+    for failure in ranges.remove(&mut socket, &names) {
+        note(Err(failure));
     }
-    let unguarded = guard::remove(&mut socket, config.pod_cidr);
-    note(unguarded.map_err(step("delete the rules that guard the pods' routes")));
     let survey = host::survey(&names, &links, &[], &[]);
     note(
         host::restore(&paths.forwarding, survey.has_neighbours)
@@ -68,4 +59,15 @@ pub fn reset(config: &NetworkConfig) -> Result<(), NetError> {
             Err(NetError::Step { step: "reset the network", reason: reasons.join("; ") })
         }
     }
+}
+
+/// What would tell routes, rules and settings of the instance that a reset has left behind.
+pub fn footprint(config: &NetworkConfig) -> io::Result<Footprint> {
+    let paths = Paths::of(config);
+    let Ranges { mut pods, services } = Ranges::recorded(&paths.ranges)?.and(&Ranges::of(config));
+    pods.extend(services);
+    let RouteProtocol::Other(protocol) = link::PROTOCOL else {
+        return Err(io::Error::other("our routes carry a number of our own"));
+    };
+    Ok(Footprint { protocol, ranges: pods, forwarding: host::turned_on(&paths.forwarding)? })
 }

@@ -14,13 +14,15 @@ mod body;
 mod classes;
 mod deadline;
 mod figures;
-mod forward;
+pub(crate) mod forward;
 mod gate;
 mod guard;
 pub(crate) mod head;
+mod id;
 mod listener;
 mod measure;
 mod observe;
+mod pace;
 pub(crate) mod path;
 mod plane;
 mod pool;
@@ -40,6 +42,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{AccessLog, UnknownAccessLog};
+pub use self::gate::Patience;
 pub use self::guard::Guard;
 pub use self::listener::Bounds;
 use self::measure::Measure;
@@ -69,6 +72,7 @@ pub struct IngressConfig {
     /// SO_MARK of connections to pods.
     pub mark: Option<u32>,
     pub bounds: Bounds,
+    pub patience: Patience,
 }
 
 /// The proxy of this instance. Clones share it.
@@ -78,6 +82,7 @@ pub struct Ingress {
     certificates: Arc<CertificateStore>,
     tls: Arc<rustls::ServerConfig>,
     bounds: Bounds,
+    patience: Patience,
 }
 
 /// A port that could not be had.
@@ -120,7 +125,8 @@ impl Ingress {
             config.trusted.clone(),
             config.access_log,
         ));
-        Ok(Ingress { proxy, certificates, tls, bounds: config.bounds })
+        let (bounds, patience) = (config.bounds, config.patience);
+        Ok(Ingress { proxy, certificates, tls, bounds, patience })
     }
 
     /// Binds what the configuration says, in the network namespace of the calling thread. What cannot be bound is
@@ -157,7 +163,12 @@ impl Ingress {
             }
         };
         let ended = stop.clone();
-        let serve = listener::serve(Arc::clone(&self.proxy), doors.ports, self.bounds, stop);
+        let serve = listener::serve(
+            Arc::clone(&self.proxy),
+            doors.ports,
+            (self.bounds, self.patience),
+            stop,
+        );
         tokio::select! {
             // Without any door nothing is served, and nothing is wrong with the daemon.
             () = async { serve.await; ended.cancelled().await } => {}

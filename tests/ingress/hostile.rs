@@ -6,6 +6,7 @@ use joey::net::ingress::Bounds;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
+use super::frames::{ENDLESS, PREFACE, REQUEST, frame};
 use super::protocols::resident;
 use super::scene::*;
 
@@ -98,19 +99,6 @@ async fn giant_heads_are_refused_without_being_held() {
     is_served(&scene).await;
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// `:method GET, :scheme http, :path /, :authority a` (RFC 7541 appendix B; literal without indexing).
-const REQUEST: &[u8] = &[0x82, 0x86, 0x84, 0x01, 0x01, b'a'];
-
 /// Sends a flood until the server ends the connection; fails when it never does.
 async fn flood(scene: &Scene, name: &str, mut next: impl FnMut(u32) -> Vec<u8>) {
     let mut stream = scene.connect().await.stream.into_inner();
@@ -179,6 +167,78 @@ async fn http2_floods_end_their_connection_and_disturb_nobody() {
     is_served(&scene).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 48 << 20, "grew by {grown}");
+}
+
+/// Slow reads: hundreds of answers without end, of which nobody takes a byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_cost_little_and_disturb_nobody() {
+    allow_descriptors(16_384);
+    // What the kernel holds is not the proxy's: little of it, so that it is soon full.
+    let small = || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(16 << 10).unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket
+    };
+    let endless = small();
+    endless.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endless = endless.listen(1024).unwrap();
+    let pod = Pod::start("ok").await;
+    let scene = Scene::bare(Bounds::default()).await;
+    scene.route(
+        &[("", "/", "web"), ("endless", "/", "endless")],
+        &[
+            Service::new("web", &[pod.address]),
+            Service::new("endless", &[endless.local_addr().unwrap()]),
+        ],
+    );
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&begun);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = endless.accept().await.unwrap();
+            let counted = std::sync::Arc::clone(&counted);
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 1024]).await;
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                while stream.write_all(&[b'x'; 16 << 10]).await.is_ok() {}
+            });
+        }
+    });
+    is_served(&scene).await;
+    let before = resident();
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        let mut slow = Client::new(small().connect(scene.http).await.unwrap());
+        slow.send(b"GET / HTTP/1.1\r\nHost: endless\r\n\r\n").await;
+        held.push(slow);
+    }
+    for _ in 0..4 {
+        // As much room as there can be, which no byte ever leaves.
+        let mut slow = Client::new(small().connect(scene.http).await.unwrap());
+        let window = frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        let more = frame(8, 0, 0, &[0x7f, 0, 0, 0]);
+        slow.send(&[&PREFACE[..24], &window, &more].concat()).await;
+        for stream in 0..50 {
+            slow.send(&frame(1, 5, stream * 2 + 1, ENDLESS)).await;
+        }
+        held.push(slow);
+    }
+    let all = || begun.load(std::sync::atomic::Ordering::Relaxed) == 400;
+    eventually("every answer has begun", all).await;
+    // Until nothing grows any more: what is to be held, is.
+    let mut last = (resident(), tokio::time::Instant::now());
+    while last.1.elapsed() < Duration::from_secs(1) {
+        is_served(&scene).await;
+        if resident() > last.0 + (1 << 20) {
+            last = (resident(), tokio::time::Instant::now());
+        }
+    }
+    let grown = resident().saturating_sub(before);
+    println!("400 answers that nobody reads hold {} KiB each", grown / 400 / 1024);
+    assert!(grown < 160 << 20, "400 answers that nobody reads hold {grown} bytes");
+    drop(held);
 }
 
 #[tokio::test]

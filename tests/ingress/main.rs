@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails here is a test's failure")]
 
+mod downgrade;
 mod exchange;
+mod frames;
 mod hostile;
+mod impatience;
+mod limits;
 mod lost;
 mod protocols;
 mod scene;

@@ -299,7 +299,7 @@ async fn grpc_passes_with_its_trailers_over_h2c() {
     }
 }
 
-async fn http2(address: std::net::SocketAddr) -> hyper::client::conn::http2::SendRequest<Body> {
+pub async fn http2(address: std::net::SocketAddr) -> hyper::client::conn::http2::SendRequest<Body> {
     let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();

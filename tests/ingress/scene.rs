@@ -9,7 +9,7 @@ use joey::net::ingress::resolve::{Directory, ServiceFact, ServicePortFact, Slice
 use joey::net::ingress::routes::{
     BackendFact, IngressFact, ObjectName, Options, PathFact, PathKind, Port, RuleFact,
 };
-use joey::net::ingress::{AccessLog, Bounds, Ingress, IngressConfig};
+use joey::net::ingress::{AccessLog, Bounds, Ingress, IngressConfig, Patience};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -87,7 +87,18 @@ impl Scene {
         scene
     }
 
+    /// The same with clients that have little time.
+    pub async fn impatient(pods: &[SocketAddr], patience: Patience) -> Scene {
+        let scene = Scene::open(Bounds::default(), patience).await;
+        scene.route(&[("", "/", "web")], &[Service::new("web", pods)]);
+        scene
+    }
+
     pub async fn bare(bounds: Bounds) -> Scene {
+        Scene::open(bounds, Patience::default()).await
+    }
+
+    async fn open(bounds: Bounds, patience: Patience) -> Scene {
         let registry = Registry::default();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let config = IngressConfig {
@@ -97,6 +108,7 @@ impl Scene {
             access_log: AccessLog::All,
             mark: None,
             bounds,
+            patience,
         };
         let ingress = Ingress::new(&config, &registry).unwrap();
         let (doors, taken) = ingress.open(&config);

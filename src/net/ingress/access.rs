@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::measure::Outcome;
+use super::proxy::Asked;
 use super::routes::Route;
 
 /// Which requests are told.
@@ -39,10 +42,10 @@ impl FromStr for AccessLog {
 pub struct Entry {
     pub client: SocketAddr,
     pub is_tls: bool,
-    /// Method, host and path; `None` when it could not be read.
-    pub request: Option<String>,
+    /// `None` when it could not be read.
+    pub request: Option<Asked>,
     pub route: Option<Arc<Route>>,
-    pub id: String,
+    pub id: Option<HeaderValue>,
 }
 
 impl AccessLog {
@@ -59,7 +62,7 @@ impl AccessLog {
             target: "joey::access",
             client = %entry.client.ip(),
             tls = entry.is_tls,
-            request = entry.request.as_deref().unwrap_or("-"),
+            request = entry.request.as_ref().map_or("-".to_owned(), Asked::line),
             ingress = route.map_or("-".to_owned(), |route| route.ingress.to_string()),
             service = route.map_or("-".to_owned(), |route| route.backend.service.to_string()),
             status,
@@ -68,7 +71,7 @@ impl AccessLog {
             received,
             sent,
             broken = is_broken,
-            id = entry.id,
+            id = entry.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             "request"
         );
     }

@@ -229,32 +229,20 @@ impl Upstream {
     /// Why there is none.
     pub fn pick(&self, tried: &[SocketAddr]) -> Result<Assigned, Nothing> {
         let state = self.state.load();
-        let now = Instant::now();
-        let mut fresh: Vec<&Arc<Endpoint>> = Vec::new();
         let all = &state.endpoints;
-        let is_doubted = |endpoint: &Endpoint| {
-            let until = *endpoint.doubted_until.lock().unwrap_or_else(PoisonError::into_inner);
-            until.is_some_and(|until| now < until)
-        };
-        // The common case needs no list: nobody tried yet and nobody in doubt.
-        let candidates: &[&Arc<Endpoint>] = {
-            fresh.extend(all.iter().filter(|e| !tried.contains(&e.address) && !is_doubted(e)));
+        let is_untried = |endpoint: &Endpoint| !tried.contains(&endpoint.address);
+        let is_good = |endpoint: &Endpoint| is_untried(endpoint) && !endpoint.is_doubted();
+        // Nearly always both that are drawn are good, and nobody needs a list of all that are.
+        let (first, second) = draw(all.len()).ok_or(state.nothing)?;
+        let chosen = if is_good(&all[first]) && is_good(&all[second]) {
+            less_busy(&all[first], &all[second])
+        } else {
+            let mut fresh: Vec<&Arc<Endpoint>> = all.iter().filter(|e| is_good(e)).collect();
             if fresh.is_empty() {
-                fresh.extend(all.iter().filter(|e| !tried.contains(&e.address)));
+                fresh.extend(all.iter().filter(|e| is_untried(e)));
             }
-            &fresh
-        };
-        let chosen = match candidates {
-            [] => return Err(state.nothing),
-            [only] => only,
-            many => {
-                let dice = dice();
-                let first = (dice % many.len() as u64) as usize;
-                let step = (dice >> 32) % (many.len() as u64 - 1) + 1;
-                let second = (first + step as usize) % many.len();
-                let load = |index: usize| many[index].in_flight.load(Ordering::Relaxed);
-                if load(second) < load(first) { many[second] } else { many[first] }
-            }
+            let (first, second) = draw(fresh.len()).ok_or(state.nothing)?;
+            less_busy(fresh[first], fresh[second])
         };
         chosen.in_flight.fetch_add(1, Ordering::Relaxed);
         chosen.handed.fetch_add(1, Ordering::Relaxed);
@@ -262,7 +250,28 @@ impl Upstream {
     }
 }
 
+fn less_busy<'a>(one: &'a Arc<Endpoint>, other: &'a Arc<Endpoint>) -> &'a Arc<Endpoint> {
+    let load = |endpoint: &Endpoint| endpoint.in_flight.load(Ordering::Relaxed);
+    if load(other) < load(one) { other } else { one }
+}
+
+/// Two of so many at random; of one, that one twice.
+fn draw(many: usize) -> Option<(usize, usize)> {
+    if many <= 1 {
+        return (many == 1).then_some((0, 0));
+    }
+    let dice = dice();
+    let first = (dice % many as u64) as usize;
+    let step = (dice >> 32) % (many as u64 - 1) + 1;
+    Some((first, (first + step as usize) % many))
+}
+
 impl Endpoint {
+    fn is_doubted(&self) -> bool {
+        let until = *self.doubted_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// It did not take a connection: others are asked first for a while.
     pub fn doubt(&self) {
         let until = Some(Instant::now() + DOUBT);

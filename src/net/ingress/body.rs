@@ -20,9 +20,24 @@ use super::deadline::Deadline;
 use super::gate::Busy;
 use super::measure::Meter;
 use super::pool::Lease;
+use super::{forward, head, pace};
 
 /// Kept of a request's body for a second attempt.
 const KEPT: usize = 64 << 10;
+/// Handed to an HTTP/2 client at once: what its window has no room for waits in memory, one piece a stream, and the client
+/// must take one in the time that it has. The frame size that every client takes (RFC 9113 §4.2).
+const PIECE: usize = 16 << 10;
+
+/// Why a request's body came to no good end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("read the body from the client")]
+    Client(#[source] hyper::Error),
+    #[error("the client sent nothing of its body for {} s", .0.as_secs())]
+    Stalled(Duration),
+    #[error("the body is followed by more than {} trailers", head::MAX_HEADERS)]
+    Trailers,
+}
 
 /// A request's body at its source.
 #[derive(Clone)]
@@ -31,6 +46,8 @@ pub struct RequestSource(Arc<Source>);
 struct Source {
     hint: SizeHint,
     started: Instant,
+    /// How long the client may send nothing while it is awaited.
+    stall: Duration,
     /// Bytes that have come from the client.
     received: AtomicU64,
     /// Milliseconds after `started` at which something last came.
@@ -46,13 +63,17 @@ struct Stream {
     /// More came than is kept, or trailers: there can be no second attempt.
     is_past_replay: bool,
     is_over: bool,
+    /// Whoever sends it on has room for more.
+    is_awaited: bool,
+    has_stalled: bool,
 }
 
 impl RequestSource {
-    pub fn new(incoming: Incoming) -> RequestSource {
+    pub fn new(incoming: Incoming, stall: Duration) -> RequestSource {
         RequestSource(Arc::new(Source {
             hint: incoming.size_hint(),
             started: Instant::now(),
+            stall,
             received: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             stream: Mutex::new(Stream {
@@ -61,8 +82,20 @@ impl RequestSource {
                 kept: VecDeque::new(),
                 kept_bytes: 0,
                 is_past_replay: false,
+                is_awaited: false,
+                has_stalled: false,
             }),
         }))
+    }
+
+    /// Whether it was given up.
+    pub fn has_stalled(&self) -> bool {
+        self.0.lock().has_stalled
+    }
+
+    /// Whether it is the client who keeps everybody waiting.
+    pub fn is_awaited(&self) -> bool {
+        self.0.lock().is_awaited
     }
 
     /// Whether a further attempt would send all of it.
@@ -72,7 +105,7 @@ impl RequestSource {
 
     /// The body for one attempt.
     pub fn attempt(&self) -> RequestBody {
-        RequestBody { source: Some(self.clone()), position: 0 }
+        RequestBody { source: Some(self.clone()), position: 0, silence: Deadline::default() }
     }
 
     pub fn received(&self) -> u64 {
@@ -101,22 +134,23 @@ pub struct RequestBody {
     source: Option<RequestSource>,
     /// The next kept piece to send.
     position: usize,
+    silence: Deadline,
 }
 
 impl RequestBody {
     pub fn empty() -> RequestBody {
-        RequestBody { source: None, position: 0 }
+        RequestBody { source: None, position: 0, silence: Deadline::default() }
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = &mut *self;
         let Some(RequestSource(source)) = &body.source else { return Poll::Ready(None) };
         let mut stream = source.lock();
@@ -127,13 +161,30 @@ impl Body for RequestBody {
         if stream.is_over {
             return Poll::Ready(None);
         }
-        let polled = ready!(Pin::new(&mut stream.incoming).poll_frame(cx));
+        let polled = Pin::new(&mut stream.incoming).poll_frame(cx);
+        stream.is_awaited = polled.is_pending();
+        let Poll::Ready(mut polled) = polled else {
+            body.silence.set_once(source.stall);
+            ready!(body.silence.poll_passed(cx));
+            stream.is_past_replay = true;
+            stream.has_stalled = true;
+            return Poll::Ready(Some(Err(BodyError::Stalled(source.stall))));
+        };
+        body.silence.clear();
         source.note_progress();
-        match &polled {
+        match &mut polled {
             None => stream.is_over = true,
             Some(Err(_)) => stream.is_past_replay = true,
             Some(Ok(frame)) => match frame.data_ref() {
-                None => stream.is_past_replay = true,
+                None => {
+                    stream.is_past_replay = true;
+                    if let Some(trailers) = frame.trailers_mut() {
+                        if trailers.len() > head::MAX_HEADERS {
+                            return Poll::Ready(Some(Err(BodyError::Trailers)));
+                        }
+                        forward::request_trailers(trailers);
+                    }
+                }
                 Some(data) => {
                     source.received.fetch_add(data.len() as u64, Ordering::Relaxed);
                     stream.kept_bytes += data.len();
@@ -148,7 +199,7 @@ impl Body for RequestBody {
                 }
             },
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.map(|frame| frame.map_err(BodyError::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -182,11 +233,23 @@ pub enum AnswerBody {
 /// The body of a pod's answer, with everything that must outlive it.
 pub struct Streamed {
     incoming: Incoming,
+    /// Of an HTTP/2 client's answer, what has come and is too much for one piece.
+    rest: Bytes,
+    is_cut: bool,
+    /// Until the pod has said everything.
     lease: Option<Lease>,
     meter: Meter,
     idle: Duration,
     silence: Deadline,
     _busy: Busy,
+}
+
+/// How a client gets an answer's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pieces {
+    AsTheyCome,
+    /// None larger than an HTTP/2 frame.
+    Cut,
 }
 
 impl AnswerBody {
@@ -197,19 +260,20 @@ impl AnswerBody {
     /// `lease` is given back after the last byte; `idle` bounds the silence between two.
     pub fn streamed(
         incoming: Incoming,
+        pieces: Pieces,
         lease: Lease,
         meter: Meter,
         idle: Duration,
         busy: Busy,
     ) -> AnswerBody {
-        let silence = Deadline::default();
-        let lease = Some(lease);
         AnswerBody::Streamed(Box::new(Streamed {
             incoming,
-            lease,
+            rest: Bytes::new(),
+            is_cut: pieces == Pieces::Cut,
+            lease: Some(lease),
             meter,
             idle,
-            silence,
+            silence: Deadline::default(),
             _busy: busy,
         }))
     }
@@ -225,6 +289,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut *self {
             AnswerBody::Text { text, .. } => {
+                pace::hand_over();
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
             }
             AnswerBody::Streamed(streamed) => streamed.poll_frame(cx),
@@ -234,7 +299,9 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             AnswerBody::Text { text, .. } => text.is_none(),
-            AnswerBody::Streamed(streamed) => streamed.incoming.is_end_stream(),
+            AnswerBody::Streamed(streamed) => {
+                streamed.rest.is_empty() && streamed.incoming.is_end_stream()
+            }
         }
     }
 
@@ -253,13 +320,18 @@ impl Streamed {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if !self.rest.is_empty() {
+            let piece = self.rest.split_to(PIECE.min(self.rest.len()));
+            return Poll::Ready(Some(Ok(self.hand_over(piece))));
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         let Poll::Ready(frame) = polled else {
+            pace::await_pod();
             self.silence.set_once(self.idle);
             return match self.silence.poll_passed(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(()) => {
-                    self.lease = None;
+                    self.broke();
                     let silent = "the pod has been silent for too long";
                     Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, silent))))
                 }
@@ -272,17 +344,37 @@ impl Streamed {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.meter.sent(data.len());
+                // Nothing waits for the client: the pod is done as soon as all of it is here.
+                if self.incoming.is_end_stream() {
+                    self.give_back();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(match frame.into_data() {
+                    Ok(mut data) => {
+                        if self.is_cut && data.len() > PIECE {
+                            self.rest = data.split_off(PIECE);
+                        }
+                        self.hand_over(data)
+                    }
+                    Err(mut frame) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            forward::answer_trailers(trailers);
+                        }
+                        self.give_back();
+                        frame
+                    }
+                })))
             }
             Some(Err(error)) => {
-                self.lease = None;
-                self.meter.broke();
+                self.broke();
                 Poll::Ready(Some(Err(io::Error::other(error))))
             }
         }
+    }
+
+    fn hand_over(&mut self, data: Bytes) -> Frame<Bytes> {
+        pace::hand_over();
+        self.meter.sent(data.len());
+        Frame::data(data)
     }
 
     fn give_back(&mut self) {
@@ -290,13 +382,20 @@ impl Streamed {
             lease.give_back();
         }
     }
+
+    fn broke(&mut self) {
+        self.lease = None;
+        self.meter.broke();
+    }
 }
 
 impl Drop for Streamed {
-    /// hyper does not ask for the end of a body that says it is over.
+    /// hyper does not ask for the end of a body that says it is over. Whatever else is dropped was not wanted to its end.
     fn drop(&mut self) {
-        if self.incoming.is_end_stream() {
-            self.give_back();
+        match self.rest.is_empty() && self.incoming.is_end_stream() {
+            true => self.give_back(),
+            false if self.lease.is_some() || !self.rest.is_empty() => self.broke(),
+            false => {}
         }
     }
 }

@@ -20,6 +20,13 @@ impl Deadline {
         }
     }
 
+    /// Moves it if it is set.
+    pub fn postpone(&mut self, span: Duration) {
+        if let Some(at) = &mut self.at {
+            *at = Instant::now() + span;
+        }
+    }
+
     pub fn clear(&mut self) {
         self.at = None;
     }

@@ -3,35 +3,39 @@
 //!
 //! Nothing a client says about itself passes unless it comes from a trusted range.
 
-use std::net::{IpAddr, SocketAddr};
+use std::borrow::Cow;
+use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::model::cidr::Cidr;
 
-/// Who is asking, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct Client<'a> {
-    pub peer: SocketAddr,
-    pub is_tls: bool,
-    /// The port of ours that was asked.
-    pub port: u16,
-    /// The authority that was asked for, with its port if it said one.
-    pub authority: &'a str,
-    pub is_trusted: bool,
+/// Who is asking, and how: what is said to pods of every request of one connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    is_trusted: bool,
+    address: HeaderValue,
+    /// As `Forwarded` names it.
+    node: String,
+    proto: &'static str,
+    port: HeaderValue,
 }
 
-/// Headers that end at every hop (RFC 9110 §7.6.1), and what only servers and clients of this hop use.
-const HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+impl Client {
+    /// `port` is the one of ours that was asked.
+    pub fn new(peer: IpAddr, is_tls: bool, port: u16, is_trusted: bool) -> Client {
+        let peer = peer.to_canonical();
+        let text = peer.to_string();
+        Client {
+            is_trusted,
+            address: HeaderValue::from_str(&text).expect("an address is of digits and colons"),
+            node: node(peer),
+            proto: if is_tls { "https" } else { "http" },
+            port: HeaderValue::from(port),
+        }
+    }
+}
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -45,41 +49,76 @@ pub fn is_trusted(ranges: &[Cidr], address: IpAddr) -> bool {
     ranges.iter().any(|range| range.contains(address.to_canonical()))
 }
 
-/// Makes a client's headers those that the pod gets. `new_id` is called for a request without an id to believe.
-/// Returns the request's id.
+/// Makes a client's headers those that the pod gets. `authority` is the one that was asked for, with its port if it said
+/// one; `new_id` is called for a request without an id to believe. Returns the request's id.
 pub fn request(
     headers: &mut HeaderMap,
-    client: Client<'_>,
-    new_id: impl FnOnce() -> String,
-) -> String {
+    client: &Client,
+    authority: &HeaderValue,
+    new_id: impl FnOnce() -> HeaderValue,
+) -> HeaderValue {
     let wants_trailers = headers.get_all(header::TE).iter().any(says(b"trailers"));
     end_of_hop(headers);
-    for name in [header::TE, header::EXPECT, header::CONTENT_LENGTH] {
-        headers.remove(name);
-    }
+    // Headers with an underscore read as another header in CGI and WSGI: `X_Real_IP` would be ours.
+    drop_named(headers, |name| {
+        is_of_hop(name)
+            || matches!(name, "te" | "expect" | "content-length")
+            || name.contains('_')
+            || (!client.is_trusted && is_about_client(name))
+    });
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
-    drop_unbelieved(headers, client.is_trusted);
-    describe(headers, client);
-    let id = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_id(id));
-    match id {
-        Some(id) => id.to_owned(),
-        None => {
-            let id = new_id();
-            let value = HeaderValue::from_str(&id).expect("an id is made of hex digits");
-            headers.insert(REQUEST_ID, value);
-            id
-        }
-    }
+    describe(headers, client, authority);
+    let believed = headers.get(&REQUEST_ID).filter(|id| is_id(id.as_bytes())).cloned();
+    believed.unwrap_or_else(|| {
+        let id = new_id();
+        headers.insert(REQUEST_ID, id.clone());
+        id
+    })
+}
+
+/// Makes a client's trailers those that the pod gets. They come when the request has been routed and judged, and a pod that
+/// adds them to the headers must read nothing there that the headers would not say (RFC 9110 §6.5.1); about itself no client
+/// says anything here, trusted or not.
+pub fn request_trailers(trailers: &mut HeaderMap) {
+    drop_named(trailers, |name| is_no_trailer(name) || name.contains('_') || is_about_client(name));
+}
+
+/// Makes a pod's trailers those that the client gets.
+pub fn answer_trailers(trailers: &mut HeaderMap) {
+    drop_named(trailers, is_no_trailer);
+}
+
+/// Whether a name delimits, routes, authenticates or conditions the message, or says what its content is.
+fn is_no_trailer(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "max-forwards",
+        "range",
+        "set-cookie",
+        "te",
+        "trailer",
+    ];
+    is_of_hop(name) || NAMES.contains(&name) || name.starts_with("if-")
 }
 
 /// Makes a pod's headers those that the client gets.
 pub fn answer(headers: &mut HeaderMap) {
     end_of_hop(headers);
+    drop_named(headers, is_of_hop);
 }
 
+/// Drops what Connection names.
 fn end_of_hop(headers: &mut HeaderMap) {
     if let Some(first) = headers.get(header::CONNECTION) {
         // The usual values name nothing further.
@@ -97,9 +136,6 @@ fn end_of_hop(headers: &mut HeaderMap) {
                 headers.remove(name);
             }
         }
-    }
-    for name in &HOP {
-        headers.remove(name);
     }
 }
 
@@ -119,56 +155,82 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Headers with an underscore read as another header in CGI and WSGI: `X_Real_IP` would be ours.
-fn drop_unbelieved(headers: &mut HeaderMap, is_trusted: bool) {
-    let unbelieved = |name: &HeaderName| {
-        let name = name.as_str();
-        let about_client = name.starts_with("x-forwarded-")
-            || matches!(name, "forwarded" | "x-real-ip" | "x-request-id");
-        name.contains('_') || (about_client && !is_trusted)
-    };
-    let names: Vec<HeaderName> = headers.keys().filter(|n| unbelieved(n)).cloned().collect();
+/// Headers that end at every hop (RFC 9110 §7.6.1), and what only servers and clients of this hop use.
+fn is_of_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+fn is_about_client(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "x-request-id")
+}
+
+fn drop_named(headers: &mut HeaderMap, is_dropped: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| is_dropped(name.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
     }
 }
 
-fn describe(headers: &mut HeaderMap, client: Client<'_>) {
-    let peer = client.peer.ip().to_canonical();
-    let proto = if client.is_tls { "https" } else { "http" };
-    let chain = |before: Option<String>, ours: String| match before {
-        Some(before) => format!("{before}, {ours}"),
-        None => ours,
+fn describe(headers: &mut HeaderMap, client: &Client, authority: &HeaderValue) {
+    let chain = match joined(headers, &FORWARDED_FOR) {
+        Some(before) => joining([before.as_bytes(), b", ", client.address.as_bytes()]),
+        None => Some(client.address.clone()),
     };
-    let before = joined(headers, &FORWARDED_FOR);
-    set(headers, FORWARDED_FOR, &chain(before, peer.to_string()));
-    let forwarded = format!("for={};host={};proto={proto}", node(peer), quoted(client.authority),);
+    set(headers, FORWARDED_FOR, chain);
     let before = joined(headers, &header::FORWARDED);
-    set(headers, header::FORWARDED, &chain(before, forwarded));
+    let (before, comma) = before.as_deref().map_or(("", ""), |before| (before, ", "));
+    let host = quoted(authority.as_bytes());
+    let ours = [before, comma, "for=", &client.node, ";host="].map(str::as_bytes);
+    let rest = [&*host, b";proto=", client.proto.as_bytes()];
+    set(headers, header::FORWARDED, joining(ours.into_iter().chain(rest)));
     let said = [
-        (FORWARDED_PROTO, proto.to_owned()),
-        (FORWARDED_HOST, client.authority.to_owned()),
-        (FORWARDED_PORT, client.port.to_string()),
-        (REAL_IP, peer.to_string()),
+        (FORWARDED_PROTO, HeaderValue::from_static(client.proto)),
+        (FORWARDED_HOST, authority.clone()),
+        (FORWARDED_PORT, client.port.clone()),
+        (REAL_IP, client.address.clone()),
     ];
     for (name, value) in said {
-        // What is still there comes from a proxy that is trusted, which saw more of the client than we do.
-        if !headers.contains_key(&name) {
-            set(headers, name, &value);
+        // What is there already comes from a proxy that is trusted, which saw more of the client than we do.
+        if !client.is_trusted || !headers.contains_key(&name) {
+            headers.insert(name, value);
         }
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value {
         headers.insert(name, value);
     }
 }
 
+/// The pieces one after the other, without a copy of the whole.
+fn joining<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<HeaderValue> {
+    let mut bytes = Vec::with_capacity(128);
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(bytes)).ok()
+}
+
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<&str> =
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
+    let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let mut all = values.next()?.to_owned();
+    for value in values {
+        all.push_str(", ");
+        all.push_str(value);
+    }
+    Some(all)
 }
 
 /// RFC 7239 §6: an IPv6 address is quoted and in brackets.
@@ -179,10 +241,13 @@ fn node(address: IpAddr) -> String {
     }
 }
 
-fn quoted(authority: &str) -> String {
-    match authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) {
-        true => authority.to_owned(),
-        false => format!("\"{}\"", authority.replace(['"', '\\'], "")),
+fn quoted(authority: &[u8]) -> Cow<'_, [u8]> {
+    match authority.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)) {
+        true => Cow::Borrowed(authority),
+        false => {
+            let kept = authority.iter().filter(|b| !b"\"\\".contains(b)).copied();
+            Cow::Owned([b'"'].into_iter().chain(kept).chain([b'"']).collect())
+        }
     }
 }
 
@@ -193,9 +258,9 @@ fn says(word: &'static [u8]) -> impl Fn(&HeaderValue) -> bool {
     }
 }
 
-fn is_id(id: &str) -> bool {
+fn is_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
+        && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b))
 }
 
 #[cfg(test)]
@@ -208,10 +273,9 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let peer = "203.0.113.7:4711".parse().unwrap();
-        let authority = "shop.example:8443";
-        let client = Client { peer, is_tls: true, port: 8443, authority, is_trusted };
-        request(&mut headers, client, || "f00d".to_owned());
+        let client = Client::new("203.0.113.7".parse().unwrap(), true, 8443, is_trusted);
+        let authority = HeaderValue::from_static("shop.example:8443");
+        request(&mut headers, &client, &authority, || HeaderValue::from_static("f00d"));
         let mut lines: Vec<String> = headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
@@ -293,11 +357,15 @@ mod tests {
 
     #[test]
     fn ipv6_clients_are_quoted_and_mapped_ones_are_ipv4() {
-        for (peer, node_text) in
-            [("[2001:db8::1]:1", "\"[2001:db8::1]\""), ("[::ffff:10.0.0.9]:1", "10.0.0.9")]
-        {
-            let peer: SocketAddr = peer.parse().unwrap();
-            assert_eq!(node(peer.ip().to_canonical()), node_text);
+        for (peer, node, address) in [
+            ("2001:db8::1", "\"[2001:db8::1]\"", "2001:db8::1"),
+            ("::ffff:10.0.0.9", "10.0.0.9", "10.0.0.9"),
+        ] {
+            let client = Client::new(peer.parse().unwrap(), false, 80, false);
+            assert_eq!(
+                (&*client.node, &client.address),
+                (node, &HeaderValue::from_static(address))
+            );
         }
         let ranges = ["10.0.0.0/8".parse().unwrap()];
         assert!(is_trusted(&ranges, "::ffff:10.1.2.3".parse().unwrap()));

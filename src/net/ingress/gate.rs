@@ -14,7 +14,7 @@ mod frames;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,8 +22,9 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
-use self::frames::FrameBudget;
+use self::frames::{Followed, FrameBudget};
 use super::deadline::Deadline;
 use super::head::{self, Chunked, Framing, Refusal};
 
@@ -39,20 +40,26 @@ const SUBSTITUTE: &[u8] = b"JOEY-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnecti
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
+    /// For TLS to be agreed on.
+    pub handshake: Duration,
     /// Between two requests, and before the first byte of the first.
     pub idle: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
     /// Without a byte of a body that is awaited, or without taking a byte of an answer.
     pub stall: Duration,
+    /// After which an HTTP/2 client that says nothing is asked whether it is there, and in which it has to answer.
+    pub ping: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Patience {
         Patience {
+            handshake: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             head: Duration::from_secs(10),
             stall: Duration::from_secs(60),
+            ping: Duration::from_secs(30),
         }
     }
 }
@@ -61,14 +68,18 @@ impl Default for Patience {
 #[derive(Debug, Default)]
 pub struct Conversation {
     requests: AtomicUsize,
+    /// Its requests are answered in tasks of their own.
+    is_http2: AtomicBool,
     upgrade: AtomicU8,
     reader: AtomicWaker,
     refusal: Mutex<Option<Refusal>>,
+    farewell: Notify,
 }
 
-const UNDECIDED: u8 = 0;
-const GRANTED: u8 = 1;
-const DENIED: u8 = 2;
+/// Zero: no request has asked for one.
+const UNDECIDED: u8 = 1;
+const GRANTED: u8 = 2;
+const DENIED: u8 = 3;
 
 impl Conversation {
     /// A request is being answered as long as the guard lives.
@@ -90,6 +101,11 @@ impl Conversation {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
 
+    /// Waits until an HTTP/2 client is to be told that its connection ends: it has asked for nothing for too long.
+    pub async fn farewell(&self) {
+        self.farewell.notified().await;
+    }
+
     /// From here on the connection carries another protocol.
     pub fn grant_upgrade(&self) {
         self.decide(GRANTED);
@@ -100,9 +116,14 @@ impl Conversation {
         self.decide(DENIED);
     }
 
+    /// Nobody is woken when nobody has asked, as with nearly every request.
     fn decide(&self, decision: u8) {
-        self.upgrade.store(decision, Ordering::Release);
-        self.reader.wake();
+        let upgrade = &self.upgrade;
+        let decided =
+            upgrade.compare_exchange(UNDECIDED, decision, Ordering::AcqRel, Ordering::Relaxed);
+        if decided.is_ok() {
+            self.reader.wake();
+        }
     }
 }
 
@@ -112,8 +133,11 @@ pub struct Busy(Arc<Conversation>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-        self.0.reader.wake();
+        let was = self.0.requests.fetch_sub(1, Ordering::AcqRel);
+        // In HTTP/1 the clock runs already, see `Gate::poll_fill`.
+        if was == 1 && self.0.is_http2.load(Ordering::Relaxed) {
+            self.0.reader.wake();
+        }
     }
 }
 
@@ -127,6 +151,7 @@ pub struct Gate<S> {
     state: State,
     reading: Deadline,
     writing: Deadline,
+    lingering: Deadline,
     lingered: usize,
 }
 
@@ -139,9 +164,16 @@ enum State {
     Held,
     Tunnel,
     Refused,
-    Http2(FrameBudget),
+    Http2(Http2),
     /// The socket has nothing more.
     Ended,
+}
+
+#[derive(Default)]
+struct Http2 {
+    budget: FrameBudget,
+    /// It was told to go; what it had asked for before it heard so is still served (RFC 9113 §6.8).
+    is_leaving: bool,
 }
 
 enum Filled {
@@ -157,7 +189,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// For HTTP/2.
     pub fn http2(io: S, received: Bytes, talk: Arc<Conversation>, patience: Patience) -> Gate<S> {
-        Gate::new(io, received, talk, patience, State::Http2(FrameBudget::default()))
+        talk.is_http2.store(true, Ordering::Relaxed);
+        Gate::new(io, received, talk, patience, State::Http2(Http2::default()))
     }
 
     fn new(
@@ -176,6 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             state,
             reading: Deadline::default(),
             writing: Deadline::default(),
+            lingering: Deadline::default(),
             lingered: 0,
         }
     }
@@ -246,8 +280,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 self.checked = self.buffer.len();
                 Ok(self.checked > 0)
             }
-            State::Http2(budget) => {
-                budget.follow(&self.buffer)?;
+            State::Http2(http2) => {
+                // Pings and windows alone keep no connection.
+                if http2.budget.follow(&self.buffer)? == Followed::Wish {
+                    self.reading.clear();
+                }
                 self.checked = self.buffer.len();
                 Ok(self.checked > 0)
             }
@@ -260,15 +297,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     fn patience_for_next_byte(&self) -> Option<Duration> {
         match &self.state {
             State::Head if !self.buffer.is_empty() => Some(self.patience.head),
-            State::Head | State::Http2(_) if !self.talk.is_busy() => Some(self.patience.idle),
+            State::Http2(Http2 { is_leaving: true, .. }) if !self.talk.is_busy() => {
+                Some(self.patience.head)
+            }
+            State::Http2(_) if !self.talk.is_busy() => Some(self.patience.idle),
+            State::Head => Some(self.patience.idle),
             State::Body { .. } | State::Chunks(_) => Some(self.patience.stall),
             // An answer is being made, or a tunnel has its own clock.
-            State::Head
-            | State::Http2(_)
-            | State::Held
-            | State::Tunnel
-            | State::Refused
-            | State::Ended => None,
+            State::Http2(_) | State::Held | State::Tunnel | State::Refused | State::Ended => None,
         }
     }
 
@@ -277,8 +313,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             Some(patience) => self.reading.set_once(patience),
             None => self.reading.clear(),
         }
-        if self.reading.poll_passed(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        while self.reading.poll_passed(cx).is_ready() {
+            match &mut self.state {
+                // Closing without a word would lose what it asks for at this moment.
+                State::Http2(http2) if !http2.is_leaving => {
+                    http2.is_leaving = true;
+                    self.talk.farewell.notify_one();
+                    self.reading.clear();
+                    self.reading.set_once(self.patience.head);
+                }
+                // It waits for its answer. That this is over, nobody tells: the task that it would wake is the one that
+                // ends it.
+                State::Head if self.buffer.is_empty() && self.talk.is_busy() => {
+                    self.reading.clear();
+                    self.reading.set_once(self.patience.idle);
+                }
+                _ => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            }
         }
         let before = self.buffer.len();
         self.buffer.reserve(BLOCK);
@@ -286,9 +337,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if ready!(read)? == 0 {
             return Poll::Ready(Ok(Filled::End));
         }
-        // A head has one deadline from its first byte on; everything else starts anew with each byte.
-        if !(matches!(self.state, State::Head) && before > 0) {
-            self.reading.clear();
+        // A head has one deadline from its first byte on; a body starts anew with each byte. What an HTTP/2 client says has
+        // to be looked at first.
+        match self.state {
+            State::Http2(_) => {}
+            State::Head if before > 0 => {}
+            _ => self.reading.clear(),
         }
         Poll::Ready(Ok(Filled::Some))
     }
@@ -381,10 +435,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         let shut = Pin::new(&mut gate.io).poll_shutdown(cx);
         ready!(gate.guard_write(cx, shut))?;
         // Closing with bytes unread sends a reset, which can destroy the answer before the client has read it.
-        gate.reading.set_once(LINGER);
+        gate.lingering.set_once(LINGER);
         let mut scratch = [0u8; 4096];
         while gate.lingered < LINGER_BYTES {
-            if gate.reading.poll_passed(cx).is_ready() {
+            if gate.lingering.poll_passed(cx).is_ready() {
                 break;
             }
             let mut thrown = ReadBuf::new(&mut scratch);
@@ -400,8 +454,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
 
 impl<S> Gate<S> {
     fn earn(&mut self, written: &Poll<io::Result<usize>>) {
-        if let (State::Http2(budget), Poll::Ready(Ok(bytes))) = (&mut self.state, written) {
-            budget.sent(*bytes);
+        if let (State::Http2(http2), Poll::Ready(Ok(bytes))) = (&mut self.state, written) {
+            http2.budget.sent(*bytes);
         }
     }
 
@@ -413,6 +467,10 @@ impl<S> Gate<S> {
     ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.writing.clear();
+            // A client is idle from its answer on.
+            if matches!(self.state, State::Head) && self.buffer.is_empty() {
+                self.reading.postpone(self.patience.idle);
+            }
             return outcome;
         }
         self.writing.set_once(self.patience.stall);

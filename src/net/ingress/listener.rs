@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::forward::Client;
 use super::gate::{Conversation, Gate, Patience};
 use super::head;
+use super::pace::Streams;
 use super::proxy::{Peer, Proxy, Service};
 
 /// Streams of one HTTP/2 connection; security C11.
@@ -28,7 +30,6 @@ const MAX_STREAMS: u32 = 100;
 const MAX_PENDING_RESETS: usize = 20;
 /// h2 says GOAWAY when it had to reset more than this for a client's errors (CVE-2025-8671).
 const MAX_OWN_RESETS: usize = 256;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// After accept(2) has failed for want of descriptors.
 const BREATH: Duration = Duration::from_millis(50);
@@ -59,6 +60,7 @@ pub struct Port {
 /// Who is connected.
 struct Guests {
     bounds: Bounds,
+    patience: Patience,
     open: AtomicUsize,
     /// A short section.
     by_client: Mutex<HashMap<IpAddr, usize>>,
@@ -70,6 +72,10 @@ struct Guest {
 }
 
 impl Guests {
+    fn new(bounds: Bounds, patience: Patience) -> Guests {
+        Guests { bounds, patience, open: AtomicUsize::new(0), by_client: Mutex::default() }
+    }
+
     fn admit(self: &Arc<Guests>, client: IpAddr) -> Result<Guest, &'static str> {
         let client = counted_as(client);
         let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,11 +91,11 @@ impl Guests {
         Ok(Guest { guests: Arc::clone(self), client })
     }
 
-    /// The fuller the house, the less an idle guest may stay.
+    /// The fuller the house, the less a guest may stay who is idle or takes nothing.
     fn patience(&self) -> Patience {
-        let usual = Patience::default();
+        let usual = self.patience;
         match self.open.load(Ordering::Relaxed) * 2 > self.bounds.connections {
-            true => Patience { idle: usual.idle / 8, ..usual },
+            true => Patience { idle: usual.idle / 8, stall: usual.stall / 4, ..usual },
             false => usual,
         }
     }
@@ -117,9 +123,13 @@ fn counted_as(address: IpAddr) -> IpAddr {
 }
 
 /// Serves all ports until `stop`; answers under way are finished then.
-pub async fn serve(proxy: Arc<Proxy>, ports: Vec<Port>, bounds: Bounds, stop: CancellationToken) {
-    let guests =
-        Arc::new(Guests { bounds, open: AtomicUsize::new(0), by_client: Mutex::default() });
+pub async fn serve(
+    proxy: Arc<Proxy>,
+    ports: Vec<Port>,
+    (bounds, patience): (Bounds, Patience),
+    stop: CancellationToken,
+) {
+    let guests = Arc::new(Guests::new(bounds, patience));
     let connections = TaskTracker::new();
     let doors = ports.into_iter().map(|port| {
         accept(Arc::clone(&proxy), port, Arc::clone(&guests), connections.clone(), stop.clone())
@@ -185,14 +195,20 @@ async fn welcome(
     stream.set_nodelay(true)?;
     let peer = Peer {
         address,
-        local: stream.local_addr()?,
         is_tls: tls.is_some(),
+        client: Client::new(
+            address.ip(),
+            tls.is_some(),
+            stream.local_addr()?.port(),
+            proxy.trusts(address.ip()),
+        ),
+        stall: patience.stall,
         talk: Arc::new(Conversation::default()),
     };
     let Some(tls) = tls else {
         return converse(proxy, stream, peer, None, patience, stop).await;
     };
-    let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
+    let handshake = tokio::time::timeout(patience.handshake, tls.accept(stream)).await;
     let outcome = match &handshake {
         Ok(Ok(_)) => "done",
         Ok(Err(_)) => "failed",
@@ -224,12 +240,16 @@ where
         }
     };
     let talk = Arc::clone(&peer.talk);
-    let service = Service { proxy, peer };
+    let service = Service { proxy, peer: Arc::new(peer) };
+    let leave = leave(Arc::clone(&talk), stop);
+    tokio::pin!(leave);
     match is_http2 {
         true => {
             let io = TokioIo::new(Gate::http2(stream, received, talk, patience));
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let connection = http2::Builder::new(Streams { stall: patience.stall })
                 .timer(TokioTimer::new())
+                .keep_alive_interval(patience.ping)
+                .keep_alive_timeout(patience.ping)
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(u32::try_from(head::MAX_HEAD).unwrap_or(u32::MAX))
                 .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
@@ -241,7 +261,7 @@ where
             tokio::pin!(connection);
             tokio::select! {
                 done = connection.as_mut() => done.map_err(io::Error::other),
-                () = stop.cancelled() => {
+                () = leave => {
                     connection.as_mut().graceful_shutdown();
                     connection.await.map_err(io::Error::other)
                 }
@@ -253,18 +273,27 @@ where
                 // The gate's clocks count.
                 .header_read_timeout(None)
                 .max_headers(head::MAX_HEADERS + 1)
-                .max_buf_size(head::MAX_HEAD * 2)
+                // Of a head, and of an answer that the client does not take.
+                .max_buf_size(head::MAX_HEAD + (4 << 10))
                 .serve_connection(io, service)
                 .with_upgrades();
             tokio::pin!(connection);
             tokio::select! {
                 done = connection.as_mut() => done.map_err(io::Error::other),
-                () = stop.cancelled() => {
+                () = leave => {
                     connection.as_mut().graceful_shutdown();
                     connection.await.map_err(io::Error::other)
                 }
             }
         }
+    }
+}
+
+/// Waits until the client is to be told that its connection ends.
+async fn leave(talk: Arc<Conversation>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = talk.farewell() => {}
     }
 }
 
@@ -292,8 +321,7 @@ mod tests {
     #[test]
     fn guests_are_bounded_in_all_and_by_client() {
         let bounds = Bounds { connections: 3, per_client: 2 };
-        let guests =
-            Arc::new(Guests { bounds, open: AtomicUsize::new(0), by_client: Mutex::default() });
+        let guests = Arc::new(Guests::new(bounds, Patience::default()));
         let admit = |address: &str| guests.admit(address.parse().unwrap());
         let first = admit("2001:db8::1").ok();
         let _second = admit("2001:db8::2").ok();

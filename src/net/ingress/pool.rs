@@ -26,8 +26,9 @@ const MAX_IDLE: usize = 128;
 /// Shorter than what servers commonly grant (nginx 75 s, Apache and Node 5 s close sooner, and are noticed).
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
-/// Header bytes of an answer.
-const MAX_ANSWER_HEAD: usize = 256 << 10;
+/// Header bytes of an answer, and what is read at once of its body. However little comes, it takes as much memory until the
+/// client has taken it, and up to sixteen of these wait for a slow one: twice haproxy's, not more.
+const MAX_ANSWER_HEAD: usize = 32 << 10;
 const NEVER: u64 = u64::MAX;
 
 /// How connections to pods are made.

@@ -12,24 +12,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
-use self::ask::Asked;
+pub(super) use self::ask::Asked;
 use self::attempt::Failed;
 use super::access::{AccessLog, Entry};
 use super::answer::{Plain, echo};
 use super::balance::{Upstream, Upstreams};
-use super::body::{AnswerBody, RequestSource};
+use super::body::{AnswerBody, Pieces, RequestSource};
 use super::forward::{self, Client};
 use super::gate::{Busy, Conversation, REFUSED_METHOD};
+use super::id;
 use super::measure::{Measure, Meter, RouteMeters};
 use super::pool::{Dialer, Lease};
 use super::routes::{Route, Table};
 use crate::model::cidr::Cidr;
-use crate::sys::clock;
 
 /// How often a request may look for a pod that takes it.
 const ATTEMPTS: usize = 4;
@@ -61,11 +62,13 @@ pub struct Bound {
 }
 
 /// How a client is connected.
-#[derive(Clone)]
 pub struct Peer {
     pub address: SocketAddr,
-    pub local: SocketAddr,
     pub is_tls: bool,
+    /// What pods are told of it.
+    pub client: Client,
+    /// How long it may send nothing of a body that is awaited.
+    pub stall: Duration,
     pub talk: Arc<Conversation>,
 }
 
@@ -96,6 +99,11 @@ impl Proxy {
         self.table.store(Arc::new(bound));
     }
 
+    /// Whether the word of somebody at this address about its clients is taken.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        forward::is_trusted(&self.trusted, address)
+    }
+
     pub fn ask_before_connecting(&self, verdict: Box<dyn Verdict>) {
         self.verdict.store(Some(Arc::new(verdict)));
     }
@@ -104,7 +112,7 @@ impl Proxy {
         self.https_port.store(port, Ordering::Relaxed);
     }
 
-    async fn answer(&self, peer: Peer, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn answer(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let busy = peer.talk.busy();
         let mut meter = Meter::start(Arc::clone(&self.unmatched), request.method());
         if request.method() == REFUSED_METHOD
@@ -112,58 +120,53 @@ impl Proxy {
         {
             let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
             let text = format!("the request is malformed: {refusal}");
-            self.log(&mut meter, &peer, None, None);
+            self.log(&mut meter, peer, None, None);
             return Plain { closes: true, ..Plain::new(status, text) }
                 .into_response(Some(meter), busy);
         }
         let wants_upgrade = ask::wants_upgrade(&request);
+        let pieces = match request.version() {
+            Version::HTTP_2 => Pieces::Cut,
+            _ => Pieces::AsTheyCome,
+        };
         let asked = match Asked::read(&request) {
             Ok(asked) => asked,
             Err(plain) => {
                 peer.talk.deny_upgrade();
-                self.log(&mut meter, &peer, None, None);
+                self.log(&mut meter, peer, None, None);
                 return plain.into_response(Some(meter), busy);
             }
         };
-        let found = self.table.load().find(&asked.host, &asked.path).cloned();
+        let found = self.table.load().find(&asked.host(), asked.path()).cloned();
         let Some(bound) = found else {
             peer.talk.deny_upgrade();
             let text = format!(
                 "no Ingress rule matches host {:?} and path {:?}",
-                echo(&asked.host),
-                echo(&asked.path)
+                echo(&asked.host()),
+                echo(asked.path())
             );
-            self.log(&mut meter, &peer, Some(&asked), None);
+            self.log(&mut meter, peer, Some(&asked), None);
             return Plain::new(StatusCode::NOT_FOUND, text).into_response(Some(meter), busy);
         };
         meter.belongs_to(Arc::clone(&bound.meters));
         let https_port = self.https_port.load(Ordering::Relaxed);
         if bound.route.redirect_to_https && !peer.is_tls && https_port != 0 {
             peer.talk.deny_upgrade();
-            self.log(&mut meter, &peer, Some(&asked), Some(&bound));
+            self.log(&mut meter, peer, Some(&asked), Some(&bound));
             return Plain::redirect(asked.https_location(https_port))
                 .into_response(Some(meter), busy);
         }
-        let client = Client {
-            peer: peer.address,
-            is_tls: peer.is_tls,
-            port: peer.local.port(),
-            authority: &asked.authority,
-            is_trusted: forward::is_trusted(&self.trusted, peer.address.ip()),
-        };
         let upgrade = wants_upgrade.then(|| ask::Upgrade::take(&mut request)).flatten();
-        let id = forward::request(request.headers_mut(), client, new_id);
-        self.log_with_id(&mut meter, &peer, Some(&asked), Some(&bound), id);
+        let id = forward::request(request.headers_mut(), &peer.client, &asked.authority, id::new);
+        self.log_with_id(&mut meter, peer, Some(&asked), Some(&bound), Some(id));
         let answered = match upgrade {
-            Some(upgrade) => {
-                self.upgrade(&peer, &bound, &asked, request, upgrade, &mut meter).await
-            }
-            None => self.exchange(&peer, &bound, &asked, request, &mut meter).await,
+            Some(upgrade) => self.upgrade(peer, &bound, &asked, request, upgrade, &mut meter).await,
+            None => self.exchange(peer, &bound, &asked, request, &mut meter).await,
         };
         match answered {
             Ok(Answered::Exchange(response, lease)) => {
                 peer.talk.deny_upgrade();
-                through(response, lease, meter, bound.route.idle_timeout, busy)
+                through(response, pieces, lease, meter, bound.route.idle_timeout, busy)
             }
             Ok(Answered::Switched(response, tunnel)) => {
                 meter.answered(101);
@@ -192,7 +195,7 @@ impl Proxy {
     ) -> Result<Answered, Plain> {
         let (parts, incoming) = request.into_parts();
         let protocol = asked.protocol(bound, &parts.headers);
-        let source = (!incoming.is_end_stream()).then(|| RequestSource::new(incoming));
+        let source = (!incoming.is_end_stream()).then(|| RequestSource::new(incoming, peer.stall));
         if let Some(source) = &source {
             meter.receives(source.clone());
         }
@@ -286,7 +289,7 @@ impl Proxy {
     }
 
     fn log(&self, meter: &mut Meter, peer: &Peer, asked: Option<&Asked>, bound: Option<&Bound>) {
-        self.log_with_id(meter, peer, asked, bound, String::new());
+        self.log_with_id(meter, peer, asked, bound, None);
     }
 
     fn log_with_id(
@@ -295,7 +298,7 @@ impl Proxy {
         peer: &Peer,
         asked: Option<&Asked>,
         bound: Option<&Bound>,
-        id: String,
+        id: Option<HeaderValue>,
     ) {
         let access = self.access;
         if access == AccessLog::Off {
@@ -304,7 +307,7 @@ impl Proxy {
         let entry = Entry {
             client: peer.address,
             is_tls: peer.is_tls,
-            request: asked.map(Asked::line),
+            request: asked.cloned(),
             route: bound.map(|bound| Arc::clone(&bound.route)),
             id,
         };
@@ -340,6 +343,10 @@ impl Bound {
                 StatusCode::GATEWAY_TIMEOUT,
                 format!("a pod of Service {service} did not answer in {} s", limit.as_secs()),
             ),
+            Failed::Stalled => Plain {
+                closes: true,
+                ..Plain::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not go on")
+            },
             Failed::Client(_) => Plain::bad_request("the request's body ended before its end"),
         }
     }
@@ -348,44 +355,28 @@ impl Bound {
 /// A pod's answer as the client gets it.
 fn through(
     response: Response<Incoming>,
+    pieces: Pieces,
     lease: Lease,
     mut meter: Meter,
-    idle: std::time::Duration,
+    idle: Duration,
     busy: Busy,
 ) -> Response<AnswerBody> {
     let (parts, incoming) = response.into_parts();
     let mut headers: HeaderMap = parts.headers;
     forward::answer(&mut headers);
     meter.answered(parts.status.as_u16());
-    let mut answer = Response::new(AnswerBody::streamed(incoming, lease, meter, idle, busy));
+    let mut answer =
+        Response::new(AnswerBody::streamed(incoming, pieces, lease, meter, idle, busy));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
     answer
-}
-
-/// 128 random bits would cost a system call; unique and hard to guess is enough.
-fn new_id() -> String {
-    use std::sync::OnceLock;
-    use std::sync::atomic::AtomicU64;
-    static SALT: OnceLock<[u8; 16]> = OnceLock::new();
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let salt = SALT.get_or_init(|| {
-        let mut salt = [0; 16];
-        clock::random(&mut salt);
-        salt
-    });
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
-    hash.update(salt);
-    hash.update(&number.to_le_bytes());
-    hash.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The proxy as hyper calls it for one connection.
 #[derive(Clone)]
 pub struct Service {
     pub proxy: Arc<Proxy>,
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -394,7 +385,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (proxy, peer) = (Arc::clone(&self.proxy), self.peer.clone());
-        Box::pin(async move { Ok(proxy.answer(peer, request).await) })
+        let (proxy, peer) = (Arc::clone(&self.proxy), Arc::clone(&self.peer));
+        Box::pin(async move { Ok(proxy.answer(&peer, request).await) })
     }
 }

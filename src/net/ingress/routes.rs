@@ -8,6 +8,7 @@
 
 mod facts;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,11 +172,16 @@ impl<R> Host<R> {
         if self.prefixes.is_empty() {
             return None;
         }
-        // The ends of the first elements: "/a/b/c" gives 0, 2, 4, 6.
         let path = path.trim_end_matches('/');
-        let inner = path.match_indices('/').map(|(at, _)| at);
-        let ends: Vec<usize> = inner.chain([path.len()]).take(self.depth + 1).collect();
-        ends.iter().rev().find_map(|end| self.prefixes.get(&path[..*end]))
+        // No longer than the longest prefix: the end of the element after its last, or of the path.
+        let mut ends = path.match_indices('/').map(|(at, _)| at).skip(self.depth);
+        let mut prefix = &path[..ends.next().unwrap_or(path.len())];
+        loop {
+            if let Some(route) = self.prefixes.get(prefix) {
+                return Some(route);
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
     }
 
     fn map<S>(self, bind: &mut impl FnMut(R) -> S) -> Host<S> {
@@ -204,7 +210,7 @@ impl IngressFact {
 }
 
 /// The host of a request as the table knows it: lower case, without port and trailing dot.
-pub fn plain_host(authority: &str) -> String {
+pub fn plain_host(authority: &str) -> Cow<'_, str> {
     let host = match authority.rsplit_once(':') {
         Some((name, port))
             if port.bytes().all(|b| b.is_ascii_digit())
@@ -214,7 +220,11 @@ pub fn plain_host(authority: &str) -> String {
         }
         Some(_) | None => authority,
     };
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
 }
 
 #[cfg(test)]

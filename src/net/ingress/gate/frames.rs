@@ -23,6 +23,15 @@ const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
 
+/// What a client said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// A request, or a part of one.
+    Wish,
+    /// Nothing that anybody waits for.
+    Idle,
+}
+
 pub(super) struct FrameBudget {
     skip: usize,
     header: [u8; HEADER],
@@ -47,9 +56,13 @@ impl Default for FrameBudget {
 
 impl FrameBudget {
     /// Follows received bytes; an error ends the connection.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> io::Result<Followed> {
+        let mut followed = Followed::Idle;
         while !bytes.is_empty() {
             if self.skip > 0 {
+                if self.is_wish() {
+                    followed = Followed::Wish;
+                }
                 let here = self.skip.min(bytes.len());
                 self.skip -= here;
                 bytes = &bytes[here..];
@@ -64,7 +77,12 @@ impl FrameBudget {
                 self.frame()?;
             }
         }
-        Ok(())
+        Ok(followed)
+    }
+
+    /// Whether the frame that is being followed asks for something. Before the first there are only zeros.
+    fn is_wish(&self) -> bool {
+        matches!(self.header[3], HEADERS | DATA) && self.header != [0; HEADER]
     }
 
     /// What we send earns the client the window updates that acknowledge it: Go's sends two for 4 KiB.

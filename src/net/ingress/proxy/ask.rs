@@ -1,5 +1,6 @@
 //! What a request asks for, read once: host, path, upgrade; and the head that a pod gets for it.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use http::header::{self, HeaderValue};
@@ -11,20 +12,19 @@ use hyper::upgrade::OnUpgrade;
 use super::tunnel::Tunnel;
 use super::{Answered, Bound};
 use crate::net::ingress::answer::Plain;
+use crate::net::ingress::head::{MAX_HEADERS, Refusal};
 use crate::net::ingress::path;
 use crate::net::ingress::pool::Lease;
 use crate::net::ingress::routes::{Protocol, plain_host};
 
 /// A request's host and path, beyond doubt.
+#[derive(Clone)]
 pub struct Asked {
     method: Method,
-    /// As the client wrote it.
-    pub authority: String,
-    /// As routes know it.
-    pub host: String,
-    /// Normalized.
-    pub path: String,
-    query: Option<String>,
+    /// As the client wrote it; empty when an HTTP/1.0 client named none.
+    pub authority: HeaderValue,
+    /// Its path is normalized.
+    target: PathAndQuery,
     is_http2: bool,
 }
 
@@ -38,57 +38,73 @@ impl Asked {
             return Err(Plain { closes: true, ..Plain::new(StatusCode::METHOD_NOT_ALLOWED, text) });
         }
         let headers = request.headers();
+        // Of HTTP/1 the gate has counted them before they were read. h2 may send a cookie in many crumbs (RFC 9113 §8.2.3).
+        if request.version() == Version::HTTP_2 {
+            let crumbs = headers.get_all(header::COOKIE).iter().count();
+            if headers.len() - crumbs.saturating_sub(1) > MAX_HEADERS {
+                let too_many = Refusal::TooMany;
+                return Err(Plain::new(
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    too_many.to_string(),
+                ));
+            }
+        }
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts.next();
         if hosts.next().is_some() {
             return Err(Plain::bad_request("a request names one host"));
         }
-        let host = match host.map(HeaderValue::to_str) {
-            None => None,
-            Some(Ok(host)) => Some(host),
-            Some(Err(_)) => return Err(Plain::bad_request("the Host header is not a host")),
-        };
+        if host.is_some_and(|host| host.to_str().is_err()) {
+            return Err(Plain::bad_request("the Host header is not a host"));
+        }
         // RFC 9112 §3.2.2 and RFC 9113 §8.3.1: the target's authority counts, and what differs from it is an attack.
         let authority = match (request.uri().authority().map(Authority::as_str), host) {
-            (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
+            (Some(target), Some(host))
+                if !target.as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+            {
                 return Err(Plain::bad_request("the target and the Host header name two hosts"));
             }
-            (Some(target), _) => target,
-            (None, Some(host)) => host,
-            (None, None) if request.version() < Version::HTTP_11 => "",
+            (Some(target), _) => HeaderValue::from_str(target)
+                .map_err(|_| Plain::bad_request("the target's authority is not a host"))?,
+            (None, Some(host)) => host.clone(),
+            (None, None) if request.version() < Version::HTTP_11 => HeaderValue::from_static(""),
             (None, None) => return Err(Plain::bad_request("the request names no host")),
         };
-        if authority.contains('@') {
+        if authority.as_bytes().contains(&b'@') {
             return Err(Plain::bad_request("a host has no user"));
         }
-        let raw = request.uri().path();
-        let path = if path::is_normal(raw) {
-            raw.to_owned()
-        } else if raw == "*" && *method == Method::OPTIONS {
-            "/".to_owned()
-        } else {
-            path::normalize(raw).map_err(|bad| Plain::bad_request(bad.to_string()))?
-        };
         Ok(Asked {
             method: method.clone(),
-            authority: authority.to_owned(),
-            host: plain_host(authority),
-            path,
-            query: request.uri().query().map(str::to_owned),
+            authority,
+            target: target(request.uri(), method)?,
             is_http2: request.version() == Version::HTTP_2,
         })
     }
 
+    fn authority(&self) -> &str {
+        self.authority.to_str().unwrap_or_default()
+    }
+
+    /// As routes know it.
+    pub fn host(&self) -> Cow<'_, str> {
+        plain_host(self.authority())
+    }
+
+    /// Normalized.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
     /// For the access log.
     pub fn line(&self) -> String {
-        format!("{} {} {}", self.method, self.host, self.target())
+        format!("{} {} {}", self.method, self.host(), self.target)
     }
 
     /// The same address with TLS.
     pub fn https_location(&self, port: u16) -> String {
         match port {
-            443 => format!("https://{}{}", self.host, self.target()),
-            port => format!("https://{}:{port}{}", self.host, self.target()),
+            443 => format!("https://{}{}", self.host(), self.target),
+            port => format!("https://{}:{port}{}", self.host(), self.target),
         }
     }
 
@@ -109,23 +125,22 @@ impl Asked {
         let mut head = Request::new(());
         *head.method_mut() = self.method.clone();
         *head.headers_mut() = parts.headers.clone();
-        let target =
-            PathAndQuery::try_from(self.target()).unwrap_or(PathAndQuery::from_static("/"));
+        let target = self.target.clone();
         match protocol {
             Protocol::Http1 => {
                 *head.uri_mut() = Uri::from(target);
                 *head.version_mut() = Version::HTTP_11;
                 let host = match self.authority.is_empty() {
-                    true => HeaderValue::from_str(&pod.to_string()),
-                    false => HeaderValue::from_str(&self.authority),
+                    true => HeaderValue::from_str(&pod.to_string()).ok(),
+                    false => Some(self.authority.clone()),
                 };
-                if let Ok(host) = host {
+                if let Some(host) = host {
                     head.headers_mut().insert(header::HOST, host);
                 }
             }
             Protocol::H2c => {
                 head.headers_mut().remove(header::HOST);
-                let authority = Authority::try_from(self.authority.as_str()).ok();
+                let authority = Authority::try_from(self.authority()).ok();
                 let mut uri = http::uri::Parts::default();
                 uri.scheme = Some(Scheme::HTTP);
                 uri.authority = authority.or_else(|| pod.to_string().parse().ok());
@@ -136,13 +151,24 @@ impl Asked {
         }
         head
     }
+}
 
-    fn target(&self) -> String {
-        match &self.query {
-            Some(query) => format!("{}?{query}", self.path),
-            None => self.path.clone(),
-        }
+/// Path and query with the path in its one spelling.
+fn target(uri: &Uri, method: &Method) -> Result<PathAndQuery, Plain> {
+    let raw = uri.path();
+    if let Some(target) = uri.path_and_query().filter(|_| path::is_normal(raw)) {
+        return Ok(target.clone());
     }
+    if raw == "*" && *method == Method::OPTIONS {
+        return Ok(PathAndQuery::from_static("/"));
+    }
+    let path = path::normalize(raw).map_err(|bad| Plain::bad_request(bad.to_string()))?;
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    PathAndQuery::try_from(target)
+        .map_err(|_| Plain::bad_request("the request target is not a path"))
 }
 
 /// Whether a request asks to switch protocols in a way that we pass on. [`crate::net::ingress::head`] says the same
@@ -209,7 +235,7 @@ mod tests {
             request = request.header("host", host);
         }
         Asked::read(&request.body(()).unwrap())
-            .map(|asked| (asked.host.clone(), asked.target()))
+            .map(|asked| (asked.host().into_owned(), asked.target.to_string()))
             .map_err(|plain| plain.status.as_u16())
     }
 

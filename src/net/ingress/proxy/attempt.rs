@@ -23,6 +23,8 @@ pub enum Failed {
     Exchange { is_unseen: bool, source: hyper::Error },
     #[error("no answer in {} s", .0.as_secs())]
     Timeout(Duration),
+    #[error("the client does not send the rest of its body")]
+    Stalled,
     #[error("the client's body broke")]
     Client(#[source] hyper::Error),
 }
@@ -33,7 +35,7 @@ impl Failed {
         match self {
             Failed::Connect(_) | Failed::Stale => true,
             Failed::Exchange { is_unseen, .. } => *is_unseen,
-            Failed::Timeout(_) | Failed::Client(_) => false,
+            Failed::Timeout(_) | Failed::Stalled | Failed::Client(_) => false,
         }
     }
 
@@ -96,6 +98,7 @@ async fn alone(
             let is_unseen = error.take_message().is_some() || sent.is_unseen();
             let error = error.into_error();
             Err(match (error.is_user(), is_unseen && connection.is_reused) {
+                _ if source.is_some_and(RequestSource::has_stalled) => Failed::Stalled,
                 (true, _) => Failed::Client(error),
                 (false, true) => Failed::Stale,
                 (false, false) => Failed::Exchange { is_unseen, source: error },
@@ -137,6 +140,7 @@ async fn shared(
                 endpoint.pool.unshare();
             }
             Err(match (error.is_user(), is_unseen && is_reused) {
+                _ if source.is_some_and(RequestSource::has_stalled) => Failed::Stalled,
                 (true, _) => Failed::Client(error),
                 (false, true) => Failed::Stale,
                 (false, false) => Failed::Exchange { is_unseen, source: error },
@@ -174,6 +178,7 @@ async fn within<T>(
         match tokio::time::timeout_at(since + limit, &mut exchange).await {
             Ok(outcome) => return Ok(outcome),
             Err(_) if source.is_some_and(|source| source.last_progress() > since) => {}
+            Err(_) if source.is_some_and(RequestSource::is_awaited) => return Err(Failed::Stalled),
             Err(_) => return Err(Failed::Timeout(limit)),
         }
     }

@@ -3,6 +3,10 @@
 //!
 //! Each panics when its promise is broken. Nothing else calls them.
 
+mod ingress;
+
+pub use self::ingress::{chunked, forward, head, route};
+
 use serde_json::{Value, json};
 
 use crate::api::{decode, patch, path, query};
@@ -10,10 +14,6 @@ use crate::metrics::exposition;
 use crate::metrics::figures::Reading;
 use crate::model::quantity::Quantity;
 use crate::model::selector::{FieldSelector, LabelSelector};
-use crate::net::ingress::routes::{
-    self, BackendFact, IngressFact, ObjectName, Options, PathFact, PathKind, Port, RuleFact,
-};
-use crate::net::ingress::{head, path as ingress_path};
 use crate::runtime::image::reference::Reference;
 use crate::runtime::image::{config, entries, manifest};
 use crate::runtime::protocol;
@@ -22,6 +22,8 @@ use crate::runtime::protocol;
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("url", url),
     ("head", head),
+    ("chunked", chunked),
+    ("forward", forward),
     ("route", route),
     ("exposition", exposition),
     ("selector", selector),
@@ -48,89 +50,6 @@ pub fn url(bytes: &[u8]) {
         let _ = (query.number("limit"), query.field_validation(), query.effect());
         let _ = query.get("resourceVersion").map(query::resource_version);
     }
-}
-
-/// The head of a request to the ingress: what is refused stays refused and what is whole stays the same, however the
-/// bytes arrive.
-pub fn head(bytes: &[u8]) {
-    let whole = head::examine(bytes);
-    for end in 0..bytes.len() {
-        match head::examine(&bytes[..end]) {
-            Ok(None) => {}
-            Ok(Some(head)) => {
-                assert!(head.length <= end);
-                assert_eq!(whole, Ok(Some(head)));
-            }
-            Err(_) => assert!(whole.is_err(), "refused at {end}, accepted whole"),
-        }
-    }
-}
-
-/// Lines `HOST PATH` of rules (a `=` before the path: Exact), then one of a request: the table finds what looking at
-/// every rule finds, and a path has one spelling.
-pub fn route(bytes: &[u8]) {
-    let Some(text) = text(bytes) else { return };
-    let mut lines: Vec<(&str, &str)> =
-        text.lines().filter_map(|line| line.split_once(' ')).collect();
-    let Some((host, raw)) = lines.pop() else { return };
-    let Ok(asked) = ingress_path::normalize(raw) else { return };
-    assert_eq!(ingress_path::normalize(&asked).as_ref(), Ok(&asked), "one spelling");
-    assert!(!ingress_path::is_normal(raw) || raw == asked, "{raw} counts as spelled well");
-    let host = routes::plain_host(host);
-    let rules: Vec<(String, PathKind, String)> = lines
-        .iter()
-        .filter(|(host, _)| !host.contains('*') || host.starts_with("*."))
-        .filter_map(|(host, path)| {
-            let (kind, path) = match path.strip_prefix('=') {
-                Some(path) => (PathKind::Exact, path),
-                None => (PathKind::Prefix, *path),
-            };
-            Some((host.to_ascii_lowercase(), kind, ingress_path::normalize(path).ok()?))
-        })
-        .collect();
-    let paths = |number: usize, kind: PathKind, path: &str| PathFact {
-        path: path.to_owned(),
-        kind,
-        backend: BackendFact { service: number.to_string(), port: Port::Number(80) },
-    };
-    let facts = rules.iter().enumerate().map(|(number, (host, kind, path))| RuleFact {
-        host: host.clone(),
-        paths: vec![paths(number, *kind, path)],
-    });
-    let table = routes::compile(&[IngressFact {
-        name: ObjectName::new("default", "one"),
-        created: 0,
-        rules: facts.collect(),
-        default: None,
-        options: Options::default(),
-    }]);
-    let found = table.find(&host, &asked).map(|route| route.backend.service.name.clone());
-    let naive = naive_route(&rules, &host, &asked).map(|number| number.to_string());
-    assert_eq!(found, naive, "{host} {asked} in {rules:?}");
-}
-
-/// The first rule of the best kind: exact hosts before wildcards before none, Exact before the longest Prefix.
-fn naive_route(rules: &[(String, PathKind, String)], host: &str, path: &str) -> Option<usize> {
-    let elements = |path: &str| -> Vec<String> {
-        path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    };
-    let asked = elements(path);
-    let parent = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-    let hosts = [
-        Some(host.to_owned()).filter(|host| !host.is_empty() && !host.starts_with("*.")),
-        parent,
-        Some(String::new()),
-    ];
-    hosts.iter().flatten().find_map(|host| {
-        let mine = || rules.iter().enumerate().filter(|(_, (theirs, ..))| theirs == host);
-        let exact = mine().find(|(_, (_, kind, of))| *kind == PathKind::Exact && of == path);
-        let prefixes = mine().filter(|(_, (_, kind, of))| {
-            *kind == PathKind::Prefix && asked.starts_with(&elements(of))
-        });
-        // Of the longest, the first: `max_by_key` would give the last.
-        let longest = prefixes.rev().max_by_key(|(_, (_, _, of))| elements(of).len());
-        exact.or(longest).map(|(number, _)| number)
-    })
 }
 
 /// What a pod shows to Prometheus: it ends, and keeps few names.

@@ -360,7 +360,11 @@ impl<'a> View<'a> {
             return;
         }
         if is_recreate(self.spec) {
-            return self.recreate(decision);
+            // To empty one set for another is to roll, and a paused Deployment does not.
+            if !self.is_paused() {
+                self.recreate(decision);
+            }
+            return;
         }
         let total: i32 = active.iter().map(|set| wanted(set)).sum();
         let holds_more = |set: &&ReplicaSet| !size(set).is_settled || size(set).held > wanted(set);

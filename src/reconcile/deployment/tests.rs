@@ -163,6 +163,18 @@ fn a_paused_deployment_scales_but_does_not_roll() {
 }
 
 #[test]
+fn a_paused_deployment_that_becomes_recreate_keeps_the_pods_that_serve() {
+    let more = json!({"paused": true, "strategy": {"type": "Recreate"}});
+    check(
+        &deployment(more, json!({})),
+        &[set("old", "web:1", 1, [3, 3, 3]), set("new", "web:2", 2, [1, 1, 0])],
+        expect![[r#"
+            Available=True MinimumReplicasAvailable
+            Progressing=Unknown DeploymentPaused"#]],
+    );
+}
+
+#[test]
 fn history_beyond_the_limit_is_deleted_once_the_rollout_is_complete() {
     let status = json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3});
     let mut first = set("first", "web:0", 1, [0, 0, 0]);

@@ -217,6 +217,11 @@ impl<K: Held> Cache<K> {
         }
     }
 
+    /// Whether somebody waits for a list that has not been begun.
+    pub fn wants_list(&self) -> bool {
+        *self.wanted_list.borrow() > self.view().lists_begun()
+    }
+
     /// Takes one event of the watch, tells the listeners what has changed.
     pub fn take(&self, event: Event<K>) {
         let newest_write = self.newest_write.load(Ordering::SeqCst);

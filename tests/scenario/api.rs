@@ -220,7 +220,7 @@ pub fn api_error(status: Box<Status>) -> kube::Error {
     kube::Error::Api(status)
 }
 
-fn refusal(code: u16, reason: &str) -> Box<Status> {
+pub fn refusal(code: u16, reason: &str) -> Box<Status> {
     Box::new(Status { code, reason: reason.into(), message: reason.into(), ..Status::default() })
 }
 

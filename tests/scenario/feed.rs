@@ -18,14 +18,17 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Whether the cache has seen all that has happened.
-    pub fn is_current<K: Served>(&self, server: &mut Server) -> bool {
-        self.begun && self.listing.is_none() && self.position == K::table(server).log.len()
+    /// Whether the cache has seen all that has happened, and every list that was asked for.
+    pub fn is_current<K: Served + Held>(&self, server: &mut Server, cache: &Cache<K>) -> bool {
+        self.begun
+            && self.listing.is_none()
+            && self.position == K::table(server).log.len()
+            && !cache.wants_list()
     }
 
     /// One event further, or one list.
     pub fn deliver<K: Served + Held>(&mut self, server: &mut Server, cache: &Cache<K>) {
-        if !self.begun {
+        if !self.begun || cache.wants_list() {
             return self.list(server, cache);
         }
         let table = K::table(server);

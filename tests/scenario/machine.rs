@@ -11,13 +11,13 @@ use joey::reconcile::driver;
 use joey::reconcile::garbage::graph::{Graph, Node, Policy, Presence, Verdict};
 use joey::reconcile::replicaset::ReplicaSets;
 use joey::reconcile::roots::{Outcome, Roots, Turn};
-use joey::reconcile::settle::{Ended, Missed, guarded, settle};
+use joey::reconcile::settle::{Ended, Missed, Written, guarded, settle};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::api::{Served, Server, answer, instant, is_over};
+use super::api::{Served, Server, answer, api_error, instant, is_over, refusal};
 use super::feed::Feed;
 
 /// The container of a pod with this image never gets ready.
@@ -30,6 +30,28 @@ pub struct Machine {
     pub told: Vec<String>,
     /// Ready pods that a controller has just told to stop.
     pub stopped: Vec<Key>,
+    /// What the Deployments' controller has just decided.
+    pub decided: Vec<Decided>,
+    /// What becomes of the next write.
+    pub fault: Option<Fault>,
+}
+
+/// A decision about a Deployment, and on what it was made.
+pub struct Decided {
+    pub deployment: Arc<Deployment>,
+    pub sets: Vec<Arc<ReplicaSet>>,
+    pub writes: Vec<Write>,
+}
+
+/// How a write goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// It is refused for good reason: a quota.
+    Refused,
+    /// The server fails before it has done anything.
+    NotMade,
+    /// The server fails to answer after it has done everything.
+    Unanswered,
 }
 
 /// What dies with the daemon.
@@ -113,7 +135,8 @@ impl Machine {
     pub fn new() -> Machine {
         let server = Server::default();
         let process = Process::start(0);
-        Machine { server, process, told: Vec::new(), stopped: Vec::new() }
+        let (told, stopped, decided) = (Vec::new(), Vec::new(), Vec::new());
+        Machine { server, process, told, stopped, decided, fault: None }
     }
 
     /// kill −9, and a new daemon that knows nothing.
@@ -127,16 +150,27 @@ impl Machine {
         let caches = process.caches.clone();
         let (deployments, sets, pods) = &mut process.feeds;
         match kind {
-            0 if !deployments.is_current::<Deployment>(server) => {
+            0 if !deployments.is_current(server, &caches.deployments) => {
                 deployments.deliver(server, &caches.deployments);
             }
-            1 if !sets.is_current::<ReplicaSet>(server) => {
+            1 if !sets.is_current(server, &caches.replica_sets) => {
                 sets.deliver(server, &caches.replica_sets);
             }
-            2 if !pods.is_current::<Pod>(server) => pods.deliver(server, &caches.pods),
+            2 if !pods.is_current(server, &caches.pods) => pods.deliver(server, &caches.pods),
             _ => return false,
         }
         true
+    }
+
+    /// Whether the caches show everything, and no decision is under way.
+    pub fn is_idle(&mut self) -> bool {
+        let (server, process) = (&mut self.server, &mut self.process);
+        let caches = process.caches.clone();
+        let (deployments, sets, pods) = &mut process.feeds;
+        process.flights.is_empty()
+            && deployments.is_current(server, &caches.deployments)
+            && sets.is_current(server, &caches.replica_sets)
+            && pods.is_current(server, &caches.pods)
     }
 
     /// An old event comes again (`Some`: how many back), or the watch breaks.
@@ -197,6 +231,13 @@ impl Machine {
             roots.lock().unwrap().finish(&turn.key, turn.may_change, outcome, now);
             return true;
         };
+        if D::Root::KIND == Kind::Deployment && turn.may_change {
+            self.decided.push(Decided {
+                deployment: caches.deployments.get(&turn.key).unwrap(),
+                sets: caches.replica_sets.within(&turn.key.namespace),
+                writes: decision.changes.iter().map(|intent| intent.write.clone()).collect(),
+            });
+        }
         let status = decision.status.map(|status| {
             let held = serde_json::to_value(root.as_ref()).unwrap();
             let difference = joey::reconcile::settle::difference(&held["status"], &status);
@@ -236,8 +277,12 @@ impl Machine {
                 }
                 _ => None,
             };
-            let result = self.server.write(&intent.write, Some((&flight.root, flight.kind)));
-            self.stopped.extend(stops.filter(|_| result.is_ok()));
+            let fault = self.fault.take();
+            let before = self.server.revision;
+            let result = spoil(fault, || {
+                self.server.write(&intent.write, Some((&flight.root, flight.kind)))
+            });
+            self.stopped.extend(stops.filter(|_| self.server.revision != before));
             let name = match (&result, &intent.write) {
                 (Ok(Some(object)), _) => object.name_any(),
                 (_, Write::Delete { target, .. }) => target.key.name.to_string(),
@@ -255,10 +300,11 @@ impl Machine {
         if let Some(patch) = flight.status.take().filter(|_| went_well) {
             let patch = guarded(&flight.root, patch);
             let key = &flight.root.key;
-            let written = match flight.kind {
+            let fault = self.fault.take();
+            let written = spoil(fault, || match flight.kind {
                 Kind::Deployment => answer(self.server.patch::<Deployment>(key, &patch, true)),
                 _ => answer(self.server.patch::<ReplicaSet>(key, &patch, true)),
-            };
+            });
             let missed = Missed::Target(&flight.root);
             settle(&caches, missed, flight.kind, written, &mut flight.outcome);
         }
@@ -433,6 +479,20 @@ impl Machine {
         }
         did |= self.collect();
         did | self.work_on_node(0)
+    }
+}
+
+/// A write, and what a fault makes of it and of its answer.
+fn spoil(fault: Option<Fault>, write: impl FnOnce() -> Written) -> Written {
+    match fault {
+        None => write(),
+        Some(Fault::Refused) => Err(api_error(refusal(403, "Forbidden"))),
+        Some(Fault::NotMade) => Err(api_error(refusal(500, "InternalError"))),
+        Some(Fault::Unanswered) => {
+            let written = write();
+            // Only what has been made can be left without an answer.
+            written.and(Err(api_error(refusal(500, "InternalError"))))
+        }
     }
 }
 

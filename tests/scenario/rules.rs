@@ -1,36 +1,58 @@
 //! What has to hold at every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use joey::reconcile::decide::Key;
+use joey::reconcile::decide::{Key, Write};
 use joey::reconcile::deployment::revision;
 use joey::reconcile::deployment::rollout::Limits;
+use joey::reconcile::pods::{self, Availability};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use super::api::{Server, is_over};
-use super::machine::{Machine, is_ready, is_replica, set_of};
+use super::api::{Server, instant, is_over};
+use super::machine::{Decided, Machine, is_ready, is_replica, set_of};
 
 /// What is promised for each Deployment since its last rest.
 #[derive(Default)]
 pub struct Rules {
     promises: BTreeMap<Key, Promise>,
+    /// How often a Deployment came to rest: what is never renewed soon promises nothing.
+    pub rests: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Promise {
     /// The highest number of pods that any wish since then allows.
     most: i32,
-    /// The lowest number of ready pods that any wish since then demands.
+    /// The lowest number of available pods that any wish since then demands.
     least: i32,
     /// Pods that others than the controllers have taken away.
     disturbances: i32,
     /// So many are known to serve; before, there is nothing to be kept, and those of whose readiness nobody has
     /// heard yet may go.
     was_met: bool,
+    /// It has become Recreate in the middle of a rollout: pods of two templates may stand until that is over.
+    is_mixed: bool,
 }
 
-pub fn limits(deployment: &Deployment) -> Limits {
+impl Promise {
+    /// What the wish of now promises.
+    fn of(deployment: &Deployment) -> Promise {
+        let (limits, is_recreate) = (limits(deployment), is_recreate(deployment));
+        Promise {
+            most: limits.most(),
+            least: if is_recreate { 0 } else { limits.least_available() },
+            disturbances: 0,
+            was_met: false,
+            is_mixed: !is_recreate,
+        }
+    }
+}
+
+fn limits(deployment: &Deployment) -> Limits {
     let spec = deployment.spec.as_ref().unwrap();
     let strategy = spec.strategy.as_ref().unwrap();
     match &strategy.rolling_update {
@@ -51,24 +73,28 @@ impl Rules {
     /// A user has wished for something: both the old and the new wish hold until there is rest.
     pub fn wished(&mut self, server: &Server) {
         for (key, deployment) in &server.deployments.objects {
-            let limits = limits(deployment);
-            let least = if is_recreate(deployment) { 0 } else { limits.least_available() };
-            let promise = self.promises.entry(key.clone()).or_insert(Promise {
-                most: limits.most(),
-                least,
-                disturbances: 0,
-                was_met: false,
-            });
-            promise.most = promise.most.max(limits.most());
-            promise.least = promise.least.min(least);
+            let newest = Promise::of(deployment);
+            let promise = self.promises.entry(key.clone()).or_insert(newest);
+            promise.is_mixed |= newest.is_mixed;
+            promise.most = promise.most.max(newest.most);
+            promise.least = promise.least.min(newest.least);
         }
         self.promises.retain(|key, _| server.deployments.objects.contains_key(key));
     }
 
-    /// Everything is as wished: only the newest wish counts from now on.
-    pub fn rested(&mut self, server: &Server) {
-        self.promises.clear();
-        self.wished(server);
+    /// Where everything is as wished, and nobody has anything else in mind, only the newest wish counts from now on.
+    pub fn rest(&mut self, machine: &mut Machine) {
+        if !machine.is_idle() {
+            return;
+        }
+        let server = &machine.server;
+        for (key, deployment) in &server.deployments.objects {
+            if is_as_wished(server, deployment) {
+                let promise = Promise { was_met: true, ..Promise::of(deployment) };
+                self.promises.insert(key.clone(), promise);
+                self.rests += 1;
+            }
+        }
     }
 
     pub fn disturbed(&mut self, namespace: &str) {
@@ -94,29 +120,27 @@ impl Rules {
                 .collect();
             let count = i32::try_from(replicas.len()).unwrap();
             assert!(count <= promise.most, "{key}: {count} pods, and {} is the most", promise.most);
-            let ready = replicas.iter().filter(|(_, pod)| is_ready(pod)).count();
-            let ready = i32::try_from(ready).unwrap();
+            let available =
+                replicas.iter().filter(|(_, pod)| is_available(server, deployment, pod));
+            let available = i32::try_from(available.count()).unwrap();
             let known = deployment.status.as_ref().and_then(|status| status.available_replicas);
             promise.was_met |= known.unwrap_or(0) >= promise.least;
             if promise.was_met && stopped.iter().any(|pod| pod.namespace == key.namespace) {
                 assert!(
-                    ready >= promise.least - promise.disturbances || ready == count,
-                    "{key}: a pod was stopped and {ready} are left ready; the least is {} with {} disturbances",
+                    available >= promise.least - promise.disturbances,
+                    "{key}: a pod was stopped and {available} are left available; the least is {} with {} disturbances",
                     promise.least,
                     promise.disturbances
                 );
             }
             if is_recreate(deployment) {
-                let sets: std::collections::BTreeSet<_> = server
-                    .pods
-                    .objects
-                    .values()
-                    .filter(|pod| !is_over(pod))
-                    .filter_map(|pod| set_of(server, pod))
-                    .filter(|set| owned_by(set, deployment))
-                    .map(|set| set.name_any())
-                    .collect();
-                assert!(sets.len() <= 1, "{key}: pods of two templates at once: {sets:?}");
+                let standing = standing(server, deployment);
+                let obeyed = is_seen(&deployment.metadata, observed(deployment));
+                promise.is_mixed &= !(obeyed && may_stand(server, deployment) <= 1);
+                assert!(
+                    standing.len() <= 1 || promise.is_mixed,
+                    "{key}: pods of two templates at once: {standing:?}"
+                );
             }
             let sets: Vec<_> = sets(server, deployment);
             for (index, set) in sets.iter().enumerate() {
@@ -193,8 +217,105 @@ impl Rules {
     }
 }
 
+/// A paused Deployment has the size that it is told, and rolls no further.
+///
+/// # Panics
+/// If it makes a set, or takes away from what serves more than its size demands.
+pub fn check_decided(decided: &Decided) {
+    let deployment = decided.deployment.as_ref();
+    let spec = deployment.spec.as_ref().unwrap();
+    if spec.paused != Some(true) {
+        return;
+    }
+    let key = Key::of(&deployment.metadata);
+    let made = decided.writes.iter().find(|write| matches!(write, Write::Create { .. }));
+    assert!(made.is_none(), "{key}: is paused and makes a set");
+    let (mut before, mut after) = (0, 0);
+    for set in decided.sets.iter().filter(|set| owned_by(set, deployment)) {
+        let wanted = set.spec.as_ref().unwrap().replicas.unwrap();
+        let next = decided.writes.iter().find_map(|write| match write {
+            Write::Patch { target, patch, .. }
+                if Some(&target.uid) == set.metadata.uid.as_ref() =>
+            {
+                patch["spec"]["replicas"].as_i64()
+            }
+            _ => None,
+        });
+        let next = next.map_or(wanted, |next| i32::try_from(next).unwrap());
+        // Scaling keeps the proportion of what is rolling; without rolling, only what serves counts.
+        let serves = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+        let most = if is_recreate(deployment) { serves } else { i32::MAX };
+        before += wanted.min(most);
+        after += next.min(most);
+    }
+    let least = before.min(spec.replicas.unwrap());
+    assert!(after >= least, "{key}: is paused and goes from {before} to {after} replicas");
+}
+
+/// The sets of a Deployment that have pods.
+fn standing(server: &Server, deployment: &Deployment) -> BTreeSet<String> {
+    let pods = server.pods.objects.values().filter(|pod| !is_over(pod));
+    pods.filter_map(|pod| set_of(server, pod))
+        .filter(|set| owned_by(set, deployment))
+        .map(|set| set.name_any())
+        .collect()
+}
+
+/// How many sets of a Deployment have pods or may still make some.
+fn may_stand(server: &Server, deployment: &Deployment) -> usize {
+    let standing = standing(server, deployment);
+    let sets = sets(server, deployment).into_iter();
+    let stands = |set: &&ReplicaSet| {
+        let status = set.status.clone().unwrap_or_default();
+        standing.contains(&set.name_any())
+            || set.spec.as_ref().unwrap().replicas != Some(0)
+            || status.replicas > 0
+            || !is_seen(&set.metadata, status.observed_generation)
+    };
+    sets.filter(stands).count()
+}
+
+/// All its pods are there, of the newest template and available, its status says so, and no set has others in mind.
+fn is_as_wished(server: &Server, deployment: &Deployment) -> bool {
+    let spec = deployment.spec.as_ref().unwrap();
+    let desired = spec.replicas.unwrap();
+    let is_new = |set: &ReplicaSet| revision::has_template(set, &spec.template);
+    let is_settled = |set: &ReplicaSet| {
+        let observed = set.status.as_ref().and_then(|status| status.observed_generation);
+        let wanted = if is_new(set) { desired } else { 0 };
+        is_seen(&set.metadata, observed) && set.spec.as_ref().unwrap().replicas == Some(wanted)
+    };
+    let pods = server.pods.objects.values();
+    let replicas: Vec<_> = pods.filter(|pod| is_replica(server, deployment, pod)).collect();
+    let serves = |pod: &Pod| {
+        is_available(server, deployment, pod) && set_of(server, pod).is_some_and(is_new)
+    };
+    let status = deployment.status.clone().unwrap_or_default();
+    is_seen(&deployment.metadata, status.observed_generation)
+        && status.available_replicas.unwrap_or(0) == desired
+        && sets(server, deployment).into_iter().all(is_settled)
+        && replicas.len() == usize::try_from(desired).unwrap()
+        && replicas.into_iter().all(serves)
+}
+
+fn observed(deployment: &Deployment) -> Option<i64> {
+    deployment.status.as_ref()?.observed_generation
+}
+
+fn is_seen(metadata: &ObjectMeta, observed: Option<i64>) -> bool {
+    observed.unwrap_or(0) >= metadata.generation.unwrap_or(0)
+}
+
 fn owned_by(set: &ReplicaSet, deployment: &Deployment) -> bool {
     set.owner_references().iter().any(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref())
+}
+
+/// Ready for as long as the Deployment demands.
+fn is_available(server: &Server, deployment: &Deployment, pod: &Pod) -> bool {
+    let seconds = deployment.spec.as_ref().unwrap().min_ready_seconds.unwrap_or(0);
+    let min_ready = Duration::from_secs(u64::try_from(seconds).unwrap());
+    is_ready(pod)
+        && pods::availability(pod, min_ready, instant(server.now)) == Availability::Available
 }
 
 fn sets<'a>(server: &'a Server, deployment: &Deployment) -> Vec<&'a ReplicaSet> {

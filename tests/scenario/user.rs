@@ -9,23 +9,24 @@ use serde_json::{Value, json};
 
 use super::Random;
 use super::api::Server;
-use super::machine::{BAD, is_ready};
+use super::machine::BAD;
 use super::rules::Rules;
 
 const IMAGES: &[&str] = &["web:1", "web:2", "web:3", BAD];
 
+/// Where there are many there is something to lose.
+const SIZES: &[i32] = &[0, 1, 3, 3, 4, 5];
+
 pub struct User {
     strategies: [Value; 2],
+    /// `minReadySeconds`.
+    probation: [u32; 2],
 }
 
 impl User {
     pub fn new(random: &mut Random) -> User {
-        let mut strategy = || match random.below(5) {
-            0 => json!({"type": "Recreate"}),
-            1 => rolling(json!("25%"), json!("25%")),
-            _ => rolling(json!(random.below(3)), json!(random.below(3))),
-        };
-        User { strategies: [strategy(), strategy()] }
+        let strategies = [strategy(random), strategy(random)];
+        User { strategies, probation: [0, 30 * u32::from(random.below(2) == 0)] }
     }
 
     pub fn begin(&self, server: &mut Server) {
@@ -35,7 +36,8 @@ impl User {
     }
 
     fn create(&self, server: &mut Server, index: usize) {
-        let object = deployment(["a", "b"][index], 3, "web:1", &self.strategies[index]);
+        let mut object = deployment(["a", "b"][index], 3, "web:1", &self.strategies[index]);
+        object.spec.as_mut().unwrap().min_ready_seconds = Some(self.probation[index] as i32);
         server.create::<Deployment>(object).unwrap();
     }
 
@@ -47,8 +49,8 @@ impl User {
         let Some(held) = server.get::<Deployment>(&key) else {
             return self.create(server, index);
         };
-        let patch = match random.below(12) {
-            0..3 => json!({"spec": {"replicas": random.below(6)}}),
+        let patch = match random.below(13) {
+            0..3 => json!({"spec": {"replicas": SIZES[random.below(SIZES.len())]}}),
             3..6 => image(IMAGES[random.below(IMAGES.len())]),
             6 => json!({"spec": {"paused": true}}),
             7..9 => json!({"spec": {"paused": false}}),
@@ -60,6 +62,7 @@ impl User {
                 self.take_a_pod(server, namespace, rules, random);
                 return;
             }
+            11 => switch(random),
             _ if random.below(4) == 0 => {
                 server.delete::<Deployment>(&key, None).unwrap();
                 return;
@@ -87,9 +90,8 @@ impl User {
             .map(|(key, _)| key.clone())
             .collect();
         let Some(key) = pods.get(random.below(pods.len().max(1))) else { return };
-        if server.pods.objects.get(key).is_some_and(is_ready) {
-            rules.disturbed(namespace);
-        }
+        // Whether it serves or not: a place that is empty until a controller notices.
+        rules.disturbed(namespace);
         match random.below(2) {
             0 => server.delete::<Pod>(key, None).unwrap(),
             _ => {
@@ -114,6 +116,27 @@ impl User {
             patch["spec"]["paused"] = false.into();
             server.patch::<Deployment>(&key, &patch, false).unwrap();
         }
+    }
+}
+
+fn strategy(random: &mut Random) -> Value {
+    match random.below(5) {
+        0 => json!({"type": "Recreate"}),
+        1 => rolling(json!("25%"), json!("25%")),
+        _ => rolling(json!(random.below(3)), json!(random.below(3))),
+    }
+}
+
+/// Another strategy, sometimes with a pause in the same breath.
+fn switch(random: &mut Random) -> Value {
+    let mut strategy = strategy(random);
+    if strategy["rollingUpdate"].is_null() {
+        // A merge patch keeps what it does not name, and Recreate may not have it.
+        strategy["rollingUpdate"] = Value::Null;
+    }
+    match random.below(3) {
+        0 => json!({"spec": {"paused": true, "strategy": strategy}}),
+        _ => json!({"spec": {"strategy": strategy}}),
     }
 }
 

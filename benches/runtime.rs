@@ -151,6 +151,7 @@ fn container(place: &Path, layer: &Path, attempt: u32) -> ContainerPlan {
         rootfs: RootfsPlan {
             lower: vec![layer.to_owned()],
             scratch: place.join(format!("scratch/{attempt}")),
+            points: Some(place.join("points")),
             read_only: false,
         },
         process: ProcessPlan {

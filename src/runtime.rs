@@ -30,6 +30,7 @@ mod link;
 mod logs;
 mod mounts;
 pub mod plan;
+mod points;
 mod privileges;
 mod program;
 pub(crate) mod protocol;

@@ -97,11 +97,17 @@ pub struct PodPaths {
     pub data: PathBuf,
     /// `<run>/volumes/<uid>`: what must not reach the disk where the run directory is a tmpfs.
     pub run: PathBuf,
+    /// `<run>/points`: mount points that all pods share.
+    pub points: PathBuf,
 }
 
 impl PodPaths {
     pub fn new(data_dir: &Path, run_dir: &Path, uid: &str) -> PodPaths {
-        PodPaths { data: data_dir.join("pods").join(uid), run: run_dir.join("volumes").join(uid) }
+        PodPaths {
+            data: data_dir.join("pods").join(uid),
+            run: run_dir.join("volumes").join(uid),
+            points: run_dir.join("points"),
+        }
     }
 
     pub fn etc(&self, file: &str) -> PathBuf {
@@ -262,6 +268,7 @@ pub fn container_plan(
         rootfs: RootfsPlan {
             lower: facts.layers.to_vec(),
             scratch: facts.paths.scratch(&container.name, facts.attempt),
+            points: Some(facts.paths.points.clone()),
             read_only: context.and_then(|c| c.read_only_root_filesystem).unwrap_or(false),
         },
         process: ProcessPlan {

@@ -63,6 +63,13 @@ pub struct Source {
     missing: Missing,
 }
 
+impl Source {
+    /// What its mount point has to be.
+    pub fn missing(&self) -> Missing {
+        self.missing
+    }
+}
+
 /// Opens the source of one mount, in the host's mount namespace.
 pub fn open_source(plan: &MountPlan) -> Result<Source, Failure> {
     let cannot =

@@ -104,8 +104,11 @@ pub struct TerminationLog {
 pub struct RootfsPlan {
     /// Unpacked layer directories, topmost first.
     pub lower: Vec<PathBuf>,
-    /// A directory of this start alone; `upper`, `work` and the mount point are made in it.
+    /// A directory of this start alone; `upper` and `work` are made in it, and the overlay is mounted on it.
     pub scratch: PathBuf,
+    /// Where mount points that containers share are kept; absent in a record of an earlier version.
+    #[serde(default)]
+    pub points: Option<PathBuf>,
     pub read_only: bool,
 }
 

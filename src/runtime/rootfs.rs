@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -15,6 +16,9 @@ use super::plan::RootfsPlan;
 use super::protocol::Failure;
 use crate::sys::files;
 
+/// So many names of layers fit into the one page that mount(2) takes, beside those of the scratch directory.
+const MOST_LAYERS: usize = 127;
+
 /// Cuts this mount namespace off from the one it was copied from.
 pub fn isolate() -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -22,15 +26,20 @@ pub fn isolate() -> Result<(), Failure> {
 }
 
 /// Mounts the overlay and opens its root.
-pub fn mount(plan: &RootfsPlan) -> Result<OwnedFd, Failure> {
+///
+/// `points`: a layer below all of the image's.
+pub fn mount(plan: &RootfsPlan, points: Option<PathBuf>) -> Result<OwnedFd, Failure> {
     let at = "prepare root file system";
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.scratch).at(at)?;
-    for name in ["upper", "work", "merged"] {
+    for name in ["upper", "work"] {
         fs::create_dir_all(plan.scratch.join(name)).at(at)?;
     }
     let mut lower: Vec<OwnedFd> = Vec::with_capacity(plan.lower.len().max(1));
     for layer in &plan.lower {
         lower.push(open(layer).at("open image layer")?);
+    }
+    if let Some(points) = points.filter(|_| lower.len() < MOST_LAYERS) {
+        lower.push(open(&points).at("open mount points")?);
     }
     if lower.is_empty() {
         let empty = plan.scratch.join("empty");
@@ -47,9 +56,8 @@ pub fn mount(plan: &RootfsPlan) -> Result<OwnedFd, Failure> {
     let upper = open(&upper).at(at)?;
     let work = open(&plan.scratch.join("work")).at(at)?;
 
-    // Descriptors instead of paths: no character of a path needs escaping, and 127 of them fit into
-    // the one page that mount(2) takes. `volatile`: the scratch directory dies with this start, so
-    // nobody needs its syncs (Linux 5.10).
+    // Descriptors instead of paths: no character of a path needs escaping, and many of them fit into one page.
+    // `volatile`: the scratch directory dies with this start, so nobody needs its syncs (Linux 5.10).
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers: Vec<String> = lower.iter().map(name).collect();
     let options = format!(
@@ -58,17 +66,17 @@ pub fn mount(plan: &RootfsPlan) -> Result<OwnedFd, Failure> {
         name(&upper),
         name(&work)
     );
-    let merged = plan.scratch.join("merged");
+    // On the scratch directory itself: what it is made of is open, and nobody else sees this mount.
     let options = std::ffi::CString::new(options).expect("made of numbers");
     rustix::mount::mount(
         "overlay",
-        &merged,
+        &plan.scratch,
         "overlay",
         MountFlags::empty(),
         Some(options.as_c_str()),
     )
     .at("mount overlay")?;
-    open(&merged).at(at)
+    open(&plan.scratch).at(at)
 }
 
 fn open(path: &std::path::Path) -> rustix::io::Result<OwnedFd> {

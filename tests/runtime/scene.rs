@@ -223,6 +223,7 @@ impl Scene {
             rootfs: RootfsPlan {
                 lower: vec![self.layer.clone()],
                 scratch: self.place.join(format!("data/scratch/{number}")),
+                points: Some(self.place.join("run/points")),
                 read_only: false,
             },
             process: process(argv),

@@ -81,10 +81,9 @@ pub async fn pull_credentials(
 
 /// The host's resolver files; absent ones are empty.
 pub async fn host_dns() -> HostDns {
-    HostDns {
-        resolv_conf: read_text("/etc/resolv.conf").await.unwrap_or_default(),
-        stub_upstreams: read_text("/run/systemd/resolve/resolv.conf").await,
-    }
+    let (resolv_conf, stub_upstreams) =
+        tokio::join!(read_text("/etc/resolv.conf"), read_text("/run/systemd/resolve/resolv.conf"));
+    HostDns { resolv_conf: resolv_conf.unwrap_or_default(), stub_upstreams }
 }
 
 /// The host's /etc/hosts, for pods in its network.

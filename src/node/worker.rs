@@ -112,6 +112,7 @@ pub struct Worker {
     /// Image ids by container, for which a pin is on disk.
     held_images: BTreeMap<String, String>,
     pulls: JoinSet<images::Pulled>,
+    ahead: Option<images::Ahead>,
     /// By container that runs.
     health: BTreeMap<String, Health>,
     errands: JoinSet<errands::Report>,
@@ -185,6 +186,7 @@ impl Worker {
             sought_images: BTreeMap::new(),
             held_images: BTreeMap::new(),
             pulls: JoinSet::new(),
+            ahead: None,
             health: BTreeMap::new(),
             errands: JoinSet::new(),
             passed_over: None,
@@ -598,6 +600,8 @@ impl Worker {
     }
 
     fn setback(&mut self) {
+        // It may be another by the time of the next try.
+        self.ahead = None;
         self.state.setback_until =
             Some(clock::now().plus(crate::node::restart::setback(self.failures)));
         self.failures = self.failures.saturating_add(1);

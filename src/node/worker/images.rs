@@ -34,22 +34,62 @@ enum Policy {
     Never,
 }
 
+/// The image that a container will want next, looked up while the pod waited for something else.
+pub(super) struct Ahead {
+    container: String,
+    reference: String,
+    found: Result<Option<Image>, ImageError>,
+}
+
+impl Ahead {
+    fn is_of(&self, container: &str, reference: &str) -> bool {
+        self.container == container && self.reference == reference
+    }
+}
+
+async fn find(images: Images, reference: String) -> Result<Option<Image>, ImageError> {
+    match tokio::task::spawn_blocking(move || images.find(&reference)).await {
+        Ok(found) => found,
+        Err(error) => Err(ImageError::Io { step: "look for the image", reason: error.to_string() }),
+    }
+}
+
 impl Worker {
-    /// Keeps the container's image, whatever happens to its names, until the pod is no more.
-    pub(super) async fn hold(&mut self, name: &str, image: &Image) -> Result<(), Refusal> {
-        if self.held_images.get(name) == Some(&image.id) {
-            return Ok(());
+    /// Looks for the image of the container that comes first.
+    pub(super) fn look_ahead(&self) -> impl Future<Output = Option<Ahead>> + use<> {
+        let spec = self.pod.spec.as_ref();
+        let mut containers =
+            spec.into_iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+        let first = containers
+            .next()
+            .map(|first| (first.name.clone(), first.image.clone().unwrap_or_default()));
+        let images = self.shared.images.clone();
+        async move {
+            let (container, reference) = first?;
+            let found = find(images, reference.clone()).await;
+            Some(Ahead { container, reference, found })
         }
+    }
+
+    /// Keeps the container's image, whatever happens to its names, until the pod is no more. Answers whether that
+    /// could be written down.
+    pub(super) fn hold(
+        &self,
+        name: &str,
+        image: &Image,
+    ) -> impl Future<Output = Result<(), Refusal>> + use<> {
+        let is_held = self.held_images.get(name) == Some(&image.id);
         let (images, held) = (self.shared.images.clone(), image.clone());
         let holder = holder(&self.uid, name);
-        let pinned = tokio::task::spawn_blocking(move || images.pin(&holder, &held)).await;
-        match pinned {
-            Ok(Ok(())) => {
-                self.held_images.insert(name.to_owned(), image.id.clone());
-                Ok(())
+        async move {
+            if is_held {
+                return Ok(());
             }
-            Ok(Err(error)) => Err(Refusal::container(error.to_string())),
-            Err(error) => Err(Refusal::container(error.to_string())),
+            match tokio::task::spawn_blocking(move || images.pin(&holder, &held)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(Refusal::container(error.to_string())),
+                Err(error) => Err(Refusal::container(error.to_string())),
+            }
         }
     }
 
@@ -74,13 +114,10 @@ impl Worker {
             Some(_) | None => Policy::IfNotPresent,
         };
         self.sought_images.insert(name.to_owned(), reference.clone());
-        let images = self.shared.images.clone();
-        let wanted = reference.clone();
-        let found = match tokio::task::spawn_blocking(move || images.find(&wanted)).await {
-            Ok(found) => found,
-            Err(error) => {
-                Err(ImageError::Io { step: "look for the image", reason: error.to_string() })
-            }
+        let ahead = self.ahead.take().filter(|ahead| ahead.is_of(name, &reference));
+        let found = match ahead {
+            Some(ahead) => ahead.found,
+            None => find(self.shared.images.clone(), reference.clone()).await,
         };
         // Another's private image is here only for those who could pull it as well.
         let is_admitted = match &found {

@@ -121,13 +121,17 @@ impl Worker {
     async fn plan(&mut self, name: &str, attempt: u32) -> Result<Compiled, Refusal> {
         let gone = |what: &str| Refusal::container(format!("{what} is gone"));
         let image = self.ready_images.get(name).cloned().ok_or_else(|| gone("the image"))?;
-        self.hold(name, &image).await?;
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
-        let objects = resolve::objects(&self.shared.client, &namespace, &self.references).await;
+        let (held, objects, services, (passwd, group)) = tokio::join!(
+            self.hold(name, &image),
+            resolve::objects(&self.shared.client, &namespace, &self.references),
+            resolve::services(&self.shared.client, &namespace),
+            resolve::image_names(&self.shared.images, &image),
+        );
+        held?;
+        self.held_images.insert(name.to_owned(), image.id.clone());
         let objects = objects.map_err(|error| Refusal::config(error.to_string()))?;
-        let services = resolve::services(&self.shared.client, &namespace).await;
         let services = services.map_err(|error| Refusal::config(error.to_string()))?;
-        let (passwd, group) = resolve::image_names(&self.shared.images, &image).await;
         let volumes = volume::places(&self.pod, &self.paths);
         let (spec, _) = self.spec_of(name).ok_or_else(|| gone("the container"))?;
         let facts = ContainerFacts {

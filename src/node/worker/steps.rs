@@ -30,7 +30,11 @@ impl Worker {
         tracing::debug!(pod = %self.uid, ?step, "step");
         match step {
             Step::PrepareVolumes => self.prepare_volumes().await,
-            Step::Attach => self.attach().await,
+            Step::Attach => {
+                let ahead = self.look_ahead();
+                let (ahead, ()) = tokio::join!(ahead, self.attach());
+                self.ahead = ahead.filter(|_| self.state.attached);
+            }
             Step::Launch => self.launch().await,
             Step::Image(name) => self.image(&name).await,
             Step::Start(name) => self.start(&name).await,

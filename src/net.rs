@@ -105,6 +105,7 @@ pub struct Network {
 struct Shared {
     seen: Arc<Seen>,
     planes: Planes,
+    looks: conntrack::Looks,
     policies: Policies,
     /// Both are taken when the last clone goes.
     commands: Option<mpsc::Sender<Command>>,
@@ -191,6 +192,7 @@ impl Network {
             shared: Arc::new(Shared {
                 seen,
                 planes: Planes::default(),
+                looks: conntrack::Looks::default(),
                 policies,
                 commands: Some(commands),
                 owner: Some(owner),
@@ -264,7 +266,7 @@ impl Network {
     /// Waits until connection tracking knows no TCP connection to `address` that both sides may still use,
     /// `limit` at most. True when none is left.
     pub async fn drained(&self, address: IpAddr, limit: Duration) -> bool {
-        conntrack::drained(address, limit).await
+        self.shared.looks.drained(address, limit).await
     }
 
     /// Whether policies let `proxy` pass `flow` on, on behalf of its source. Never before they are known, and never to a

@@ -103,9 +103,13 @@ impl AddressPool {
         }
     }
 
-    /// Frees those that have rested long enough.
-    pub fn wake(&mut self, now: Duration) {
-        while let Some((_, offset)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
+    /// Frees those that have rested long enough and are `clean`; who came later waits for who came before.
+    pub fn wake(&mut self, now: Duration, is_clean: impl Fn(Ipv4Addr) -> bool) {
+        while let Some((until, offset)) = self.resting.front().copied()
+            && until <= now
+            && is_clean(self.address(offset))
+        {
+            self.resting.pop_front();
             self.taken.remove(&offset);
         }
     }
@@ -138,7 +142,7 @@ mod tests {
         fn free(&mut self, pod: &str) -> Option<Ipv4Addr> {
             let address = self.of(pod);
             self.rest(pod, Duration::ZERO);
-            self.wake(Duration::ZERO);
+            self.wake(Duration::ZERO, |_| true);
             address
         }
     }
@@ -172,9 +176,11 @@ mod tests {
         let mut pool = pool("10.0.0.0/30");
         let only = pool.take("a");
         pool.rest("a", Duration::from_secs(60));
-        pool.wake(Duration::from_secs(59));
+        pool.wake(Duration::from_secs(59), |_| true);
         assert_eq!(pool.take("b"), None);
-        pool.wake(Duration::from_secs(60));
+        pool.wake(Duration::from_secs(60), |address| Some(address) != only);
+        assert_eq!(pool.take("b"), None, "something is still known of the pod before");
+        pool.wake(Duration::from_secs(60), |_| true);
         assert_eq!(pool.take("b"), only);
     }
 

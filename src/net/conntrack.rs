@@ -8,8 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
@@ -111,8 +114,6 @@ pub fn end(socket: &mut Socket, is_over: impl Fn(&Flow) -> bool) -> io::Result<(
     outcome
 }
 
-/// Looks at once, whoever waits: the table may be large, and each look copies it.
-static LOOKS: Semaphore = Semaphore::const_new(1);
 /// Between two looks at the table.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// `TCP_CONNTRACK_SYN_SENT` to `TCP_CONNTRACK_CLOSE_WAIT`: at least one side may still send.
@@ -122,39 +123,95 @@ const IN_USE: std::ops::RangeInclusive<u8> = 1..=5;
 /// come anew.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// Waits until no TCP connection to `address` is in use and nobody has come anew for a moment, `limit` at most; true when
-/// it is so. An address that nobody has talked to (for as long as the kernel remembers ended connections) is waited for not at all.
-/// Connections that the pod made itself do not count, nor do UDP flows, which only time ends.
-pub async fn drained(address: IpAddr, limit: Duration) -> bool {
-    let IpAddr::V4(address) = address else {
-        return true;
-    };
-    let end = tokio::time::Instant::now() + limit;
-    let mut visits = Visits::default();
-    loop {
-        let turn = LOOKS.acquire().await;
-        let begun = tokio::time::Instant::now();
-        let look = tokio::task::spawn_blocking(move || {
-            let mut socket = nfnetlink::open()?;
-            connections_to(&mut socket, address)
-        });
-        let look = look.await;
-        drop(turn);
-        match look.map_err(io::Error::other).flatten() {
-            Ok(connections) if visits.are_over(&connections, begun) => return true,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, "connection tracking cannot be asked: nothing is waited for");
-                return true;
+/// What the table held.
+struct Look {
+    begun: tokio::time::Instant,
+    /// TCP connections by who answers; the error in words.
+    seen: Result<BTreeMap<Ipv4Addr, Vec<Connection>>, String>,
+}
+
+/// Looks at the table, one at a time: it may be large, and each look copies it. All who ask before one begins share it.
+#[derive(Default)]
+pub struct Looks(Arc<Turns>);
+
+struct Turns {
+    turn: Semaphore,
+    /// The look that has not begun. Short sections only.
+    next: Mutex<Option<SharedLook>>,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns { turn: Semaphore::new(1), next: Mutex::default() }
+    }
+}
+
+type SharedLook = Shared<BoxFuture<'static, Arc<Look>>>;
+
+impl Looks {
+    /// Waits until no TCP connection to `address` is in use and nobody has come anew for a moment, `limit` at most; true when
+    /// it is so. An address that nobody has talked to (for as long as the kernel remembers ended connections) is waited for not at all.
+    /// Connections that the pod made itself do not count, nor do UDP flows, which only time ends.
+    pub async fn drained(&self, address: IpAddr, limit: Duration) -> bool {
+        let IpAddr::V4(address) = address else {
+            return true;
+        };
+        let end = tokio::time::Instant::now() + limit;
+        let mut visits = Visits::default();
+        loop {
+            let look = self.look().await;
+            match &look.seen {
+                Ok(connections) => {
+                    let ours = connections.get(&address).map(Vec::as_slice).unwrap_or_default();
+                    if visits.are_over(ours, look.begun) {
+                        return true;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(
+                        error,
+                        "connection tracking cannot be asked: nothing is waited for"
+                    );
+                    return true;
+                }
             }
+            let now = tokio::time::Instant::now();
+            if now >= end {
+                return false;
+            }
+            // A long table costs time; at most a tenth of it goes into looking.
+            let pause = LOOK_EVERY.max((now - look.begun) * 9);
+            tokio::time::sleep(pause.min(end - now)).await;
         }
-        let now = tokio::time::Instant::now();
-        if now >= end {
-            return false;
-        }
-        // A long table costs time; at most a tenth of it goes into looking.
-        let pause = LOOK_EVERY.max((now - begun) * 9);
-        tokio::time::sleep(pause.min(end - now)).await;
+    }
+
+    /// A look that begins after this call.
+    fn look(&self) -> SharedLook {
+        let mut next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.get_or_insert_with(|| {
+            // A task of its own: it ends also when whoever asked first asks no more.
+            let look = tokio::spawn(Arc::clone(&self.0).begin());
+            let look = look.map(|look| look.unwrap_or_else(|error| Arc::new(Look::failed(&error))));
+            look.boxed().shared()
+        })
+        .clone()
+    }
+}
+
+impl Turns {
+    async fn begin(self: Arc<Self>) -> Arc<Look> {
+        let _turn = self.turn.acquire().await;
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let begun = tokio::time::Instant::now();
+        let seen = tokio::task::spawn_blocking(|| connections(&mut nfnetlink::open()?)).await;
+        let seen = seen.map_err(io::Error::other).flatten();
+        Arc::new(Look { begun, seen: seen.map_err(|error| error.to_string()) })
+    }
+}
+
+impl Look {
+    fn failed(error: &dyn std::fmt::Display) -> Look {
+        Look { begun: tokio::time::Instant::now(), seen: Err(error.to_string()) }
     }
 }
 
@@ -190,13 +247,16 @@ struct Connection {
     state: u8,
 }
 
-fn connections_to(socket: &mut Socket, address: Ipv4Addr) -> io::Result<Vec<Connection>> {
+/// TCP connections by who answers.
+fn connections(socket: &mut Socket) -> io::Result<BTreeMap<Ipv4Addr, Vec<Connection>>> {
     let replies = socket.dump(GET, &FAMILY)?;
     let flows = replies.iter().filter_map(|reply| parse(reply.get(FAMILY.len()..)?));
-    Ok(flows
-        .filter(|flow| flow.answered_by == address && flow.protocol == 6)
-        .map(|flow| Connection { tuple: flow.tuple, state: flow.tcp_state })
-        .collect())
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for flow in flows.filter(|flow| flow.protocol == 6) {
+        let connection = Connection { tuple: flow.tuple, state: flow.tcp_state };
+        found.entry(flow.answered_by).or_default().push(connection);
+    }
+    Ok(found)
 }
 
 /// Forgets flows through the connectionless ports of `lease` that its coming or going makes wrong.

@@ -8,6 +8,7 @@ mod policies;
 mod ranges;
 mod reset;
 mod restore;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,6 +29,7 @@ pub use self::policies::{InForce, PolicyOrder};
 pub use self::ranges::Ranges;
 pub use self::reset::{footprint, reset};
 use self::restore::{OwnGenerations, closed, together, transact};
+use self::sweep::Sweeper;
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
 use super::drift::{self, Held, Places, Repaired, What};
@@ -144,6 +146,7 @@ pub struct Owner {
     elements: Socket,
     ahead: blocking::Receiver<io::Result<Prepared>>,
     held: Held,
+    sweeper: Sweeper,
     /// Its end tells the watcher that we have gone.
     _alive: OwnedFd,
     seen: Arc<Seen>,
@@ -240,6 +243,9 @@ impl Owner {
         let own_port = elements_socket.port().map_err(step("name the nfnetlink socket"))?;
         foreign::watch(foreign_socket, names.table(), own_port, commands, also_watched)
             .map_err(step("listen for changes of the rules"))?;
+        let given = leases.values().map(|lease| lease.address).chain([gateway]).collect();
+        let sweeper = Sweeper::start(config.pod_cidr, &given)
+            .map_err(step("forget flows of pods that are gone"))?;
         let fabric = Fabric { names, gateway, mtu: survey.mtu, pins: paths.pins, socket };
         let mut owner = Owner {
             table: fabric.names.table(),
@@ -258,6 +264,7 @@ impl Owner {
             elements: elements_socket,
             ahead: prepare_ahead().map_err(step("start preparing namespaces"))?,
             held: Held::default(),
+            sweeper,
             _alive: alive_end,
             seen: Arc::new(Seen {
                 pods: Mutex::default(),
@@ -425,7 +432,7 @@ impl Owner {
         if let Some(lease) = before.as_ref().filter(|lease| is_alive && lease.ports == ports) {
             return Ok(answer(lease.address));
         }
-        self.pool.wake(self.born.elapsed());
+        self.pool.wake(self.born.elapsed(), |address| self.sweeper.is_clean(address));
         let address =
             self.pool.take(pod).ok_or_else(|| NetError::AddressesExhausted(self.range()))?;
         let offset = self.pool.offset(address).unwrap_or_default();

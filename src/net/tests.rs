@@ -272,6 +272,9 @@ fn a_restart_keeps_flows_addresses_and_the_table() {
         let mut through_end = server.accept().unwrap().0;
         let mut between = inside(&b, || connect((v4(&a), 80))).unwrap();
         let mut between_end = server.accept().unwrap().0;
+        let mut from_host = connect((v4(&a), 80)).unwrap();
+        let mut from_host_end = server.accept().unwrap().0;
+        let tracked = limits::tracked(&b);
         let handles = || {
             sh("nft -a list table inet joey_abc123 | grep -E '^table|chain .*_hook' ;
                 for c in guard_hook forward_hook node_hook inbound_hook outbound_hook local_hook output_hook
@@ -290,6 +293,8 @@ fn a_restart_keeps_flows_addresses_and_the_table() {
             assert_eq!(again.attach("b", &[]).await.unwrap(), b);
             say(&mut through, &mut through_end).unwrap();
             say(&mut between, &mut between_end).unwrap();
+            say(&mut from_host, &mut from_host_end).unwrap();
+            assert_eq!(limits::tracked(&b), tracked, "known as before");
             assert_eq!(handles(), before);
             let fresh = again.attach("new", &[]).await.unwrap();
             assert_eq!(v4(&fresh).octets()[3], 4 + round, "freed addresses come last");

@@ -48,8 +48,11 @@ impl Owner {
             .map(|(_, address)| *address)
             .collect();
         let plan = order.plan.render(self.fabric.names.log_group()).without(&gone);
+        let is_known = |address: IpAddr| {
+            order.plan.verdicts.contains_key(&(policy::Direction::Egress, address))
+        };
         let may_deny = match self.parts.get(&Part::Policies) {
-            Some(Before::InForce(before)) => may_deny_more(before, &plan),
+            Some(Before::InForce(before)) => may_deny_more(before, &plan, is_known),
             Some(Before::Unknown(_)) | None => true,
         };
         // Owed until it is done: the next try finds this plan in force, and nothing new that it denies.
@@ -60,8 +63,7 @@ impl Owner {
             self.owes_end = false;
         }
         let known = |(pod, address): (&String, &IpAddr)| {
-            let is_known = order.plan.verdicts.contains_key(&(policy::Direction::Egress, *address));
-            (is_known && !gone.contains(address)).then(|| (pod.clone(), *address))
+            (is_known(*address) && !gone.contains(address)).then(|| (pod.clone(), *address))
         };
         self.seen.in_force.send_replace(Arc::new(InForce {
             is_known: true,
@@ -89,16 +91,14 @@ impl Owner {
         .map_err(step("end flows that policies deny"))
     }
 
-    /// Whoever has the address next inherits nothing: neither what policies allow it nor its flows.
+    /// Whoever has the address next inherits nothing: neither what policies allow it nor its flows, which go soon.
     pub fn retire(&mut self, address: Ipv4Addr) -> Result<(), NetError> {
         if let Some(Before::InForce(plan)) = self.parts.get(&Part::Policies) {
             let plan = plan.clone().without(&BTreeSet::from([address.into()]));
             self.put(Part::Policies, plan)?;
         }
-        conntrack::end(&mut self.elements, |flow| {
-            [flow.from, flow.to, flow.answered_by, flow.answered_to].contains(&address)
-        })
-        .map_err(step("forget the pod's flows"))
+        self.sweeper.retire(address);
+        Ok(())
     }
 
     /// Tells everybody who holds which address.
@@ -143,9 +143,21 @@ fn asked(flow: &conntrack::Flow) -> Asked {
     }
 }
 
-/// New members only allow more; everything else may deny what was allowed.
-fn may_deny_more(before: &PartPlan, after: &PartPlan) -> bool {
-    before.chains != after.chains
-        || before.sets != after.sets
-        || !diff(&before.elements, &after.elements).remove.is_empty()
+/// New members only allow more; everything else may deny what was allowed. Pods that policies know no more are gone: their
+/// flows end with their address ([`Owner::retire`]), in one walk for all of them.
+fn may_deny_more(before: &PartPlan, after: &PartPlan, is_known: impl Fn(IpAddr) -> bool) -> bool {
+    if before.chains != after.chains || before.sets != after.sets {
+        return true;
+    }
+    let removed = diff(&before.elements, &after.elements).remove;
+    let keys = policy::VERDICTS.iter().filter_map(|map| removed.get(*map)).flatten();
+    let gone: BTreeSet<IpAddr> = keys
+        .filter_map(|entry| match entry.key.first() {
+            Some(Field::Address(address)) if !is_known(*address) => Some(*address),
+            _ => None,
+        })
+        .collect();
+    let is_gone = |field: &Field| matches!(field, Field::Address(at) if gone.contains(at));
+    let stays = |member: &Element| !member.key.iter().chain(&member.value).any(is_gone);
+    removed.values().flatten().any(stays)
 }

@@ -1,5 +1,6 @@
 //! What a pod's end waits for, and what tells probes from everybody else.
 
+use std::io::Write;
 use std::time::Duration;
 
 use super::machine::*;
@@ -67,5 +68,37 @@ fn a_probe_carries_its_mark_on_every_packet_and_nothing_else_does() {
         talk(&server, connect((v4(&a), 80))).unwrap();
         assert!(seen("other") >= 3);
         assert_eq!(seen("marked"), marked);
+    });
+}
+
+#[test]
+fn flows_of_a_pod_that_is_gone_are_forgotten_before_anybody_gets_its_address() {
+    on_a_host(|_| async {
+        let first = network().await;
+        let a = first.attach("a", &[]).await.unwrap();
+        let b = first.attach("b", &[]).await.unwrap();
+        let kept = first.attach("kept", &[]).await.unwrap();
+        let receiver = bound(&kept, 53);
+        let flow_from = |pod: &Attached| {
+            let sender = bound(pod, 5353);
+            heard(&receiver, || sender.send_to(b"x", (v4(&kept), 53)).map(drop)).unwrap();
+            assert_eq!(limits::tracked(pod), 1);
+        };
+        let host = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        heard(&receiver, || host.send_to(b"x", (v4(&kept), 53)).map(drop)).unwrap();
+        flow_from(&a);
+        first.detach("a").await.unwrap();
+        eventually("its flow is forgotten", || limits::tracked(&a) == 0);
+
+        // The daemon dies after it has given the address back, and before it forgets.
+        flow_from(&b);
+        drop(first);
+        let journal =
+            std::fs::OpenOptions::new().append(true).open("/tmp/abc123/data/network/pods.journal");
+        journal.unwrap().write_all(b"{\"free\":{\"pod\":\"b\"}}\n").unwrap();
+        let _again = network().await;
+        assert_eq!(limits::tracked(&b), 0, "nobody holds the address");
+        let from_host = Attached { address: kept.gateway, ..kept.clone() };
+        assert_ne!(limits::tracked(&from_host), 0, "the host's address is not free");
     });
 }

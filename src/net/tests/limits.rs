@@ -7,7 +7,7 @@ use super::*;
 use crate::net::limits::CONNECTIONS;
 
 /// Entries of connection tracking that begin at `pod`.
-fn tracked(pod: &Attached) -> usize {
+pub fn tracked(pod: &Attached) -> usize {
     let mut socket = nfnetlink::open().unwrap();
     let count = std::cell::Cell::new(0);
     let address = v4(pod);

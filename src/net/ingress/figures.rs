@@ -13,7 +13,8 @@ use crate::metrics::figures::{Figure, Figures, Reading, Subject};
 
 /// As `kubectl explain`'s own example of an HorizontalPodAutoscaler calls it.
 const REQUEST_RATE: &str = "requests-per-second";
-const PERIOD: Duration = Duration::from_secs(1);
+/// As often as the usage of containers is read: each look costs a host that has nothing to do three wake-ups.
+const PERIOD: Duration = Duration::from_secs(5);
 
 impl Ingress {
     /// Tells until cancelled.

@@ -50,7 +50,7 @@ fn cycle(cluster: &mut Cluster, number: usize) {
 
 #[test]
 fn pods_that_came_and_went_leave_nothing() {
-    let cycles = if is_long() { 200 } else { 20 };
+    let cycles = if is_long() { 1000 } else { 200 };
     let mut cluster = Cluster::start("cycles");
     // The first of each kind warms up what stays for good: caches, connections, threads.
     for number in 0..4 {

@@ -196,7 +196,7 @@ impl Play {
 
 #[test]
 fn daemons_killed_at_random_are_not_noticed() {
-    let (deeds, kills, most) = if is_long() { (300, 40, 14) } else { (60, 8, 7) };
+    let (deeds, kills, most) = if is_long() { (1000, 130, 44) } else { (300, 40, 14) };
     let (mut cluster, _) = start("mixed");
     cluster.apply(BACKEND).ok();
     for name in WRITERS {

@@ -77,10 +77,42 @@ async fn a_watch_ends_in_time_with_a_bookmark() {
         "{CONFIG_MAPS}?watch=true&resourceVersion={state}&allowWatchBookmarks=true&timeoutSeconds=1"
     );
     let mut lines = cluster.watch(&path).await;
+    for _ in ["at once: nothing was missed", "at the end"] {
+        let bookmark = lines.next().await.unwrap();
+        assert_eq!(bookmark["type"], "BOOKMARK");
+        assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], state);
+    }
+    assert_eq!(lines.next().await, None);
+}
+
+/// Who has to know everything up to a version asks so, and waits for no change.
+#[tokio::test]
+async fn a_watch_from_a_version_says_when_it_has_told_what_was_missed() {
+    let cluster = cluster().await;
+    let a = cluster.config_map("a").await;
+    cluster.config_map("b").await;
+    cluster.merge(&format!("{CONFIG_MAPS}/a"), json!({"data": {"a": "2"}})).await;
+    let version = a["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = |version: &str, selector: &str| {
+        format!(
+            "{CONFIG_MAPS}?watch=true&resourceVersion={version}&allowWatchBookmarks=true&{selector}"
+        )
+    };
+    let state = cluster.get(CONFIG_MAPS).await.json()["metadata"]["resourceVersion"].clone();
+    let mut lines = cluster.watch(&path(version, "")).await;
+    assert_eq!(lines.brief().await, "ADDED b");
+    assert_eq!(lines.brief().await, "MODIFIED a");
     let bookmark = lines.next().await.unwrap();
     assert_eq!(bookmark["type"], "BOOKMARK");
     assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], state);
-    assert_eq!(lines.next().await, None);
+    cluster.config_map("c").await;
+    assert_eq!(lines.brief().await, "ADDED c");
+
+    // What is not chosen has been looked at all the same.
+    let mut lines = cluster.watch(&path(version, "fieldSelector=metadata.name%3Dnobody")).await;
+    let bookmark = lines.next().await.unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_ne!(bookmark["object"]["metadata"]["resourceVersion"], version);
 }
 
 #[tokio::test]

@@ -81,6 +81,7 @@ pub fn watch(
             Start::State { marks_end: true } if wants_bookmarks => Some(since),
             Start::State { .. } | Start::Since(_) => None,
         },
+        is_catching_up: wants_bookmarks && matches!(start, Start::Since(_)),
         pending,
         deadline: Instant::now() + lifetime(&call.query)?,
         bookmarks,
@@ -197,6 +198,9 @@ struct Watcher {
     initial: Option<Initial>,
     /// The state whose end is still to be marked.
     initial_end: Option<Revision>,
+    /// Changes from before the watch may be left. When none is, a bookmark says so: whoever begins anew knows then that
+    /// it has missed nothing, without waiting for the next change.
+    is_catching_up: bool,
     pending: VecDeque<Bytes>,
     deadline: Instant,
     bookmarks: Interval,
@@ -224,6 +228,17 @@ impl Watcher {
                 return Some(self.bookmark(revision, true));
             }
             let watch = self.watch.as_mut()?;
+            if self.is_catching_up {
+                match watch.try_next() {
+                    Some(watched) => self.take(watched),
+                    None => {
+                        self.is_catching_up = false;
+                        let position = watch.position();
+                        return Some(self.bookmark(position, false));
+                    }
+                }
+                continue;
+            }
             tokio::select! {
                 watched = watch.next() => self.take(watched),
                 () = tokio::time::sleep_until(self.deadline) => {

@@ -214,11 +214,25 @@ impl Network {
             Policies::Enforced => {
                 tokio::time::timeout(KNOWN_WITHIN, in_force.wait_for(knows))
                     .await
-                    .map_err(step("put the pod's network policies in force"))?
+                    .map_err(|_elapsed| self.late())?
                     .map_err(step("hear from the network's thread"))?;
             }
         }
         Ok(attached)
+    }
+
+    /// Says why pods may be waiting for their rules; `None`: they need not.
+    fn note_behind(&self, why: Option<String>) {
+        *self.shared.seen.behind.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn late(&self) -> NetError {
+        let behind = self.shared.seen.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = || format!("not done in {} s", KNOWN_WITHIN.as_secs());
+        NetError::Step {
+            step: "put the pod's network policies in force",
+            reason: behind.clone().unwrap_or_else(late),
+        }
     }
 
     /// Who holds which address; every change wakes the receiver.

@@ -65,6 +65,7 @@ const FOLLOWERS: &[&str] = &[
     "net/ingress/sync.rs",
     "net/policy/read.rs",
     "net/policy/sync.rs",
+    "net/policy/sync/follow.rs",
 ];
 
 const IMPURE_WORDS: &[&str] = &[

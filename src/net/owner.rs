@@ -100,6 +100,10 @@ pub struct Seen {
     /// Addresses by pod, from before the first packet until after the last.
     pub leases: watch::Sender<Arc<BTreeMap<String, IpAddr>>>,
     pub in_force: watch::Sender<Arc<InForce>>,
+    /// Why a pod may be waiting for its rules. Short sections only.
+    pub behind: Mutex<Option<String>>,
+    /// How often something was denied that may have been allowed before.
+    pub tightened: watch::Sender<u64>,
     /// Set before anybody sees this.
     pub problems: OnceLock<Vec<String>>,
 }
@@ -276,6 +280,8 @@ impl Owner {
                 gateway: IpAddr::V4(gateway),
                 leases: watch::Sender::default(),
                 in_force: watch::Sender::default(),
+                behind: Mutex::default(),
+                tightened: watch::Sender::default(),
             }),
         };
         if let Err(error) = owner.put(Part::Limits, limits::compile()) {

@@ -2,26 +2,31 @@
 //!
 //! While one plan goes into the kernel, changes gather, and all of them make the next one: there is no timer. Until every
 //! kind has been listed once, what is in the kernel stays.
+//!
+//! Three watches are three clocks. A pod may be seen before a policy that was written before it, so a pod counts as it was at
+//! a revision up to which policies and namespaces are known ([`Seen::admit`]): a new one is cut off until then, and its first
+//! container waits. `follow` is asked to get there, which takes a request and no change.
+
+mod follow;
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{BoxStream, StreamExt, select_all, unfold};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::follow::{Told, follow};
 use super::{Labels, NamedPort, Nature, Pod, Policy, World, compile};
 use crate::net::owner::PolicyOrder;
-use crate::net::{Network, Protocol};
+use crate::net::{NetError, Network, Protocol};
 
 /// On a NetworkPolicy: the newest `metadata.generation` that the rules in the kernel follow.
 pub const IN_FORCE: &str = "policy.joey.dev/generation-in-force";
@@ -39,54 +44,49 @@ pub async fn run(
 ) {
     let (told, tell) = mpsc::channel(1);
     let work = async {
-        tokio::join!(follow(client.clone(), network, dns, told), announce(client, tell));
+        tokio::join!(keep(client.clone(), network, dns, told), announce(client, tell));
     };
     stop.run_until_cancelled(work).await;
-}
-
-enum Change {
-    Policy(watcher::Event<networking::NetworkPolicy>),
-    Namespace(watcher::Event<core::Namespace>),
-    Pod(watcher::Event<core::Pod>),
-    Leases(Arc<BTreeMap<String, IpAddr>>),
 }
 
 /// Generations of policies, by namespace and name.
 type Generations = BTreeMap<(String, String), i64>;
 
-/// What is watched of one kind, by uid.
+/// What is known of one kind, by uid.
 struct Mirror<T> {
     known: BTreeMap<String, T>,
-    /// What a new list has told so far.
-    listing: BTreeMap<String, T>,
-    is_listed: bool,
+    /// Everything up to this revision; nothing before the first list.
+    up_to: Option<u64>,
 }
 
 impl<T> Default for Mirror<T> {
     fn default() -> Mirror<T> {
-        Mirror { known: BTreeMap::new(), listing: BTreeMap::new(), is_listed: false }
+        Mirror { known: BTreeMap::new(), up_to: None }
     }
 }
 
 impl<T> Mirror<T> {
-    fn take<K: Resource>(&mut self, event: watcher::Event<K>, keep: impl Fn(&K) -> T) {
+    fn take<K: Resource>(&mut self, told: Told<K>, keep: impl Fn(&K, u64) -> T) {
         let uid = |object: &K| object.uid().unwrap_or_default();
-        match event {
-            watcher::Event::Init => self.listing.clear(),
-            watcher::Event::InitApply(object) => {
-                self.listing.insert(uid(&object), keep(&object));
+        let at = match told {
+            Told::All(objects, at) => {
+                let own = |object: &K| object.resource_version()?.parse().ok();
+                let kept = |object: &K| (uid(object), keep(object, own(object).unwrap_or(at)));
+                self.known = objects.iter().map(kept).collect();
+                at
             }
-            watcher::Event::InitDone => {
-                self.known = std::mem::take(&mut self.listing);
-                self.is_listed = true;
+            // Of a commit with several changes others may be yet to come.
+            Told::Changed(object, at) => {
+                self.known.insert(uid(&object), keep(&object, at));
+                at.saturating_sub(1)
             }
-            watcher::Event::Apply(object) => {
-                self.known.insert(uid(&object), keep(&object));
-            }
-            watcher::Event::Delete(object) => {
+            Told::Gone(object, at) => {
                 self.known.remove(&uid(&object));
+                at.saturating_sub(1)
             }
-        }
+            Told::UpTo(at) => at,
+        };
+        self.up_to = self.up_to.max(Some(at));
     }
 }
 
@@ -101,29 +101,61 @@ struct Known {
 struct Seen {
     policies: Mirror<Known>,
     namespaces: Mirror<(String, Labels)>,
-    /// `None` for those that have no address of their own, or need it no more.
-    pods: Mirror<Option<Pod>>,
+    /// `None` for those that have no address of their own, or need it no more; and since when.
+    pods: Mirror<(Option<Pod>, u64)>,
     leases: Arc<BTreeMap<String, IpAddr>>,
+    /// Pods that hold an address, as they were when policies were known at least as well.
+    admitted: BTreeMap<String, Option<Pod>>,
+}
+
+/// A pod that policies are not known for.
+#[derive(Debug, PartialEq, Eq)]
+struct Behind {
+    /// The pod's.
+    revision: u64,
+    known: u64,
 }
 
 impl Seen {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Policy(event) => self.policies.take(event, |object| Known {
+            Change::Policy(told) => self.policies.take(told, |object, _| Known {
                 policy: Policy::read(object),
                 generation: object.metadata.generation.unwrap_or_default(),
                 told: object.annotations().get(IN_FORCE).and_then(|told| told.parse().ok()),
             }),
-            Change::Namespace(event) => {
-                self.namespaces.take(event, |object| (object.name_any(), object.labels().clone()))
+            Change::Namespace(told) => {
+                self.namespaces.take(told, |object, _| (object.name_any(), object.labels().clone()))
             }
-            Change::Pod(event) => self.pods.take(event, Pod::read),
-            Change::Leases(leases) => self.leases = leases,
+            Change::Pod(told) => self.pods.take(told, |object, at| (Pod::read(object), at)),
         }
     }
 
     fn is_complete(&self) -> bool {
-        self.policies.is_listed && self.namespaces.is_listed && self.pods.is_listed
+        let known = [self.policies.up_to, self.namespaces.up_to, self.pods.up_to];
+        known.iter().all(Option::is_some)
+    }
+
+    /// Takes pods as they are now, but for those of a revision that policies or namespaces are not known up to. The newest
+    /// of these is told.
+    fn admit(&mut self) -> Option<Behind> {
+        let known = self.policies.up_to.min(self.namespaces.up_to).unwrap_or_default();
+        let (leases, pods) = (&self.leases, &self.pods.known);
+        self.admitted.retain(|uid, _| leases.contains_key(uid) && pods.contains_key(uid));
+        let mut newest = None;
+        for uid in leases.keys() {
+            let Some((pod, revision)) = pods.get(uid) else {
+                continue;
+            };
+            if self.admitted.get(uid) == Some(pod) {
+                continue;
+            }
+            match *revision <= known {
+                true => drop(self.admitted.insert(uid.clone(), pod.clone())),
+                false => newest = newest.max(Some(*revision)),
+            }
+        }
+        newest.map(|revision| Behind { revision, known })
     }
 
     fn world(&self, dns: Option<SocketAddr>) -> World {
@@ -133,7 +165,7 @@ impl Seen {
             Labels::from([("kubernetes.io/metadata.name".to_owned(), DNS_NAMESPACE.to_owned())])
         });
         let leased = self.leases.iter().filter_map(|(uid, address)| {
-            let pod = self.pods.known.get(uid)?.as_ref()?;
+            let pod = self.admitted.get(uid)?.as_ref()?;
             Some(Pod { addresses: vec![*address], ..pod.clone() })
         });
         World {
@@ -176,85 +208,142 @@ pub fn dns(at: SocketAddr) -> Pod {
     }
 }
 
-async fn follow(
+enum Change {
+    Policy(Told<networking::NetworkPolicy>),
+    Namespace(Told<core::Namespace>),
+    Pod(Told<core::Pod>),
+}
+
+async fn keep(
     client: kube::Client,
     network: Network,
     dns: Option<SocketAddr>,
     told: mpsc::Sender<Generations>,
 ) {
-    let changes = select_all([
-        changes(client.clone(), Change::Policy),
-        changes(client.clone(), Change::Namespace),
-        changes(client, Change::Pod),
-        leases(network.leases()),
-    ]);
-    let mut changes = changes.ready_chunks(TOGETHER);
-    let mut seen = Seen::default();
-    let mut pause = None;
-    loop {
-        // A plan that failed is tried again even when nothing changes.
-        let wait = async {
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => std::future::pending().await,
+    let asked = watch::Sender::new(0);
+    // Nobody waits for pods: of them what is told is enough.
+    let never = watch::Sender::new(0);
+    let (tell_policy, mut policies) = mpsc::channel(TOGETHER);
+    let (tell_namespace, mut namespaces) = mpsc::channel(TOGETHER);
+    let (tell_pod, mut pods) = mpsc::channel(TOGETHER);
+    let enforce = async {
+        let mut leases = network.leases();
+        leases.mark_changed();
+        let mut seen = Seen::default();
+        let mut inside = Inside::default();
+        let mut pause = None;
+        loop {
+            // A plan that failed is tried again even when nothing changes.
+            let wait = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(told) = policies.recv() => seen.take(Change::Policy(told)),
+                Some(told) = namespaces.recv() => seen.take(Change::Namespace(told)),
+                Some(told) = pods.recv() => seen.take(Change::Pod(told)),
+                Ok(()) = leases.changed() => {}
+                () = wait => {}
+                else => return,
             }
+            // What has arrived meanwhile is one change.
+            for _ in 1..TOGETHER {
+                let change = policies.try_recv().map(Change::Policy);
+                let change = change.or_else(|_| namespaces.try_recv().map(Change::Namespace));
+                match change.or_else(|_| pods.try_recv().map(Change::Pod)) {
+                    Ok(change) => seen.take(change),
+                    Err(_) => break,
+                }
+            }
+            seen.leases = Arc::clone(&leases.borrow_and_update());
+            if !seen.is_complete() {
+                continue;
+            }
+            let behind = seen.admit();
+            if let Some(behind) = &behind {
+                asked.send_if_modified(|asked| {
+                    let before = *asked;
+                    *asked = before.max(behind.revision);
+                    *asked != before
+                });
+            }
+            let is_behind = behind.is_some();
+            network.note_behind(behind.map(|behind| behind.to_string()));
+            // An earlier daemon's rules know the pods that run; ours have to know them, too, before they replace those.
+            if is_behind && !inside.has_begun {
+                continue;
+            }
+            match inside.put(&network, &seen, dns).await {
+                Ok(()) => {
+                    pause = None;
+                    // A full queue means that the last ones are being told; their annotations come back as changes.
+                    let _ = told.try_send(seen.untold());
+                }
+                Err(error) => {
+                    let next =
+                        pause.map_or(FIRST_PAUSE, |pause: Duration| (pause * 2).min(LAST_PAUSE));
+                    tracing::warn!(%error, "network policies are not in force; trying again in {next:?}");
+                    pause = Some(next);
+                }
+            }
+        }
+    };
+    tokio::join!(
+        enforce,
+        follow(Api::all(client.clone()), asked.subscribe(), tell_policy),
+        follow(Api::all(client.clone()), asked.subscribe(), tell_namespace),
+        follow(Api::all(client), never.subscribe(), tell_pod),
+    );
+}
+
+/// What was last put in force.
+#[derive(Default)]
+struct Inside {
+    has_begun: bool,
+    /// Nothing after a failure.
+    last: Option<(Arc<World>, Arc<BTreeMap<String, IpAddr>>)>,
+}
+
+impl Inside {
+    async fn put(
+        &mut self,
+        network: &Network,
+        seen: &Seen,
+        dns: Option<SocketAddr>,
+    ) -> Result<(), NetError> {
+        let world = seen.world(dns);
+        // Most of what is told of pods changes nothing here. Leases that are equal may be others, of a pod that left and
+        // came back: only the same ones count.
+        if let Some((last, leases)) = &self.last
+            && Arc::ptr_eq(leases, &seen.leases)
+            && **last == world
+        {
+            return Ok(());
+        }
+        let (world, leases) = (Arc::new(world), Arc::clone(&seen.leases));
+        self.last = None;
+        let order = PolicyOrder {
+            plan: compile(&world),
+            world: Arc::clone(&world),
+            leases: Arc::clone(&leases),
         };
-        tokio::select! {
-            together = changes.next() => match together {
-                Some(together) => together.into_iter().for_each(|change| seen.take(change)),
-                None => return,
-            },
-            () = wait => {}
-        }
-        if !seen.is_complete() {
-            continue;
-        }
-        let world = Arc::new(seen.world(dns));
-        let order = PolicyOrder { plan: compile(&world), world, leases: Arc::clone(&seen.leases) };
-        match network.put_policies(order).await {
-            Ok(()) => {
-                pause = None;
-                // A full queue means that the last ones are being told; their annotations come back as changes.
-                let _ = told.try_send(seen.untold());
-            }
-            Err(error) => {
-                let next = pause.map_or(FIRST_PAUSE, |pause: Duration| (pause * 2).min(LAST_PAUSE));
-                tracing::warn!(%error, "network policies are not in force; trying again in {next:?}");
-                pause = Some(next);
-            }
-        }
+        network.put_policies(order).await?;
+        self.has_begun = true;
+        self.last = Some((world, leases));
+        Ok(())
     }
 }
 
-fn leases(mut seen: watch::Receiver<Arc<BTreeMap<String, IpAddr>>>) -> BoxStream<'static, Change> {
-    seen.mark_changed();
-    unfold(seen, |mut seen| async {
-        seen.changed().await.ok()?;
-        let leases = Arc::clone(&seen.borrow_and_update());
-        Some((Change::Leases(leases), seen))
-    })
-    .boxed()
-}
-
-fn changes<K>(
-    client: kube::Client,
-    wrap: fn(watcher::Event<K>) -> Change,
-) -> BoxStream<'static, Change>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
-{
-    watcher(Api::<K>::all(client), watcher::Config::default())
-        .default_backoff()
-        .filter_map(move |event| async move {
-            match event {
-                Ok(event) => Some(wrap(event)),
-                Err(error) => {
-                    tracing::debug!(%error, "watching for network policies");
-                    None
-                }
-            }
-        })
-        .boxed()
+impl Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Behind { revision, known } = self;
+        write!(
+            f,
+            "NetworkPolicies and Namespaces are known up to revision {known} only, and a new pod is of revision {revision}"
+        )
+    }
 }
 
 /// Writes into policies' annotations what is in force.
@@ -270,3 +359,6 @@ async fn announce(client: kube::Client, mut told: mpsc::Receiver<Generations>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

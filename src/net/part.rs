@@ -155,8 +155,18 @@ pub enum Transition {
 /// In one, a packet may meet the new rules before the kernel shows it the members of a new set of ranges: those appear
 /// at the end of a commit, rules at its beginning, and in between what is allowed is denied.
 pub fn apart(transaction: Value, before: &Before) -> Vec<Value> {
-    let Before::InForce(before) = before else { return vec![transaction] };
-    let is_known = |name: &str| before.chains.contains_key(name) || before.sets.contains_key(name);
+    let is_known = |name: &str| {
+        // Whatever stood before: packets come there.
+        SLOTS.contains(&name)
+            || match before {
+                Before::InForce(plan) => {
+                    plan.chains.contains_key(name) || plan.sets.contains_key(name)
+                }
+                Before::Unknown(present) => {
+                    present.chains.contains(name) || present.sets.contains_key(name)
+                }
+            }
+    };
     let is_new = |command: &Value| {
         let made = command.get("add").or_else(|| command.get("flush")).and_then(Value::as_object);
         let object = made.and_then(|made| made.iter().next());
@@ -194,6 +204,7 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
                     .iter()
                     .map(|(name, declaration)| (name.to_string(), declaration.kind()))
                     .collect(),
+                ..Present::default()
             };
             let mut changes = reprogram(&present, after);
             changes.empty_sets.clear();
@@ -209,6 +220,7 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
                     .iter()
                     .map(|(name, set)| (name.clone().into_owned(), set.kind()))
                     .collect(),
+                ..Present::default()
             };
             let changed = after
                 .chains
@@ -219,22 +231,17 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
             replace(table, &gone, after, &changed.collect(), &BTreeSet::new(), &changes)
         }
         Before::Unknown(present) => {
-            let own = |name: &String| name.starts_with(part.prefix());
-            let present = Present {
-                chains: present.chains.iter().filter(|name| own(name)).cloned().collect(),
-                sets: present
-                    .sets
-                    .iter()
-                    .filter(|(name, _)| own(name))
-                    .map(|(name, kind)| (name.clone(), *kind))
-                    .collect(),
-            };
+            let present = present.below(part.prefix());
             if after.chains.is_empty() && after.sets.is_empty() {
                 return Transition::Programs(reprogram(&present, after));
             }
             let chains = after.chains.keys().map(String::as_str).collect();
-            let sets = after.sets.keys().map(|name| name.as_ref()).collect();
-            let add = after.elements.clone();
+            // A set of ranges that is emptied and filled anew is empty for a moment (see `apart`).
+            let stays = |name: &SetName| present.holds(name, after.elements.get(name));
+            let sets = after.sets.keys().filter(|name| !stays(name));
+            let sets = sets.map(|name| name.as_ref()).collect();
+            let mut add = after.elements.clone();
+            add.retain(|name, _| !stays(name));
             let changes = ElementChanges { add, ..ElementChanges::default() };
             replace(table, &present, after, &chains, &sets, &changes)
         }

@@ -3,6 +3,8 @@
 //! Everything lies in one table `inet joey_<instance>` that is entirely ours. What the base chains are and what they
 //! call is `skeleton`'s; what parts such as Services put in is `part`'s.
 
+mod present;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,6 +12,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+pub use self::present::Present;
 use super::Protocol;
 
 const MARK: &str = "hooks_";
@@ -125,32 +128,6 @@ pub struct RulesetPlan {
     pub slots: BTreeSet<&'static str>,
     pub sets: BTreeMap<&'static str, Set>,
     pub elements: Elements,
-}
-
-/// What the kernel holds of a table, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Present {
-    pub chains: BTreeSet<String>,
-    /// "set" or "map" by name.
-    pub sets: BTreeMap<String, &'static str>,
-}
-
-impl Present {
-    /// From the answer to `nft -j list table`.
-    pub fn read(listing: &Value) -> Present {
-        let mut present = Present::default();
-        for object in listing["nftables"].as_array().into_iter().flatten() {
-            if let Some(name) = object["chain"]["name"].as_str() {
-                present.chains.insert(name.to_owned());
-            }
-            for kind in ["set", "map"] {
-                if let Some(name) = object[kind]["name"].as_str() {
-                    present.sets.insert(name.to_owned(), kind);
-                }
-            }
-        }
-        present
-    }
 }
 
 impl RulesetPlan {

@@ -100,10 +100,12 @@ impl Owner {
     fn put_anew(&mut self, part: Part, plan: &PartPlan) -> Result<(), NetError> {
         let listing = nft::list(&self.table).map_err(step("list the rules"))?;
         let present = listing.as_ref().map(Present::read).unwrap_or_default();
-        match part::transition(&self.table, part, &Before::Unknown(present), plan) {
-            Transition::Rules(transaction) => {
-                self.transact(&transaction).map_err(step("put the part's rules in force anew"))
-            }
+        let before = Before::Unknown(present);
+        match part::transition(&self.table, part, &before, plan) {
+            Transition::Rules(transaction) => part::apart(transaction, &before)
+                .iter()
+                .try_for_each(|transaction| self.transact(transaction))
+                .map_err(step("put the part's rules in force anew")),
             Transition::Programs(changes) => {
                 nfnetlink::reprogram(&mut self.elements, &self.table, &changes)
                     .map_err(step("put the part's programs in force anew"))

@@ -94,9 +94,13 @@ fn what_is_new_is_whole_before_anything_leads_there() {
     });
     assert_eq!(kinds.collect::<Vec<_>>(), ["add", "flush", "add"]);
     assert_eq!(commands(&first).len() + commands(&second).len(), all);
-    // Nobody knows what there is before the first plan of this daemon: one transaction.
-    let unknown = Before::Unknown(Present::default());
-    assert_eq!(apart(transaction.clone(), &unknown), [transaction]);
+    // As for what an earlier daemon left.
+    let left = Present {
+        chains: ["services_nat", "services_a"].map(str::to_owned).into(),
+        sets: [("services_map".to_owned(), "map")].into(),
+        ..Present::default()
+    };
+    assert_eq!(apart(transaction, &Before::Unknown(left)), [first, second]);
 }
 
 #[test]
@@ -109,6 +113,7 @@ fn what_an_earlier_daemon_left_is_replaced_under_our_prefix_only() {
             ("services_old_map".to_owned(), "map"),
             ("sources".to_owned(), "set"),
         ]),
+        ..Present::default()
     };
     check(
         &Before::Unknown(present),

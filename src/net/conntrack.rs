@@ -43,6 +43,7 @@ pub struct Flow {
     pub answered_at: Option<u16>,
     /// To whom answers go: another than `from` when masqueraded.
     pub answered_to: Ipv4Addr,
+    pub answered_to_port: Option<u16>,
     pub icmp_type: Option<u8>,
     pub mark: u32,
     /// `TCP_CONNTRACK_…`; 0 of other protocols.
@@ -94,17 +95,25 @@ pub fn forget_strays(
 
 /// Forgets every flow that `is_over` says is; an error when the kernel keeps one of them, after all others have gone.
 pub fn end(socket: &mut Socket, is_over: impl Fn(&Flow) -> bool) -> io::Result<()> {
-    let requests: Vec<Request> = socket
-        .dump(GET, &FAMILY)?
-        .iter()
-        .filter_map(|reply| parse(reply.get(FAMILY.len()..)?))
-        .filter(is_over)
-        .map(|flow| Request {
-            kind: DELETE,
-            flags: REQUEST | ACK,
-            payload: [&FAMILY[..], &flow.tuple].concat(),
-        })
-        .collect();
+    let over = those(socket, is_over)?;
+    forget_all(socket, &over)
+}
+
+/// The flows of which `is_meant` is true.
+pub fn those(socket: &mut Socket, is_meant: impl Fn(&Flow) -> bool) -> io::Result<Vec<Flow>> {
+    let replies = socket.dump(GET, &FAMILY)?;
+    let flows = replies.iter().filter_map(|reply| parse(reply.get(FAMILY.len()..)?));
+    Ok(flows.filter(is_meant).collect())
+}
+
+/// Forgets `flows`; an error when the kernel keeps one of them, after all others have gone.
+pub fn forget_all(socket: &mut Socket, flows: &[Flow]) -> io::Result<()> {
+    let request = |flow: &Flow| Request {
+        kind: DELETE,
+        flags: REQUEST | ACK,
+        payload: [&FAMILY[..], &flow.tuple].concat(),
+    };
+    let requests: Vec<Request> = flows.iter().map(request).collect();
     let mut outcome = Ok(());
     for some in requests.chunks(64) {
         // One that ended meanwhile is forgotten as well.
@@ -249,10 +258,8 @@ struct Connection {
 
 /// TCP connections by who answers.
 fn connections(socket: &mut Socket) -> io::Result<BTreeMap<Ipv4Addr, Vec<Connection>>> {
-    let replies = socket.dump(GET, &FAMILY)?;
-    let flows = replies.iter().filter_map(|reply| parse(reply.get(FAMILY.len()..)?));
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for flow in flows.filter(|flow| flow.protocol == 6) {
+    for flow in those(socket, |flow| flow.protocol == 6)? {
         let connection = Connection { tuple: flow.tuple, state: flow.tcp_state };
         found.entry(flow.answered_by).or_default().push(connection);
     }
@@ -295,6 +302,7 @@ fn parse(attributes: &[u8]) -> Option<Flow> {
         answered_by: address(find(answer, 1)?)?,
         answered_at: find(reply, 2).and_then(|said| port(said, 2)),
         answered_to: address(find(answer, 2)?)?,
+        answered_to_port: find(reply, 2).and_then(|said| port(said, 3)),
         icmp_type: find(protocol, 5).and_then(|kind| kind.first().copied()),
         mark: mark.map_or(0, |mark| u32::from_be_bytes(*mark)),
         tcp_state: find(attributes, 4)

@@ -8,6 +8,7 @@ mod present;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -73,11 +74,13 @@ pub struct Set {
     key: Vec<&'static str>,
     value: Option<&'static str>,
     is_interval: bool,
+    /// How long a member stays.
+    timeout: Option<Duration>,
 }
 
 impl Set {
     pub fn of(key: &[&'static str]) -> Set {
-        Set { key: key.to_vec(), value: None, is_interval: false }
+        Set { key: key.to_vec(), value: None, is_interval: false, timeout: None }
     }
 
     pub fn map(key: &[&'static str], value: &'static str) -> Set {
@@ -87,6 +90,12 @@ impl Set {
     /// Keys may be [`Field::Between`].
     pub fn interval(self) -> Set {
         Set { is_interval: true, ..self }
+    }
+
+    /// Members come while rules stand, and go by themselves after whole seconds: no plan names them, and none takes
+    /// them away.
+    pub fn passing(self, timeout: Duration) -> Set {
+        Set { timeout: Some(timeout), ..self }
     }
 
     pub fn kind(&self) -> &'static str {
@@ -105,6 +114,10 @@ impl Set {
         }
         if self.is_interval {
             body["flags"] = json!(["interval"]);
+        }
+        if let Some(timeout) = self.timeout {
+            body["flags"] = json!(["timeout"]);
+            body["timeout"] = json!(timeout.as_secs());
         }
         body
     }
@@ -161,7 +174,7 @@ impl RulesetPlan {
         for name in self.chains.keys() {
             transaction.flush("chain", name);
         }
-        for (name, set) in &self.sets {
+        for (name, set) in self.sets.iter().filter(|(_, set)| set.timeout.is_none()) {
             transaction.flush(set.kind(), name);
         }
         for (name, chain) in self.base.iter().filter(|_| !is_known) {
@@ -190,8 +203,8 @@ impl RulesetPlan {
     pub fn missing_in(&self, listing: &Value) -> Vec<String> {
         let chains = (self.base.iter().map(|(name, chain)| (*name, chain.rules.len())))
             .chain(self.chains.iter().map(|(name, rules)| (*name, rules.len())));
-        let sets =
-            self.sets.keys().map(|name| (*name, self.elements.get(*name).map_or(0, BTreeSet::len)));
+        let sets = self.sets.iter().filter(|(_, set)| set.timeout.is_none());
+        let sets = sets.map(|(name, _)| (*name, self.elements.get(*name).map_or(0, BTreeSet::len)));
         Counted::read(listing).missing(chains, sets)
     }
 }

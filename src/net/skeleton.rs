@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -43,6 +44,12 @@ pub const HOST_PORTS_AT: [&str; 2] = ["host_ports_at_address", "host_ports_at_po
 pub const DOORS: &str = "doors";
 /// Pods by address, twice: the pairs whose packets come back to where they came from.
 pub const HAIRPIN: &str = "hairpin";
+/// What answers of a flow that policies have ended would look like: protocol, address and port of who answers, address
+/// and port of whom they go to.
+pub const ENDED: &str = "ended";
+/// So long an answer is one. Datagrams have no beginning: one that is late would begin a flow the other way, and in its
+/// name the ended one would go on. Neither side can have it longer than an address rests.
+pub const ENDED_FOR: Duration = Duration::from_secs(60);
 
 /// What rules depend on beside the pods themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +201,18 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             verdict("drop"),
         ])
     };
+    // Of TCP a beginning is a beginning (`policy::plan::Chain`).
+    let late = || {
+        let answer = json!({"concat": [
+            meta("l4proto"), ip("saddr"), payload("th", "sport"), ip("daddr"), payload("th", "dport"),
+        ]});
+        rule([
+            matches("!=", meta("l4proto"), json!("tcp")),
+            matches("==", answer, json!(format!("@{ENDED}"))),
+            counted(),
+            verdict("drop"),
+        ])
+    };
     let mut chains = BTreeMap::from([
         (
             "guard",
@@ -225,7 +244,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 translate(json!([meta("l4proto"), payload("th", "dport")]), HOST_PORTS),
             ],
         ),
-        ("node", node_rules(established(), invalid())),
+        ("node", node_rules(established(), invalid(), late())),
         // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
         // A neighbour that says it is a pod would be let in by the policies that let that pod in.
         ("impostors", vec![rule([counted(), verdict("drop")])]),
@@ -237,6 +256,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             vec![
                 established(),
                 invalid(),
+                late(),
                 // A pod that is gone: its address must not be looked for outside.
                 rule([
                     matches("==", ip("daddr"), pods.clone()),
@@ -275,6 +295,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 // other packets are a neighbour's. The flow keeps the mark, so that whoever ends flows spares it.
                 exempt(PROBE_MARK),
                 exempt(PROXY_MARK),
+                late(),
                 rule([jump(POLICY_INGRESS)]),
             ],
         ),
@@ -310,6 +331,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
 
     let port: &[&str] = &["inet_proto", "inet_service"];
     let port_at: &[&str] = &["ipv4_addr", "inet_proto", "inet_service"];
+    let ended = &["inet_proto", "ipv4_addr", "inet_service", "ipv4_addr", "inet_service"];
     let sets = BTreeMap::from([
         (SOURCES, Set::of(&["ifname", "ipv4_addr", "ether_addr"])),
         (HOST_PORTS[0], Set::map(port, "ipv4_addr")),
@@ -318,6 +340,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (HOST_PORTS_AT[1], Set::map(port_at, "inet_service")),
         (HAIRPIN, Set::of(&["ipv4_addr", "ipv4_addr"])),
         (DOORS, Set::of(port)),
+        (ENDED, Set::of(ended).passing(ENDED_FOR)),
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
@@ -342,10 +365,11 @@ fn refuse(icmp: &str) -> Vec<Value> {
     ]
 }
 
-fn node_rules(established: Value, invalid: Value) -> Vec<Value> {
+fn node_rules(established: Value, invalid: Value, late: Value) -> Vec<Value> {
     let mut rules = vec![
         established,
         invalid,
+        late,
         rule([jump(LIMITS)]),
         rule([jump(POLICY_EGRESS)]),
         rule([matches("==", payload("icmp", "type"), json!("echo-request")), verdict("accept")]),

@@ -11,11 +11,16 @@ use super::Owner;
 use crate::net::names::{PROBE_MARK, PROXY_MARK};
 use crate::net::part::{Before, Part, PartPlan};
 use crate::net::policy::{Asked, Flow, Plan, World, explain};
-use crate::net::ruleset::{Element, Elements, Field, Verdict, diff};
+use crate::net::ruleset::{Element, ElementChanges, Elements, Field, Verdict, diff};
+use crate::net::skeleton::{ENDED, ENDED_FOR};
 use crate::net::{NetError, Policies, Protocol, conntrack, nfnetlink, policy, step};
 
 /// How long an address that was given back is nobody's: caches and open connections of its peers outlive a pod.
 pub const REST: Duration = Duration::from_secs(60);
+/// Who has an address next hears answers of its last pod's flows no more.
+const _: () = assert!(ENDED_FOR.as_secs() <= REST.as_secs());
+/// Members of a set that one transaction brings.
+const TOGETHER: usize = 8192;
 
 /// A plan, and what it was compiled from.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +63,7 @@ impl Owner {
         // Owed until it is done: the next try finds this plan in force, and nothing new that it denies.
         self.owes_end |= may_deny;
         self.put(Part::Policies, plan)?;
+        let has_ended = self.owes_end;
         if self.owes_end {
             self.end_denied(&order.world)?;
             self.owes_end = false;
@@ -70,13 +76,17 @@ impl Owner {
             world: Arc::clone(&order.world),
             pods: order.leases.iter().filter_map(known).collect(),
         }));
+        if has_ended {
+            self.seen.tightened.send_modify(|times| *times += 1);
+        }
         Ok(())
     }
 
     /// An answer of a denied flow would pass as the beginning of a new one where the rules did not ask for the first
-    /// packet of a connection (`policy::plan::Chain`); with that, a flow that is forgotten here is over.
+    /// packet of a connection (`policy::plan::Chain`), and where datagrams know no first one, for `skeleton::ENDED`; with
+    /// that, a flow that is forgotten here is over.
     pub fn end_denied(&mut self, world: &World) -> Result<(), NetError> {
-        conntrack::end(&mut self.elements, |flow| {
+        let is_denied = |flow: &conntrack::Flow| {
             ![PROBE_MARK, PROXY_MARK].contains(&flow.mark)
                 && !explain(
                     world,
@@ -87,8 +97,19 @@ impl Owner {
                     },
                 )
                 .is_allowed()
-        })
-        .map_err(step("end flows that policies deny"))
+        };
+        let denied = conntrack::those(&mut self.elements, is_denied)
+            .map_err(step("find flows that policies deny"))?;
+        // Before they are forgotten: from then on an answer has no flow of its own any more.
+        let late: Vec<Element> = denied.iter().filter_map(answer).collect();
+        for some in late.chunks(TOGETHER) {
+            let add = Elements::from([(ENDED.into(), some.iter().cloned().collect())]);
+            let changes = ElementChanges { add, ..ElementChanges::default() };
+            nfnetlink::apply(&mut self.elements, &self.table, &changes)
+                .map_err(step("keep late answers of denied flows out"))?;
+        }
+        conntrack::forget_all(&mut self.elements, &denied)
+            .map_err(step("end flows that policies deny"))
     }
 
     /// Whoever has the address next inherits nothing: neither what policies allow it nor its flows, which go soon.
@@ -132,11 +153,20 @@ impl Owner {
     }
 }
 
+/// How answers of a flow without beginning or end look; those of TCP are told by their flags.
+fn answer(flow: &conntrack::Flow) -> Option<Element> {
+    let protocol = nfnetlink::protocol(flow.protocol).filter(|other| *other != Protocol::Tcp)?;
+    Some(Element::member(vec![
+        Field::Protocol(protocol),
+        Field::Address(flow.answered_by.into()),
+        Field::Port(flow.answered_at?),
+        Field::Address(flow.answered_to.into()),
+        Field::Port(flow.answered_to_port?),
+    ]))
+}
+
 fn asked(flow: &conntrack::Flow) -> Asked {
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-        .into_iter()
-        .find(|protocol| nfnetlink::number(*protocol) == flow.protocol);
-    match (protocol, flow.answered_at, flow.icmp_type) {
+    match (nfnetlink::protocol(flow.protocol), flow.answered_at, flow.icmp_type) {
         (Some(protocol), Some(port), _) => Asked::Port(protocol, port),
         (None, _, Some(8)) => Asked::Echo,
         (Some(_) | None, _, _) => Asked::Other,

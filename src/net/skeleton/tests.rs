@@ -32,6 +32,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
         expect![[r#"
             {"add":{"table":{"name":"joey_abc123","family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"doors","type":["inet_proto","inet_service"],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"set":{"name":"ended","type":["inet_proto","ipv4_addr","inet_service","ipv4_addr","inet_service"],"flags":["timeout"],"timeout":60,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"hairpin","type":["ipv4_addr","ipv4_addr"],"family":"inet","table":"joey_abc123"}}}
             {"add":{"map":{"name":"host_ports_address","type":["inet_proto","inet_service"],"map":"ipv4_addr","family":"inet","table":"joey_abc123"}}}
             {"add":{"map":{"name":"host_ports_at_address","type":["ipv4_addr","inet_proto","inet_service"],"map":"ipv4_addr","family":"inet","table":"joey_abc123"}}}
@@ -102,6 +103,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_ports"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
@@ -115,6 +117,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"impostors","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"echo-request"}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
@@ -135,6 +138,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"==","left":{"meta":{"key":"mark"}},"right":42}},{"mangle":{"key":{"ct":{"key":"mark"}},"value":42}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"==","left":{"meta":{"key":"mark"}},"right":43}},{"mangle":{"key":{"ct":{"key":"mark"}},"value":43}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_ports","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_ports","expr":[{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"transit","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":{"set":["eth0"]}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jy*"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"unserved","expr":[{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"reject":{"type":"tcp reset"}}],"family":"inet","table":"joey_abc123"}}}

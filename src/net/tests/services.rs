@@ -112,6 +112,43 @@ fn a_service_is_reached_from_pods_the_host_itself_and_by_its_ports_from_outside(
     });
 }
 
+/// D14: what a server is told of its caller, and what policies go by, is the caller's own address, whichever way it came.
+#[test]
+fn a_pod_sees_the_pod_that_calls_it_by_whatever_way() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| port(protocol, 8888, 8080));
+        let a = network.attach("a", &[]).await.unwrap();
+        let b = network.attach("b", &ports).await.unwrap();
+        put(&network, &facts(&[&b], |_| {})).await;
+        let (server, ear) = (listen(&b, 8080), bound(&b, 8080));
+        let ways = [
+            ("the pod's address", v4(&b), 8080),
+            ("ClusterIP", SERVICE, 80),
+            ("NodePort", HOST, NODE_PORT),
+            ("LoadBalancer", HOST, 80),
+            ("hostPort", HOST, 8888),
+        ];
+        let calls = |from: &Attached, to: Ipv4Addr, port: u16| {
+            let peer = talk(&server, inside(from, || connect((to, port)))).unwrap().ip();
+            let sender = bound(from, 0);
+            let heard = heard(&ear, || sender.send_to(b"x", (to, port)).map(drop));
+            (peer, heard.unwrap())
+        };
+        for (way, to, port) in ways {
+            assert_eq!(calls(&a, to, port), (a.address, a.address), "{way}");
+        }
+        // Itself it would take for a forger: it sees the host, but for the way that never leaves it.
+        for (way, to, port) in ways {
+            let seen = calls(&b, to, port);
+            match way {
+                "the pod's address" => assert_eq!(seen, (b.address, b.address), "{way}"),
+                _ => assert_eq!(seen, (HOST.into(), HOST.into()), "{way}"),
+            }
+        }
+    });
+}
+
 #[test]
 fn a_neighbour_that_routes_to_the_service_range_meets_nobody() {
     on_a_host(|host| async move {

@@ -1,5 +1,7 @@
 //! A cluster for packets: namespaces, pods and policies, put in force as the daemon's task does.
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,6 +15,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, getpeername, setsockopt, socket, sockopt,
 };
 
+use self::names::Names;
 use crate::net::names::PROBE_MARK;
 use crate::net::owner::PolicyOrder;
 use crate::net::policy::tests::{Cluster, oracle};
@@ -34,6 +37,7 @@ pub struct Scene {
     pub policies: Vec<networking::NetworkPolicy>,
     namespaces: BTreeMap<String, Labels>,
     pods: BTreeMap<String, (Pod, Attached)>,
+    names: Option<Names>,
 }
 
 fn enforcing() -> NetworkConfig {
@@ -51,7 +55,7 @@ impl Stopped {
     pub async fn begin(self) -> Scene {
         let network = Network::start(enforcing()).await.unwrap();
         let Stopped { policies, namespaces, pods } = self;
-        Scene { network, policies, namespaces, pods }
+        Scene { network, policies, namespaces, pods, names: None }
     }
 }
 
@@ -60,7 +64,7 @@ impl Scene {
         let network = Network::start(enforcing()).await.unwrap();
         assert_eq!(network.problems(), Vec::<String>::new());
         let (namespaces, pods) = Default::default();
-        Scene { network, policies: Vec::new(), namespaces, pods }
+        Scene { network, policies: Vec::new(), namespaces, pods, names: None }
     }
 
     /// The daemon ends and another begins.
@@ -70,8 +74,8 @@ impl Scene {
 
     /// The daemon ends; the pods live on.
     pub fn stop(self) -> Stopped {
-        let Scene { network, policies, namespaces, pods } = self;
-        drop(network);
+        let Scene { network, policies, namespaces, pods, names } = self;
+        drop((network, names));
         Stopped { policies, namespaces, pods }
     }
 
@@ -120,10 +124,11 @@ impl Scene {
     }
 
     fn cluster(&self) -> Cluster {
+        let pods = self.pods.values().map(|(pod, _)| pod.clone());
         Cluster {
             policies: self.policies.clone(),
             namespaces: self.namespaces.clone(),
-            pods: self.pods.values().map(|(pod, _)| pod.clone()).collect(),
+            pods: pods.chain(self.names.as_ref().map(Names::pod)).collect(),
         }
     }
 
@@ -176,6 +181,8 @@ pub enum Way {
     Address,
     /// Of a Service whose ports are others than the pod's.
     ClusterIp,
+    /// Of the same Service, which DNS has to be asked for first.
+    Name,
     NodePort,
 }
 
@@ -187,6 +194,11 @@ const MORE: u16 = 8000;
 impl Scene {
     /// A Service for each pod.
     pub async fn serve(&self) {
+        let plan = service::compile(&self.facts(), "here", &Default::default());
+        self.network.put(Part::Services, plan).await.unwrap();
+    }
+
+    fn facts(&self) -> Facts {
         let mut facts = Facts::default();
         for (number, (uid, (_, attached))) in (0u16..).zip(&self.pods) {
             let both = || PORTS.iter().flat_map(|port| PROTOCOLS.map(|protocol| (protocol, *port)));
@@ -228,8 +240,7 @@ impl Scene {
             facts.services.insert(name.clone(), service);
             facts.slices.insert(name, BTreeMap::from([("one".to_owned(), slice)]));
         }
-        let plan = service::compile(&facts, "here", &Default::default());
-        self.network.put(Part::Services, plan).await.unwrap();
+        facts
     }
 
     /// Where the pod's port is found.
@@ -237,7 +248,7 @@ impl Scene {
         let place = self.pods.keys().position(|other| other == uid).unwrap() as u16;
         match way {
             Way::Address => (v4(&self.pods[uid].1), port).into(),
-            Way::ClusterIp => {
+            Way::ClusterIp | Way::Name => {
                 let address = SERVICES.to_bits() + 1 + u32::from(place);
                 (Ipv4Addr::from_bits(address), port + MORE).into()
             }
@@ -285,7 +296,12 @@ impl Servers {
             let (udp, tcp) = inside(attached, || {
                 let udp = UdpSocket::bind("0.0.0.0:0")?;
                 let mut tcp = BTreeMap::new();
+                let mut found = BTreeMap::new();
                 for cell in cells {
+                    let name = || names::address(&cell.1);
+                    if way == Way::Name && found.entry(&cell.1).or_insert_with(name).is_none() {
+                        continue;
+                    }
                     let to = scene.at(way, &cell.1, cell.3);
                     match cell.2 {
                         Protocol::Udp => drop(udp.send_to(uid.as_bytes(), to)),

@@ -15,7 +15,7 @@ mod host;
 mod host_port;
 pub mod ingress;
 mod journal;
-mod limits;
+pub mod limits;
 mod link;
 mod listeners;
 mod names;
@@ -281,6 +281,11 @@ impl Network {
     /// `limit` at most. True when none is left.
     pub async fn drained(&self, address: IpAddr, limit: Duration) -> bool {
         self.shared.looks.drained(address, limit).await
+    }
+
+    /// How often policies in force allowed less than before; every time wakes the receiver.
+    pub fn tightened(&self) -> watch::Receiver<u64> {
+        self.shared.seen.tightened.subscribe()
     }
 
     /// Whether policies let `proxy` pass `flow` on, on behalf of its source. Never before they are known, and never to a

@@ -19,6 +19,7 @@ mod gate;
 mod guard;
 pub(crate) mod head;
 mod id;
+mod leave;
 mod listener;
 mod measure;
 mod observe;
@@ -44,11 +45,11 @@ use tokio_util::sync::CancellationToken;
 pub use self::access::{AccessLog, UnknownAccessLog};
 pub use self::gate::Patience;
 pub use self::guard::Guard;
+pub use self::leave::Verdict;
 pub use self::listener::Bounds;
 use self::measure::Measure;
 use self::pool::Dialer;
 use self::proxy::Proxy;
-pub use self::proxy::Verdict;
 use self::resolve::Directory;
 use self::routes::{BackendKey, IngressFact, ObjectName};
 use self::tls::{CertificateStore, Certificates, TlsError};
@@ -224,7 +225,7 @@ impl Ingress {
         self.proxy.upstreams.holds(address)
     }
 
-    /// Asks before each request whether its client may reach the pod.
+    /// Asks before each request whether its client may reach the pod, and ends what is under way when it may no longer.
     pub fn ask_before_connecting(&self, verdict: Box<dyn Verdict>) {
         self.proxy.ask_before_connecting(verdict);
     }

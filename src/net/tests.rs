@@ -8,6 +8,7 @@ pub(super) mod machine;
 mod parts;
 mod policy;
 mod services;
+mod tunnels;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

@@ -8,6 +8,7 @@ mod exchange;
 mod frames;
 mod hostile;
 mod impatience;
+mod leave;
 mod limits;
 mod lost;
 mod protocols;

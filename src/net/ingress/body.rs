@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::gate::Busy;
+use super::leave::Leave;
 use super::measure::Meter;
 use super::pool::Lease;
 use super::{forward, head, pace};
@@ -37,6 +38,8 @@ pub enum BodyError {
     Stalled(Duration),
     #[error("the body is followed by more than {} trailers", head::MAX_HEADERS)]
     Trailers,
+    #[error("a NetworkPolicy denies it now")]
+    Denied,
 }
 
 /// A request's body at its source.
@@ -103,9 +106,13 @@ impl RequestSource {
         !self.0.lock().is_past_replay
     }
 
-    /// The body for one attempt.
-    pub fn attempt(&self) -> RequestBody {
-        RequestBody { source: Some(self.clone()), position: 0, silence: Deadline::default() }
+    /// The body for one attempt, which breaks off when `leave` is over.
+    pub fn attempt(&self, leave: Leave) -> RequestBody {
+        RequestBody {
+            source: Some((self.clone(), leave)),
+            position: 0,
+            silence: Deadline::default(),
+        }
     }
 
     pub fn received(&self) -> u64 {
@@ -131,7 +138,7 @@ impl Source {
 
 /// A request's body for one attempt.
 pub struct RequestBody {
-    source: Option<RequestSource>,
+    source: Option<(RequestSource, Leave)>,
     /// The next kept piece to send.
     position: usize,
     silence: Deadline,
@@ -152,7 +159,12 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = &mut *self;
-        let Some(RequestSource(source)) = &body.source else { return Poll::Ready(None) };
+        let Some((RequestSource(source), leave)) = &mut body.source else {
+            return Poll::Ready(None);
+        };
+        if leave.is_over() {
+            return Poll::Ready(Some(Err(BodyError::Denied)));
+        }
         let mut stream = source.lock();
         if let Some(piece) = stream.kept.get(body.position) {
             body.position += 1;
@@ -205,7 +217,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             None => true,
-            Some(RequestSource(source)) => {
+            Some((RequestSource(source), _)) => {
                 let stream = source.lock();
                 stream.is_over && self.position >= stream.kept.len()
             }
@@ -215,7 +227,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             // A second attempt starts with what is kept; the whole is what it was.
-            Some(source) if self.position == 0 => source.0.hint,
+            Some((source, _)) if self.position == 0 => source.0.hint,
             Some(_) => SizeHint::default(),
             None => SizeHint::with_exact(0),
         }
@@ -241,6 +253,9 @@ pub struct Streamed {
     meter: Meter,
     idle: Duration,
     silence: Deadline,
+    leave: Leave,
+    /// Ends when there is no leave any more; made when there is something to wait for.
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _busy: Busy,
 }
 
@@ -257,11 +272,13 @@ impl AnswerBody {
         AnswerBody::Text { text: Some(Bytes::from(text)), _meter: meter.map(Box::new), _busy: busy }
     }
 
-    /// `lease` is given back after the last byte; `idle` bounds the silence between two.
+    /// `lease` is given back after the last byte; `idle` bounds the silence between two; without `leave` nothing more
+    /// comes.
     pub fn streamed(
         incoming: Incoming,
         pieces: Pieces,
         lease: Lease,
+        leave: Leave,
         meter: Meter,
         idle: Duration,
         busy: Busy,
@@ -274,6 +291,8 @@ impl AnswerBody {
             meter,
             idle,
             silence: Deadline::default(),
+            leave,
+            over: None,
             _busy: busy,
         }))
     }
@@ -325,6 +344,12 @@ impl Streamed {
             return Poll::Ready(Some(Ok(self.hand_over(piece))));
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if self.is_denied(cx, polled.is_pending()) {
+            self.lease = None;
+            self.meter.broke();
+            let denied = "a NetworkPolicy denies it now";
+            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::PermissionDenied, denied))));
+        }
         let Poll::Ready(frame) = polled else {
             pace::await_pod();
             self.silence.set_once(self.idle);
@@ -375,6 +400,19 @@ impl Streamed {
         pace::hand_over();
         self.meter.sent(data.len());
         Frame::data(data)
+    }
+
+    /// Whether the client's leave is over; wakes the task when it will be while it `waits`.
+    fn is_denied(&mut self, cx: &mut Context<'_>, waits: bool) -> bool {
+        if !waits {
+            return self.leave.is_over();
+        }
+        let leave = &self.leave;
+        let over = self.over.get_or_insert_with(|| {
+            let mut leave = leave.clone();
+            Box::pin(async move { leave.over().await })
+        });
+        over.as_mut().poll(cx).is_ready()
     }
 
     fn give_back(&mut self) {

@@ -1,4 +1,4 @@
-//! Asks the NetworkPolicies in force before a request is passed on (security D13).
+//! Asks the NetworkPolicies in force before a request is passed on, and again when they allow less (security D13).
 //!
 //! Of the proxy the kernel's rules know nothing but its mark, which they let pass: the question is put here, for the client
 //! itself. Policies know the proxy as a pod of `kube-system` labelled `app.kubernetes.io/name: joey-ingress`.
@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::proxy::Verdict;
+use tokio::sync::watch;
+
+use super::leave::Verdict;
 use crate::net::policy::{Asked, Flow, Labels, Nature, Pod};
 use crate::net::{Network, Protocol};
 
@@ -39,5 +41,9 @@ impl Verdict for Guard {
         let asked = Asked::Port(Protocol::Tcp, pod.port());
         let flow = Flow { source: client, destination: pod.ip(), asked };
         self.network.permits_through(&self.proxy, flow)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.network.tightened()
     }
 }

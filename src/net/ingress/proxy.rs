@@ -8,7 +8,7 @@ mod attempt;
 mod tunnel;
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -27,6 +27,7 @@ use super::body::{AnswerBody, Pieces, RequestSource};
 use super::forward::{self, Client};
 use super::gate::{Busy, Conversation, REFUSED_METHOD};
 use super::id;
+use super::leave::{Leave, Verdict};
 use super::measure::{Measure, Meter, RouteMeters};
 use super::pool::{Dialer, Lease};
 use super::routes::{Route, Table};
@@ -34,11 +35,6 @@ use crate::model::cidr::Cidr;
 
 /// How often a request may look for a pod that takes it.
 const ATTEMPTS: usize = 4;
-
-/// Says whether a client may reach a pod: the pod's NetworkPolicies, asked for the client itself (security D13).
-pub trait Verdict: Send + Sync {
-    fn permits(&self, client: IpAddr, pod: SocketAddr) -> bool;
-}
 
 /// Everything that requests share.
 pub struct Proxy {
@@ -164,9 +160,9 @@ impl Proxy {
             None => self.exchange(peer, &bound, &asked, request, &mut meter).await,
         };
         match answered {
-            Ok(Answered::Exchange(response, lease)) => {
+            Ok(Answered::Exchange(response, lease, leave)) => {
                 peer.talk.deny_upgrade();
-                through(response, pieces, lease, meter, bound.route.idle_timeout, busy)
+                through(response, pieces, lease, leave, meter, bound.route.idle_timeout, busy)
             }
             Ok(Answered::Switched(response, tunnel)) => {
                 meter.answered(101);
@@ -206,18 +202,18 @@ impl Proxy {
                 Ok(endpoint) => endpoint,
                 Err(nothing) => return Err(last.unwrap_or_else(|| bound.unavailable(nothing))),
             };
-            self.check_policy(peer, bound, endpoint.address)?;
             let address = endpoint.address;
+            let denied = || bound.denied(peer);
+            let mut leave = self.leave(peer, address).ok_or_else(denied)?;
             let head = asked.head(&parts, protocol, address);
             let limit = bound.route.response_timeout;
             let may_reuse = attempt < ATTEMPTS;
-            let sent =
-                attempt::send(&self.dialer, endpoint, head, source.as_ref(), limit, may_reuse)
-                    .await;
-            match sent {
+            let body = source.as_ref().map(|source| (source, leave.clone()));
+            let sent = attempt::send(&self.dialer, endpoint, head, body, limit, may_reuse);
+            match leave.during(sent).await.ok_or_else(denied)? {
                 Ok((response, lease, took)) => {
                     meter.upstream_took(took);
-                    return Ok(Answered::Exchange(response, lease));
+                    return Ok(Answered::Exchange(response, lease, leave));
                 }
                 Err(failed) => {
                     let again =
@@ -252,16 +248,18 @@ impl Proxy {
         loop {
             let endpoint =
                 bound.upstream.pick(&tried).map_err(|nothing| bound.unavailable(nothing))?;
-            self.check_policy(peer, bound, endpoint.address)?;
             let address = endpoint.address;
+            let denied = || bound.denied(peer);
+            let mut leave = self.leave(peer, address).ok_or_else(denied)?;
             let head = upgrade.head(asked.head(&parts, super::routes::Protocol::Http1, address));
             let limit = bound.route.response_timeout;
-            match attempt::send(&self.dialer, endpoint, head, None, limit, false).await {
+            let sent = attempt::send(&self.dialer, endpoint, head, None, limit, false);
+            match leave.during(sent).await.ok_or_else(denied)? {
                 Ok((response, lease, took)) => {
                     meter.upstream_took(took);
                     return match response.status() {
-                        StatusCode::SWITCHING_PROTOCOLS => upgrade.switch(response, lease),
-                        _ => Ok(Answered::Exchange(response, lease)),
+                        StatusCode::SWITCHING_PROTOCOLS => upgrade.switch(response, lease, leave),
+                        _ => Ok(Answered::Exchange(response, lease, leave)),
                     };
                 }
                 Err(failed) if failed.is_unseen() && tried.len() + 1 < ATTEMPTS => {
@@ -273,19 +271,8 @@ impl Proxy {
         }
     }
 
-    fn check_policy(&self, peer: &Peer, bound: &Bound, pod: SocketAddr) -> Result<(), Plain> {
-        let verdict = self.verdict.load();
-        let client = peer.address.ip().to_canonical();
-        match verdict.as_ref().is_none_or(|verdict| verdict.permits(client, pod)) {
-            true => Ok(()),
-            false => Err(Plain::new(
-                StatusCode::FORBIDDEN,
-                format!(
-                    "a NetworkPolicy does not let {client} reach Service {}",
-                    bound.route.backend.service
-                ),
-            )),
-        }
+    fn leave(&self, peer: &Peer, pod: SocketAddr) -> Option<Leave> {
+        Leave::ask(self.verdict.load().as_ref(), peer.address.ip().to_canonical(), pod)
     }
 
     fn log(&self, meter: &mut Meter, peer: &Peer, asked: Option<&Asked>, bound: Option<&Bound>) {
@@ -317,7 +304,7 @@ impl Proxy {
 
 /// What a pod said.
 pub(super) enum Answered {
-    Exchange(Response<Incoming>, Lease),
+    Exchange(Response<Incoming>, Lease, Leave),
     Switched(Response<()>, tunnel::Tunnel),
 }
 
@@ -325,6 +312,13 @@ impl Bound {
     fn unavailable(&self, nothing: super::resolve::Nothing) -> Plain {
         let text = nothing.tell(&self.upstream.key);
         Plain::new(StatusCode::SERVICE_UNAVAILABLE, format!("{text} (rule {})", self.route.rule))
+    }
+
+    fn denied(&self, peer: &Peer) -> Plain {
+        let client = peer.address.ip().to_canonical();
+        let service = &self.route.backend.service;
+        let text = format!("a NetworkPolicy does not let {client} reach Service {service}");
+        Plain::new(StatusCode::FORBIDDEN, text)
     }
 
     fn failed(&self, failed: &Failed) -> Plain {
@@ -357,6 +351,7 @@ fn through(
     response: Response<Incoming>,
     pieces: Pieces,
     lease: Lease,
+    leave: Leave,
     mut meter: Meter,
     idle: Duration,
     busy: Busy,
@@ -366,7 +361,7 @@ fn through(
     forward::answer(&mut headers);
     meter.answered(parts.status.as_u16());
     let mut answer =
-        Response::new(AnswerBody::streamed(incoming, pieces, lease, meter, idle, busy));
+        Response::new(AnswerBody::streamed(incoming, pieces, lease, leave, meter, idle, busy));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
     answer

@@ -13,6 +13,7 @@ use super::tunnel::Tunnel;
 use super::{Answered, Bound};
 use crate::net::ingress::answer::Plain;
 use crate::net::ingress::head::{MAX_HEADERS, Refusal};
+use crate::net::ingress::leave::Leave;
 use crate::net::ingress::path;
 use crate::net::ingress::pool::Lease;
 use crate::net::ingress::routes::{Protocol, plain_host};
@@ -211,7 +212,12 @@ impl Upgrade {
     }
 
     /// A pod's 101.
-    pub fn switch(self, mut response: Response<Incoming>, lease: Lease) -> Result<Answered, Plain> {
+    pub fn switch(
+        self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        leave: Leave,
+    ) -> Result<Answered, Plain> {
         let pod = hyper::upgrade::on(&mut response);
         let mut head = Response::new(());
         *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -221,7 +227,7 @@ impl Upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, chosen.unwrap_or_else(|| self.protocol.clone()));
         *head.headers_mut() = headers;
-        Ok(Answered::Switched(head, Tunnel::new(self.client, pod, lease)))
+        Ok(Answered::Switched(head, Tunnel::new(self.client, pod, lease, leave)))
     }
 }
 

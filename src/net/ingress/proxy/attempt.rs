@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::net::ingress::balance::Assigned;
 use crate::net::ingress::body::{RequestBody, RequestSource};
+use crate::net::ingress::leave::Leave;
 use crate::net::ingress::pool::{ConnectError, Connection, Dialer, Lease};
 
 /// Why a pod did not answer.
@@ -51,17 +52,20 @@ impl Failed {
     }
 }
 
-/// Sends `head` with the source's body. Returns the answer's head, the hold on the connection it comes over, and
+/// Sends `head` with the source's body, as long as there is leave. Returns the answer's head, the hold on the connection it comes over, and
 /// how long the pod took.
 pub async fn send(
     dialer: &Dialer,
     endpoint: Assigned,
     head: Request<()>,
-    source: Option<&RequestSource>,
+    source: Option<(&RequestSource, Leave)>,
     limit: Duration,
     may_reuse: bool,
 ) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
-    let body = source.map_or_else(RequestBody::empty, RequestSource::attempt);
+    let (source, body) = match source {
+        Some((source, leave)) => (Some(source), source.attempt(leave)),
+        None => (None, RequestBody::empty()),
+    };
     let request = head.map(|()| body);
     match request.version() == http::Version::HTTP_2 {
         true => shared(dialer, endpoint, request, source, limit, may_reuse).await,

@@ -1,4 +1,4 @@
-//! A connection that has switched protocols: bytes both ways until one side ends or both are silent.
+//! A connection that has switched protocols: bytes both ways until one side ends, both are silent, or policies deny it.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use crate::net::ingress::gate::Busy;
+use crate::net::ingress::leave::Leave;
 use crate::net::ingress::measure::Meter;
 use crate::net::ingress::pool::Lease;
 
@@ -19,15 +20,16 @@ pub struct Tunnel {
     pod: OnUpgrade,
     /// Dropped with the tunnel: its connection carries nothing after it.
     lease: Lease,
+    leave: Leave,
 }
 
 impl Tunnel {
-    pub fn new(client: OnUpgrade, pod: OnUpgrade, lease: Lease) -> Tunnel {
-        Tunnel { client, pod, lease }
+    pub fn new(client: OnUpgrade, pod: OnUpgrade, lease: Lease, leave: Leave) -> Tunnel {
+        Tunnel { client, pod, lease, leave }
     }
 
     /// Runs to the end; counts what goes to the client.
-    pub async fn run(self, mut meter: Meter, idle: Duration, _busy: Busy) {
+    pub async fn run(mut self, mut meter: Meter, idle: Duration, _busy: Busy) {
         let (client, pod) = match tokio::try_join!(self.client, self.pod) {
             Ok(both) => both,
             Err(error) => {
@@ -47,6 +49,9 @@ impl Tunnel {
         };
         tokio::select! {
             () = both => {}
+            () = self.leave.over() => {
+                tracing::debug!(pod = %self.lease.endpoint(), "a tunnel was closed: a NetworkPolicy denies it now");
+            }
             () = silence(&alive, idle) => {
                 tracing::debug!(pod = %self.lease.endpoint(), "a silent tunnel was closed");
             }

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 
 use super::instance;
 use super::settings::Settings;
+use crate::net::limits;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Verdict {
 /// The oldest kernel that everything is tested on.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
+const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+
 /// Prints every check; fails when one is bad.
 pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let checks: Vec<(&str, Verdict)> = vec![
@@ -42,6 +45,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         ),
         ("nftables", nftables()),
         ("forwarding", forwarding(settings)),
+        ("connections", connections(fs::read_to_string(CONNTRACK_MAX).ok().as_deref())),
         ("disk", disk(&settings.data_dir())),
         ("API address", listen(settings)),
         ("name resolution", resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())),
@@ -202,6 +206,23 @@ fn forwarding(settings: &Settings) -> Verdict {
     }
 }
 
+/// `table` is missing before anybody tracks connections, as Joey will.
+fn connections(table: Option<&str>) -> Verdict {
+    let Some(table) = table.and_then(|table| table.trim().parse::<u64>().ok()) else {
+        return Verdict::Good("not tracked yet; Joey has the kernel do so".to_owned());
+    };
+    match limits::shortage(table) {
+        None => Verdict::Good(format!("the host tracks {table} at once")),
+        Some(finding) => Verdict::Limited {
+            finding,
+            cure: format!(
+                "echo net.netfilter.nf_conntrack_max={} > /etc/sysctl.d/90-conntrack.conf && sysctl --system",
+                limits::ENOUGH
+            ),
+        },
+    }
+}
+
 fn disk(data_dir: &Path) -> Verdict {
     let place = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let Ok(stat) = nix::sys::statvfs::statvfs(place) else {
@@ -334,6 +355,16 @@ mod tests {
         assert!(matches!(overlay("nodev\toverlay\n", ""), Verdict::Good(_)));
         assert!(matches!(overlay("\text4\n", modules), Verdict::Good(_)));
         assert!(matches!(overlay("\text4\n", ""), Verdict::Bad { .. }));
+    }
+
+    #[test]
+    fn a_small_table_of_connections_is_told_with_its_cure() {
+        assert!(matches!(connections(None), Verdict::Good(_)));
+        assert!(matches!(connections(Some("262144\n")), Verdict::Good(_)));
+        let Verdict::Limited { finding, cure } = connections(Some("65536\n")) else {
+            panic!("two pods fill it")
+        };
+        assert!(finding.contains("2 pods") && cure.contains("nf_conntrack_max=262144"), "{cure}");
     }
 
     #[test]

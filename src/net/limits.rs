@@ -16,6 +16,27 @@ pub const CONNECTIONS: u32 = 32_768;
 const PODS: u32 = 65_536;
 const BY_POD: &str = "limits_by_pod";
 
+/// Pods that it should take at least to fill the table of the host.
+const GREEDY: u64 = 4;
+
+/// What a table of so many connections (nf_conntrack_max) is too small for; `None` when it is large enough. Below
+/// 4 GiB of memory the kernel makes a smaller one; it is the host's, so we tell and do not change it.
+pub fn shortage(table: u64) -> Option<String> {
+    let share = u64::from(CONNECTIONS);
+    let few = match table.div_ceil(share) {
+        0 | 1 => "one pod fills".to_owned(),
+        pods => format!("{pods} pods fill"),
+    };
+    (table < GREEDY * share).then(|| {
+        format!(
+            "the host tracks {table} connections at once and a pod may have {CONNECTIONS}: {few} the table, and nobody connects any more"
+        )
+    })
+}
+
+/// A table that is large enough.
+pub const ENOUGH: u64 = 8 * CONNECTIONS as u64;
+
 pub fn compile() -> PartPlan {
     let pod = Register(0);
     let rule = vec![
@@ -29,5 +50,25 @@ pub fn compile() -> PartPlan {
         programs: BTreeMap::from([(LIMITS.to_owned(), vec![rule])]),
         declarations: BTreeMap::from([(BY_POD.into(), counted)]),
         ..PartPlan::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_a_few_pods_fill_is_told() {
+        for (table, words) in [
+            (16_384, Some("one pod fills")),
+            (65_536, Some("2 pods fill")),
+            (100_000, Some("4 pods fill")),
+            (131_072, None),
+            (ENOUGH, None),
+        ] {
+            let told = shortage(table);
+            assert_eq!(told.is_some(), words.is_some(), "{table}");
+            assert!(words.is_none_or(|words| told.unwrap().contains(words)), "{table}");
+        }
     }
 }

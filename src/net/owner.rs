@@ -44,7 +44,7 @@ use super::ruleset::{self, Element, ElementChanges, Elements, Field, Present, Ru
 use super::skeleton::{self, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, Policies, Protocol, conntrack, foreign, guard,
-    host, limits, link, nfnetlink, nft, step,
+    host, limits, link, nfnetlink, nft, step, sysctl,
 };
 use crate::sys::netns;
 
@@ -286,6 +286,10 @@ impl Owner {
         };
         if let Err(error) = owner.put(Part::Limits, limits::compile()) {
             tracing::warn!(%error, "no limit to the connections of one pod: the kernel has no nft_connlimit");
+        }
+        let table = sysctl::read("netfilter/nf_conntrack_max").ok();
+        if let Some(short) = table.and_then(|table| limits::shortage(table.parse().ok()?)) {
+            tracing::warn!("{short}; `joey doctor` says how to make it larger");
         }
         owner.take_over(config, &links, &alive)?;
         for pod in &alive {

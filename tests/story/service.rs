@@ -174,6 +174,66 @@ fn the_storys_service_is_a_name_for_whoever_matches() {
     cluster.finish();
 }
 
+/// Serves its own name; asks the Service and the headless one for as long as its hook runs, and writes down who answers.
+fn witness(name: &str, out: &std::path::Path) -> String {
+    let ask = "for n in $(seq 60); do for at in web:8080 crowd:80; do \
+               fetch -T 5 -qO- http://$at/name || echo failed; done; done >> /out/heard";
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: web}}}}
+spec:
+  volumes: [{{name: out, hostPath: {{path: {}}}}}]
+  containers:
+  - name: a
+    image: toolbox
+    imagePullPolicy: Never
+    command: [/bin/bash, -c, 'mkdir /tmp/www; echo {name} > /tmp/www/name; httpd -p 80 -h /tmp/www; sleep infinity']
+    ports: [{{containerPort: 80}}]
+    volumeMounts: [{{name: out, mountPath: /out}}]
+    lifecycle: {{preStop: {{exec: {{command: [/bin/bash, -c, '{ask}']}}}}}}
+---",
+        out.display()
+    )
+}
+
+const WEB: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 8080, targetPort: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: crowd}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
+---
+";
+
+/// The first thing that a pod hears of its end is its hook; by then nobody is led to it any more, itself included.
+#[test]
+fn an_endpoint_is_out_of_maps_and_names_before_its_pod_is_told_to_stop() {
+    let mut cluster = Cluster::start("withdrawn");
+    let out = cluster.dir.join("out");
+    std::fs::create_dir(&out).expect("the directory is ours");
+    let pods = witness("stays", &out) + &witness("leaves", &out);
+    cluster.apply(&(pods + WEB + TOOLS)).ok();
+    for pod in ["stays", "leaves", "tools"] {
+        cluster.wait_running(pod);
+    }
+    cluster.wait_for("both are led to", |cluster| {
+        let script = "for n in $(seq 20); do fetch -T 5 -qO- http://web:8080/name; done";
+        let heard = cluster.kubectl(&["exec", "tools", "--", "/bin/bash", "-c", script]).stdout;
+        heard.contains("stays") && heard.contains("leaves")
+    });
+    cluster.kubectl(&["delete", "pod", "leaves"]).ok();
+    let heard = std::fs::read_to_string(out.join("heard")).expect("the hook has run");
+    assert_eq!(heard.lines().count(), 120, "{heard}");
+    assert!(heard.lines().all(|name| name == "stays"), "{heard}");
+    cluster.finish();
+}
+
 #[test]
 fn pods_reach_the_api_by_its_service_and_nothing_else_of_the_node() {
     let mut cluster = Cluster::start("in-cluster");

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# How fast it is, beside its peers and the floor: tests/bench.sh JOEY IMAGES [pods|runtime|store|ingress]…
+# How fast it is, beside its peers and the floor: tests/bench.sh JOEY IMAGES [pods|runtime|store|ingress|network]…
 #
 # Everything runs in network and mount namespaces of its own and in temporary directories. Times hold on this
 # machine and in this run only; what counts is a ratio within one table. ROUNDS, PODS, IDLE,
-# REPLICAS, RESTARTS and ONLY as in benches/pods.
+# REPLICAS, RESTARTS and ONLY as in benches/pods; SIZES, ROUNDS and ONLY as in benches/network.
 set -euo pipefail
 
 joey=$(readlink -f "$1")
 images=$(readlink -f "$2")
 shift 2
 which=("$@")
-[ ${#which[@]} -gt 0 ] || which=(pods runtime store ingress)
+[ ${#which[@]} -gt 0 ] || which=(pods runtime store ingress network)
 cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" != 0 ]; then
-    exec sudo --preserve-env=PATH,ROUNDS,PODS,IDLE,REPLICAS,RESTARTS,ONLY "$0" "$joey" "$images" "${which[@]}"
+    exec sudo --preserve-env=PATH,ROUNDS,PODS,IDLE,REPLICAS,RESTARTS,SIZES,ONLY "$0" "$joey" "$images" "${which[@]}"
 fi
 if [ -z "${JOEY_BENCH_INSIDE:-}" ]; then
     # Built before the namespaces: there is no network in them.

@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,7 +42,7 @@ use crate::metrics::figures::Figures;
 use crate::metrics::{self, Registry};
 use crate::net::ingress::{self, Ingress, IngressConfig};
 use crate::net::sync::Services;
-use crate::net::{Network, PROXY_MARK, Protocol, dns, foreign};
+use crate::net::{Network, PROXY_MARK, Protocol, dns, foreign, probe};
 use crate::node::{self, Agent, NodeConfig};
 use crate::reconcile::caches::Caches;
 use crate::reconcile::decide::Decide;
@@ -102,7 +101,8 @@ pub async fn run(
     let store = Store::open(&data_dir.join("store.redb"))?;
     store.measure(&registry);
     let network = Network::start(network_config(settings, &instance)).await?;
-    note_problems(&instance.run_dir, &network.problems())?;
+    let problems = network.watch_problems();
+    probe::note(&instance.run_dir, &network.problems())?;
     let inside = Inside::listen(&places, &mut listeners).await?;
     let services = Services::new(&network, settings.cluster_domain(), places.ranges);
     let repairs = measures::network(&registry, &network);
@@ -217,6 +217,14 @@ pub async fn run(
         stop.clone(),
     );
     spawn(&mut parts, "log of policies", log);
+    let obstacles = probe::tell(
+        problems,
+        recorder.clone(),
+        node_name.clone(),
+        instance.run_dir.clone(),
+        stop.clone(),
+    );
+    spawn(&mut parts, "teller of obstacles", obstacles);
     let told =
         foreign::tell(told_network, recorder, registry.clone(), node_name.clone(), stop.clone());
     spawn(&mut parts, "teller of foreign changes", told);
@@ -389,14 +397,6 @@ async fn start_runtime(instance: &Instance, zygote: Zygote) -> anyhow::Result<Ru
         cgroup: instance.cgroup(),
     };
     Ok(Runtime::start(config, zygote).await?)
-}
-
-/// What the host puts in the way of pods, where `joey doctor` finds it.
-fn note_problems(run_dir: &Path, problems: &[String]) -> io::Result<()> {
-    for problem in problems {
-        tracing::warn!("{problem}");
-    }
-    std::fs::write(run_dir.join("network-problems"), problems.join("\n"))
 }
 
 #[expect(

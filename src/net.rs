@@ -27,7 +27,7 @@ mod owner;
 pub mod packet;
 mod part;
 pub mod policy;
-mod probe;
+pub mod probe;
 mod program;
 mod ruleset;
 pub mod service;
@@ -394,7 +394,12 @@ impl Network {
 
     /// What of the host stands in the way of pod traffic, each as one sentence with its cure.
     pub fn problems(&self) -> Vec<String> {
-        self.shared.seen.problems.get().cloned().unwrap_or_default()
+        self.shared.seen.problems.borrow().clone()
+    }
+
+    /// The same, whenever it is another.
+    pub fn watch_problems(&self) -> watch::Receiver<Vec<String>> {
+        self.shared.seen.problems.subscribe()
     }
 
     /// Removes every trace of the instance: namespaces, links, routes, rules, records; forwarding is put back.

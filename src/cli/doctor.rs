@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 use super::instance;
 use super::settings::Settings;
-use crate::net::limits;
+use crate::net::{limits, probe};
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,18 +294,16 @@ fn resolvers(resolv_conf: &str) -> Verdict {
     }
 }
 
-/// The daemon's probe at its start wrote what of the host stands in the way.
+/// The daemon tries with packets and writes down what of the host stands in the way.
 fn network_problems(run_dir: &Path) -> Verdict {
-    let text = fs::read_to_string(run_dir.join("network-problems")).unwrap_or_default();
+    let text = fs::read_to_string(run_dir.join(probe::PROBLEMS)).unwrap_or_default();
     let problems: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     match problems.as_slice() {
         [] => Verdict::Good("nothing of the host is known to stand in the way of pods".to_owned()),
-        [first, rest @ ..] => Verdict::Limited {
-            finding: (*first).to_owned(),
-            cure: match rest {
-                [] => "add the rule named above, then restart Joey".to_owned(),
-                _ => rest.join("; "),
-            },
+        problems => Verdict::Limited {
+            finding: problems.join(&format!("\n{:26}", "")),
+            cure: "add the rules named above; Joey notices, rules of iptables-legacy when it is restarted"
+                .to_owned(),
         },
     }
 }

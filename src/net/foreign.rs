@@ -1,4 +1,5 @@
-//! Notices when somebody else changes our table, and tells that it was put back.
+//! Notices when somebody else changes our table, and tells that it was put back; and when the rules of others change,
+//! after which pods' packets may no longer pass.
 //!
 //! The kernel tells of every transaction: what it did, table by table, and at its end whose socket it came from. The
 //! owner's own socket is known by its port; what the owner does through `nft` it knows by the ruleset's generation.
@@ -12,6 +13,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -31,6 +33,16 @@ const GROUP: u32 = 1 << (7 - 1);
 const NFTABLES: u16 = 10 << 8;
 const NEW_GENERATION: u16 = NFTABLES | 15;
 
+/// Kinds up to this one are tables, chains and rules; after them come sets and what is in them.
+const LAST_OF_RULES: u16 = NFTABLES | 8;
+/// Tables that this program makes, of whichever instance.
+const TABLES_OF_ALL: &[u8] = b"joey_";
+
+/// A firewall that starts writes its rules in many transactions: it is done when it has been quiet for so long,
+const QUIET: Duration = Duration::from_secs(1);
+/// or has not been quiet for so long, which is also how often is tried at most.
+const RESTLESS: Duration = Duration::from_secs(10);
+
 /// A socket that hears of every transaction from now on.
 pub fn listen() -> io::Result<Socket> {
     Socket::listen(SockProtocol::NetlinkNetFilter, GROUP)
@@ -46,17 +58,37 @@ pub fn watch(
     alive: OwnedFd,
 ) -> io::Result<()> {
     thread::Builder::new().name("net-foreign".into()).spawn(move || {
-        let mut sieve = Sieve { table, own, touches_ours: false };
-        while wait(&socket, &alive) {
-            let found = match socket.heard() {
-                Ok(heard) => heard.iter().filter_map(|one| sieve.take(one)).map(Some).collect(),
-                // Something was lost, nobody knows what.
-                Err(_) => vec![None],
-            };
-            for generation in found {
-                let Some(commands) = commands.upgrade() else { return };
-                if commands.blocking_send(Command::Changed { generation }).is_err() {
-                    return;
+        let mut sieve = Sieve::new(table, own);
+        let mut settling = Settling::default();
+        // False when the owner has gone.
+        let tell = |command: Command| {
+            commands.upgrade().is_some_and(|owner| owner.blocking_send(command).is_ok())
+        };
+        loop {
+            match wait(&socket, &alive, settling.due()) {
+                Woken::Ended => return,
+                Woken::InTime => {
+                    settling.tried(Instant::now());
+                    if !tell(Command::Probe) {
+                        return;
+                    }
+                }
+                Woken::Told => {
+                    let found: Vec<Found> = match socket.heard() {
+                        Ok(heard) => heard.iter().flat_map(|one| sieve.take(one)).collect(),
+                        // Something was lost, nobody knows what.
+                        Err(_) => vec![Found::Ours(None), Found::Others],
+                    };
+                    for found in found {
+                        match found {
+                            Found::Others => settling.changed(Instant::now()),
+                            Found::Ours(generation) => {
+                                if !tell(Command::Changed { generation }) {
+                                    return;
+                                }
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -64,43 +96,105 @@ pub fn watch(
     Ok(())
 }
 
-/// False when the owner has gone.
-fn wait(socket: &Socket, alive: &OwnedFd) -> bool {
+enum Woken {
+    Told,
+    /// It was quiet until then.
+    InTime,
+    /// The owner has gone, or nothing can be heard any more.
+    Ended,
+}
+
+fn wait(socket: &Socket, alive: &OwnedFd, until: Option<Instant>) -> Woken {
     let mut entries = [
         PollFd::new(socket.as_fd(), PollFlags::POLLIN),
         PollFd::new(alive.as_fd(), PollFlags::POLLIN),
     ];
-    match poll(&mut entries, PollTimeout::NONE) {
+    let limit = until.map(|until| until.saturating_duration_since(Instant::now()));
+    // Rounded up: it is not asked again a moment before.
+    let limit = limit.map_or(PollTimeout::NONE, |limit| {
+        PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut entries, limit) {
+        Ok(0) => Woken::InTime,
         Ok(_) | Err(Errno::EINTR) => {
-            entries[1].revents().is_none_or(|happened| happened.is_empty())
+            match entries[1].revents().is_none_or(|happened| happened.is_empty()) {
+                true => Woken::Told,
+                false => Woken::Ended,
+            }
         }
         Err(error) => {
             tracing::error!(%error, "changes of the rules by others go unnoticed from here on");
-            false
+            Woken::Ended
         }
     }
 }
 
-/// Picks transactions of others that touch our table.
+/// When rules of others that have changed are to be tried.
+#[derive(Debug, Default)]
+struct Settling {
+    /// The first change that was not tried yet, and the last.
+    changed: Option<(Instant, Instant)>,
+    tried: Option<Instant>,
+}
+
+impl Settling {
+    fn changed(&mut self, now: Instant) {
+        self.changed = Some((self.changed.map_or(now, |(first, _)| first), now));
+    }
+
+    fn tried(&mut self, now: Instant) {
+        *self = Settling { changed: None, tried: Some(now) };
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let (first, last) = self.changed?;
+        let settled = (last + QUIET).min(first + RESTLESS);
+        Some(self.tried.map_or(settled, |tried| settled.max(tried + RESTLESS)))
+    }
+}
+
+/// Picks transactions of others.
 struct Sieve {
     table: String,
     own: u32,
-    /// Something of the transaction that is being told does.
+    /// Something of the transaction that is being told touches our table,
     touches_ours: bool,
+    /// or rules of other programs.
+    touches_others: bool,
+}
+
+/// What a transaction of somebody else did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Changed our table; the generation that it has made, unless nobody knows.
+    Ours(Option<u32>),
+    /// Changed rules of others.
+    Others,
 }
 
 impl Sieve {
-    /// The generation that such a transaction has made.
-    fn take(&mut self, heard: &Heard) -> Option<u32> {
+    fn new(table: String, own: u32) -> Sieve {
+        Sieve { table, own, touches_ours: false, touches_others: false }
+    }
+
+    fn take(&mut self, heard: &Heard) -> Vec<Found> {
         let attributes = heard.payload.get(4..).unwrap_or_default();
         if heard.kind != NEW_GENERATION {
             let name = find(attributes, 1).unwrap_or_default();
-            self.touches_ours |= name.strip_suffix(&[0]).unwrap_or(name) == self.table.as_bytes();
-            return None;
+            let name = name.strip_suffix(&[0]).unwrap_or(name);
+            self.touches_ours |= name == self.table.as_bytes();
+            self.touches_others |= heard.kind <= LAST_OF_RULES && !name.starts_with(TABLES_OF_ALL);
+            return Vec::new();
         }
-        let is_told = std::mem::take(&mut self.touches_ours) && heard.port != self.own;
-        let generation = find(attributes, 1)?.first_chunk()?;
-        is_told.then_some(u32::from_be_bytes(*generation))
+        let (ours, others) = (
+            std::mem::take(&mut self.touches_ours) && heard.port != self.own,
+            std::mem::take(&mut self.touches_others),
+        );
+        let generation = find(attributes, 1).and_then(|bytes| bytes.first_chunk());
+        let ours = generation
+            .filter(|_| ours)
+            .map(|generation| Found::Ours(Some(u32::from_be_bytes(*generation))));
+        ours.into_iter().chain(others.then_some(Found::Others)).collect()
     }
 }
 
@@ -150,26 +244,51 @@ mod tests {
     }
 
     #[test]
-    fn only_what_others_do_to_our_table_is_told() {
+    fn what_others_do_to_our_table_and_to_their_own_rules_is_told() {
+        const NEW_RULE: u16 = NFTABLES | 6;
         const DELETE_TABLE: u16 = NFTABLES | 2;
+        const NEW_MEMBER: u16 = NFTABLES | 12;
         let end = |port| heard(NEW_GENERATION, port, &7u32.to_be_bytes());
+        let ours = Found::Ours(Some(7));
         for (told, expected) in [
-            (vec![heard(DELETE_TABLE, 9, b"joey_abc123\0"), end(9)], vec![7]),
+            (vec![heard(DELETE_TABLE, 9, b"joey_abc123\0"), end(9)], vec![ours]),
             (vec![heard(DELETE_TABLE, 9, b"joey_abc1234\0"), end(9)], vec![]),
             (vec![heard(DELETE_TABLE, 1, b"joey_abc123\0"), end(1)], vec![]),
-            (vec![heard(DELETE_TABLE, 9, b"joey_abc123\0"), end(9), end(9)], vec![7]),
+            (vec![heard(DELETE_TABLE, 9, b"joey_abc123\0"), end(9), end(9)], vec![ours]),
+            (vec![heard(NEW_RULE, 9, b"filter\0"), end(9), end(9)], vec![Found::Others]),
+            (vec![heard(NEW_MEMBER, 9, b"filter\0"), end(9)], vec![]),
             (
                 vec![
                     heard(DELETE_TABLE, 9, b"filter\0"),
                     heard(DELETE_TABLE, 9, b"joey_abc123\0"),
                     end(9),
                 ],
-                vec![7],
+                vec![ours, Found::Others],
             ),
         ] {
-            let mut sieve = Sieve { table: "joey_abc123".to_owned(), own: 1, touches_ours: false };
-            let found: Vec<_> = told.iter().filter_map(|one| sieve.take(one)).collect();
+            let mut sieve = Sieve::new("joey_abc123".to_owned(), 1);
+            let found: Vec<_> = told.iter().flat_map(|one| sieve.take(one)).collect();
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn rules_are_tried_when_they_have_settled_and_not_too_often() {
+        let begin = Instant::now();
+        let second = |number: u64| begin + Duration::from_secs(number);
+        let mut settling = Settling::default();
+        assert_eq!(settling.due(), None);
+        settling.changed(second(0));
+        assert_eq!(settling.due(), Some(second(1)));
+        settling.changed(second(1));
+        assert_eq!(settling.due(), Some(second(2)), "one more change");
+        settling.changed(second(30));
+        assert_eq!(settling.due(), Some(second(10)), "it never settles");
+        settling.tried(second(10));
+        assert_eq!(settling.due(), None);
+        settling.changed(second(11));
+        assert_eq!(settling.due(), Some(second(20)));
+        settling.changed(second(40));
+        assert_eq!(settling.due(), Some(second(21)));
     }
 }

@@ -5,6 +5,7 @@
 
 mod parts;
 mod policies;
+mod probes;
 mod ranges;
 mod reset;
 mod restore;
@@ -16,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as blocking};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
 use std::time::Instant;
 
@@ -39,8 +40,7 @@ use super::link::Link;
 use super::names::Names;
 use super::netlink::Socket;
 use super::part::{Before, Part, PartPlan};
-use super::probe::{self, Culprit};
-use super::ruleset::{self, Element, ElementChanges, Elements, Field, Present, RulesetPlan};
+use super::ruleset::{self, Element, Elements, Field, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, Policies, Protocol, conntrack, foreign, guard,
@@ -79,6 +79,8 @@ pub enum Command {
     Changed {
         generation: Option<u32>,
     },
+    /// Rules of others have changed, and pods' packets may no longer pass.
+    Probe,
     PutPolicies {
         order: PolicyOrder,
         answer: oneshot::Sender<Result<(), NetError>>,
@@ -104,8 +106,8 @@ pub struct Seen {
     pub behind: Mutex<Option<String>>,
     /// How often something was denied that may have been allowed before.
     pub tightened: watch::Sender<u64>,
-    /// Set before anybody sees this.
-    pub problems: OnceLock<Vec<String>>,
+    /// What of the host stands in the way, as of the last probe.
+    pub problems: watch::Sender<Vec<String>>,
 }
 
 /// Where things lie on disk.
@@ -273,7 +275,7 @@ impl Owner {
             seen: Arc::new(Seen {
                 pods: Mutex::default(),
                 repairs: broadcast::Sender::new(REPAIRS),
-                problems: OnceLock::new(),
+                problems: watch::Sender::default(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
                 restored: watch::Sender::default(),
                 log_group,
@@ -300,8 +302,7 @@ impl Owner {
         owner.publish_leases();
         let held = owner.leases.iter().map(|(pod, lease)| (pod.clone(), lease.address));
         owner.published().extend(held);
-        let problems = owner.probe(config);
-        owner.seen.problems.get_or_init(|| problems);
+        owner.probe();
         Ok(owner)
     }
 
@@ -331,6 +332,7 @@ impl Owner {
                 }
                 Command::Inspect { places } => self.inspect(&places),
                 Command::Changed { generation } => self.changed(generation),
+                Command::Probe => self.probe(),
             }
         }
     }
@@ -536,57 +538,6 @@ impl Owner {
 
     fn published(&self) -> MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
         self.seen.pods.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Problems of the host, found with packets. A probe that cannot be made is a problem, not a failure.
-    fn probe(&mut self, config: &NetworkConfig) -> Vec<String> {
-        let first = self.pool.spare(None);
-        let second = self.pool.spare(first);
-        let (Some(first), Some(second)) = (first, second) else {
-            return Vec::new(); // Every address is in use: the pods themselves are the proof.
-        };
-        let outcome = self.probe_between(first, second);
-        for offset in [first, second] {
-            let address = self.pool.address(offset);
-            let lease = Lease { address, ports: Vec::new() };
-            let members = host_port::elements(&self.fabric.names, offset, &lease);
-            let removed = nfnetlink::remove(&mut self.elements, &self.table, &members);
-            if let Err(error) = removed.and(self.fabric.delete_port(offset)) {
-                tracing::warn!(%error, "could not remove a probe; the next start does");
-            }
-            if let Err(error) = self.open_to(address, false) {
-                tracing::warn!(%error, "could not close the way of a probe; the first plan does");
-            }
-        }
-        match outcome {
-            Ok(passed) if passed.between_pods && passed.with_host => Vec::new(),
-            Ok(passed) => {
-                let listing = nft::list_all().unwrap_or_default();
-                let culprit = Culprit::find(&listing, probe::has_legacy_rules());
-                probe::explain(passed, config.pod_cidr, &culprit)
-            }
-            Err(error) => vec![format!("whether pods' packets pass could not be tried ({error})")],
-        }
-    }
-
-    fn probe_between(&mut self, first: u32, second: u32) -> Result<probe::Passed, NetError> {
-        let (one, other) = (self.probe_at(first)?, self.probe_at(second)?);
-        probe::run((&one.0, one.1), (&other.0, other.1)).map_err(step("send a probe"))
-    }
-
-    fn probe_at(&mut self, offset: u32) -> Result<(Prepared, Ipv4Addr), NetError> {
-        let address = self.pool.address(offset);
-        let mut prepared = Prepared::make().map_err(step("make a network namespace"))?;
-        self.fabric.connect(offset, address, &mut prepared)?;
-        let lease = Lease { address, ports: Vec::new() };
-        let changes = ElementChanges {
-            add: host_port::elements(&self.fabric.names, offset, &lease),
-            ..ElementChanges::default()
-        };
-        nfnetlink::apply(&mut self.elements, &self.table, &changes)
-            .map_err(step("put the probe's rules in force"))?;
-        self.open_to(address, true)?;
-        Ok((prepared, address))
     }
 
     fn range(&self) -> String {

@@ -1,17 +1,22 @@
-//! Does the host let pods' packets through? Asked with packets, at start; rules of others are read, never changed.
+//! Does the host let pods' packets through? Asked with packets; rules of others are read, never changed.
 //!
-//! Two namespaces, wired exactly like pods, exchange a datagram with each other and with the host. What does not arrive
-//! becomes a sentence with its cure. Reading rules alone would not do: too many programs can drop a packet.
+//! Two namespaces, wired exactly like pods, exchange a datagram with each other and with the host, from either side:
+//! firewalls let answers through, so who begins matters. What does not arrive becomes a sentence with its cure.
+//! Reading rules alone would not do: too many programs can drop a packet.
 
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::attach::Prepared;
+use crate::events::{self, Kind, Note, Recorder};
 use crate::model::cidr::Cidr;
 use crate::sys::netns;
 
@@ -23,20 +28,43 @@ const ATTEMPTS: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
     pub between_pods: bool,
-    pub with_host: bool,
+    /// The host began.
+    pub to_pods: bool,
+    /// A pod began.
+    pub to_host: bool,
 }
 
-/// Sends the packets; the addresses are those the two have.
-pub fn run(one: (&Prepared, Ipv4Addr), other: (&Prepared, Ipv4Addr)) -> io::Result<Passed> {
+impl Passed {
+    pub fn is_everything(self) -> bool {
+        self.between_pods && self.to_pods && self.to_host
+    }
+}
+
+/// The host's end, at the address where pods know it.
+pub fn host_end(gateway: Ipv4Addr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((gateway, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Sends the packets; the addresses are those the two have, and both may reach `host`.
+pub fn run(
+    one: (&Prepared, Ipv4Addr),
+    other: (&Prepared, Ipv4Addr),
+    host: &UdpSocket,
+) -> io::Result<Passed> {
     let bind = |(prepared, address): (&Prepared, Ipv4Addr)| {
         let socket = netns::enter(prepared.namespace().as_fd(), || UdpSocket::bind((address, 0)))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         io::Result::Ok(socket)
     };
     let (first, second) = (bind(one)?, bind(other)?);
-    let host = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    host.set_read_timeout(Some(PATIENCE))?;
-    Ok(Passed { between_pods: exchange(&first, &second), with_host: exchange(&host, &first) })
+    Ok(Passed {
+        between_pods: exchange(&first, &second),
+        to_pods: exchange(host, &first),
+        // Of the other: the first's packets to the host would be answers by now.
+        to_host: exchange(&second, host),
+    })
 }
 
 /// There and back.
@@ -53,22 +81,32 @@ fn exchange(from: &UdpSocket, to: &UdpSocket) -> bool {
 
 /// What stands in the way, in words (pure).
 pub fn explain(passed: Passed, pods: Cidr, culprit: &Culprit) -> Vec<String> {
-    let mut problems = Vec::new();
-    if !passed.between_pods {
-        problems.push(format!(
-            "{} drops packets that the host forwards, so pods reach neither each other nor the outside; to let them through: {}",
-            culprit.name(),
-            culprit.cure(pods, "forward"),
-        ));
+    let host = match (passed.to_pods, passed.to_host) {
+        (true, true) => None,
+        (false, true) => Some("between the host and its pods, so probes and host ports fail"),
+        (true, false) => {
+            Some("that pods send to the host, so they resolve no names and reach no API")
+        }
+        (false, false) => Some(
+            "between the host and its pods, so probes and host ports fail, and pods resolve no names and reach no API",
+        ),
+    };
+    let forward = (!passed.between_pods)
+        .then_some("that the host forwards, so pods reach neither each other nor the outside");
+    let dropped: Vec<(&str, String)> = [(forward, "forward"), (host, "input")]
+        .into_iter()
+        .filter_map(|(what, hook)| what.map(|what| (what, culprit.cure(pods, hook))))
+        .collect();
+    let sentence = |what: &str, cure: &str| {
+        format!("{} drops packets {what}; to let them through: {cure}", culprit.name())
+    };
+    match dropped.as_slice() {
+        // One rule for both is told once.
+        [(forward, cure), (host, same)] if cure == same => {
+            vec![sentence(&format!("{forward}; and those {host}"), cure)]
+        }
+        all => all.iter().map(|(what, cure)| sentence(what, cure)).collect(),
     }
-    if !passed.with_host {
-        problems.push(format!(
-            "{} drops packets between the host and its pods, so probes, logs of the API and host ports fail; to let them through: {}",
-            culprit.name(),
-            culprit.cure(pods, "input"),
-        ));
-    }
-    problems
 }
 
 /// Who probably drops the packets.
@@ -86,26 +124,34 @@ pub enum Culprit {
 
 impl Culprit {
     /// Reads `listing`, the answer to `nft -j list ruleset` (pure).
-    pub fn find(listing: &Value, has_legacy_rules: bool) -> Culprit {
+    pub fn find(listing: &Value, pods: Cidr, has_legacy_rules: bool) -> Culprit {
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let range = json!({"prefix": {"addr": pods.address().to_string(), "len": pods.prefix()}});
         let mut dropping = None;
-        let (mut docker, mut ufw, mut firewalld) = (false, false, false);
+        let (mut docker, mut ufw, mut firewalld, mut is_told) = (false, false, false, false);
         for object in listing["nftables"].as_array().into_iter().flatten() {
             firewalld |= object["table"]["name"] == "firewalld";
+            let rule = &object["rule"];
+            for part in rule["expr"].as_array().into_iter().flatten() {
+                // Chains are left when a firewall is switched off, jumps to them are not.
+                let target = part["jump"]["target"].as_str().unwrap_or_default();
+                docker |= target == "DOCKER-USER";
+                ufw |= target.starts_with("ufw-");
+                is_told |= rule["table"] == "firewalld" && part["match"]["right"] == range;
+            }
             let chain = &object["chain"];
-            let name = word(&chain["name"]);
-            docker |= name == "DOCKER-USER";
-            ufw |= name.starts_with("ufw-");
             if chain["policy"] == "drop"
                 && matches!(word(&chain["hook"]).as_str(), "forward" | "input")
             {
-                dropping =
-                    Some(Culprit::Chain(word(&chain["family"]), word(&chain["table"]), name));
+                let names = [&chain["family"], &chain["table"], &chain["name"]].map(word);
+                let [family, table, name] = names;
+                dropping = Some(Culprit::Chain(family, table, name));
             }
         }
         match dropping {
             _ if ufw => Culprit::Ufw,
-            _ if firewalld => Culprit::Firewalld,
+            // One that knows the pods already is not the one in the way.
+            _ if firewalld && !is_told => Culprit::Firewalld,
             _ if docker => Culprit::Docker,
             Some(chain) => chain,
             None if has_legacy_rules => Culprit::Legacy,
@@ -156,6 +202,48 @@ impl Culprit {
     }
 }
 
+/// In the run directory: the problems, one a line, for `joey doctor`.
+pub const PROBLEMS: &str = "network-problems";
+
+/// Leaves the problems where `joey doctor` finds them.
+pub fn note(run_dir: &Path, problems: &[String]) -> io::Result<()> {
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+    fs::write(run_dir.join(PROBLEMS), problems.join("\n"))
+}
+
+/// Tells of problems that come and go while the daemon runs, until cancelled. Those of its start the node tells.
+pub async fn tell(
+    mut problems: watch::Receiver<Vec<String>>,
+    recorder: Recorder,
+    node: String,
+    run_dir: PathBuf,
+    stop: CancellationToken,
+) {
+    let work = async {
+        while problems.changed().await.is_ok() {
+            let now = problems.borrow_and_update().clone();
+            if now.is_empty() {
+                tracing::info!("nothing of the host stands in the way of pod traffic any more");
+            }
+            if let Err(error) = note(&run_dir, &now) {
+                tracing::warn!(%error, "joey doctor will not know of it");
+            }
+            for message in now {
+                recorder.note(Note {
+                    // A node's uid in references is its name, as the kubelet has it.
+                    about: events::about("Node", None, &node, Some(node.clone())),
+                    kind: Kind::Warning,
+                    reason: "NetworkObstructed",
+                    message,
+                });
+            }
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
+
 /// Whether the old interface has tables in this namespace.
 pub fn has_legacy_rules() -> bool {
     fs::read_to_string("/proc/thread-self/net/ip_tables_names")
@@ -164,23 +252,65 @@ pub fn has_legacy_rules() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use expect_test::expect;
 
     use super::*;
 
     #[test]
     fn the_program_behind_a_rule_is_named_before_the_rule() {
-        let chain = |name: &str, policy: &str| json!({"chain": {"family": "ip", "table": "filter", "name": name, "hook": "forward", "policy": policy}});
-        let find = |objects: Vec<Value>| Culprit::find(&json!({"nftables": objects}), false);
-        let forward = || Culprit::Chain("ip".into(), "filter".into(), "FORWARD".into());
-        assert_eq!(find(vec![chain("FORWARD", "drop")]), forward());
-        assert_eq!(find(vec![chain("FORWARD", "drop"), chain("DOCKER-USER", "")]), Culprit::Docker);
+        let pods = || "10.42.0.0/16".parse::<Cidr>().unwrap();
+        let find =
+            |objects: Vec<Value>| Culprit::find(&json!({ "nftables": objects }), pods(), false);
+        let chain = |policy: &str| json!({"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": policy}});
+        let jump = |target: &str| json!({"rule": {"table": "filter", "chain": "FORWARD", "expr": [{"counter": {}}, {"jump": {"target": target}}]}});
+        let left = |name: &str| json!({"chain": {"family": "ip", "table": "filter", "name": name}});
+        let firewalld = || json!({"table": {"name": "firewalld"}});
+        let told = json!({"rule": {"table": "firewalld", "expr": [{"match": {"op": "==", "right": {"prefix": {"addr": "10.42.0.0", "len": 16}}}}]}});
+        let forward = Culprit::Chain("ip".into(), "filter".into(), "FORWARD".into());
+        assert_eq!(find(vec![chain("drop"), left("ufw-before-forward")]), forward);
+        assert_eq!(find(vec![chain("drop"), jump("DOCKER-USER")]), Culprit::Docker);
+        assert_eq!(find(vec![chain("drop"), jump("ufw-before-forward")]), Culprit::Ufw);
+        assert_eq!(find(vec![firewalld()]), Culprit::Firewalld);
+        assert_eq!(find(vec![firewalld(), chain("drop"), jump("DOCKER-USER")]), Culprit::Firewalld);
         assert_eq!(
-            find(vec![chain("FORWARD", "drop"), chain("ufw-before-forward", "")]),
-            Culprit::Ufw
+            find(vec![firewalld(), told, chain("drop"), jump("DOCKER-USER")]),
+            Culprit::Docker
         );
-        assert_eq!(find(vec![json!({"table": {"name": "firewalld"}})]), Culprit::Firewalld);
-        assert_eq!(find(vec![chain("FORWARD", "accept")]), Culprit::Unknown);
-        assert_eq!(Culprit::find(&Value::Null, true), Culprit::Legacy);
+        assert_eq!(find(vec![chain("accept")]), Culprit::Unknown);
+        assert_eq!(Culprit::find(&Value::Null, pods(), true), Culprit::Legacy);
+    }
+
+    #[test]
+    fn a_rule_that_cures_everything_is_told_once() {
+        let pods: Cidr = "10.42.0.0/16".parse().unwrap();
+        let told = |between_pods, to_pods, to_host, culprit| {
+            explain(Passed { between_pods, to_pods, to_host }, pods, &culprit).join("\n")
+        };
+        let check = |found: String, expected: expect_test::Expect| expected.assert_eq(&found);
+        check(told(true, true, true, Culprit::Ufw), expect![[""]]);
+        check(
+            told(false, true, false, Culprit::Firewalld),
+            expect![
+                "firewalld drops packets that the host forwards, so pods reach neither each other nor the outside; and those that pods send to the host, so they resolve no names and reach no API; to let them through: firewall-cmd --permanent --zone=trusted --add-source=10.42.0.0/16 && firewall-cmd --reload"
+            ],
+        );
+        check(
+            told(false, true, false, Culprit::Ufw),
+            expect![[r#"
+            ufw drops packets that the host forwards, so pods reach neither each other nor the outside; to let them through: ufw route allow from 10.42.0.0/16 && ufw route allow to 10.42.0.0/16
+            ufw drops packets that pods send to the host, so they resolve no names and reach no API; to let them through: ufw allow from 10.42.0.0/16"#]],
+        );
+        check(
+            told(false, true, true, Culprit::Docker),
+            expect![
+                "Docker's firewall drops packets that the host forwards, so pods reach neither each other nor the outside; to let them through: iptables -I DOCKER-USER -s 10.42.0.0/16 -j ACCEPT && iptables -I DOCKER-USER -d 10.42.0.0/16 -j ACCEPT"
+            ],
+        );
+        check(
+            told(true, false, true, Culprit::Unknown),
+            expect![
+                "a rule of this host drops packets between the host and its pods, so probes and host ports fail; to let them through: iptables -I INPUT -s 10.42.0.0/16 -j ACCEPT && iptables -I INPUT -d 10.42.0.0/16 -j ACCEPT"
+            ],
+        );
     }
 }

@@ -467,6 +467,33 @@ fn a_rule_of_the_host_in_the_way_is_told_with_a_cure_that_works() {
     });
 }
 
+/// A firewall of the host is usually installed, or started, when pods have run for long.
+#[test]
+fn rules_that_come_later_are_told_and_so_is_their_going() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let mut problems = network.watch_problems();
+        let mut told = async || {
+            let change = tokio::time::timeout(Duration::from_secs(60), problems.changed());
+            change.await.expect("told in time").unwrap();
+            problems.borrow_and_update().clone()
+        };
+        sh("nft 'add table inet walls; add chain inet walls in { type filter hook input priority 0; policy drop; }
+            add rule inet walls in ct state established accept'");
+        let found = told().await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("packets that pods send to the host"), "{found:?}");
+        sh(found[0].rsplit(": ").next().unwrap());
+        assert_eq!(told().await, Vec::<String>::new(), "the cure works");
+        sh(
+            "nft 'add chain inet walls through { type filter hook forward priority 0; policy drop; }'",
+        );
+        assert!(told().await[0].contains("that the host forwards"));
+        sh("nft delete table inet walls");
+        assert_eq!(told().await, Vec::<String>::new());
+    });
+}
+
 #[test]
 fn forwarding_is_put_back_unless_somebody_decided_anew() {
     on_a_host(|_| async {

@@ -53,28 +53,33 @@ pub fn balance(pods: &Cgroup, path: &Path) -> io::Result<()> {
     let class = path.parent().and_then(Path::to_str).filter(|class| !class.is_empty());
     let Some(class) = class else { return Ok(()) };
     let class = pods.open(class)?;
-    let (mut weights, mut least_memory) = (Vec::new(), 0u64);
-    for name in class.children()? {
-        // A pod that goes at this moment counts for nothing; whoever removes it balances again.
-        let Ok(pod) = class.open(&name) else { continue };
-        let number =
-            |file: &str| pod.read(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        weights.extend(number("cpu.weight"));
-        least_memory = least_memory.saturating_add(number("memory.min").unwrap_or(0));
-    }
     let controllers = class.controllers()?;
     if controllers.contains("cpu") {
-        let weight = weight(&weights);
+        let weight = weight(&of_children(&class, "cpu.weight")?);
         class.write("cpu.weight", &weight.to_string())?;
         // What a pod weighs at the disks is what it weighs at the processors; either file may be absent.
         let _ = class.write("io.weight", &format!("default {weight}"));
         let _ = class.write("io.bfq.weight", &weight.min(1000).to_string());
     }
     if controllers.contains("memory") {
-        // Protection holds only as far as every group above has it, too.
-        class.write("memory.min", &least_memory.to_string())?;
+        protect(&class)?;
     }
     Ok(())
+}
+
+/// Protects in `group` what is protected in the groups in it, and says how many bytes that is: protection holds only
+/// as far as every group above has it, too.
+pub fn protect(group: &Cgroup) -> io::Result<u64> {
+    let bytes = of_children(group, "memory.min")?.into_iter().fold(0, u64::saturating_add);
+    group.write("memory.min", &bytes.to_string())?;
+    Ok(bytes)
+}
+
+/// The numbers that `file` holds in the groups in `group`.
+fn of_children(group: &Cgroup, file: &str) -> io::Result<Vec<u64>> {
+    // A pod that goes at this moment counts for nothing; whoever removes it balances again.
+    let number = |name: &String| group.open(name).ok()?.read(file).ok()?.trim().parse().ok();
+    Ok(group.children()?.iter().filter_map(number).collect())
 }
 
 /// The sum, in which pods that asked for nothing do not count: a hundred of them weigh as one.

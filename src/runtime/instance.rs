@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::limits::Scope;
+use super::limits::{SHIM_LEAST_BYTES, Scope};
 use super::link::{self, Link};
 use super::plan::{NetworkPlan, PodPlan};
 use super::protocol::Failure;
@@ -39,8 +39,9 @@ pub struct Instance {
     group: Cgroup,
     controllers: BTreeSet<String>,
     zygote: Zygote,
-    /// Held while the groups above pods are brought up to date: two at once could write in the wrong order.
-    balancing: Mutex<()>,
+    /// Held while the groups above pods are brought up to date: two at once could write in the wrong order. How many
+    /// bytes of them all are protected.
+    balancing: Mutex<Option<u64>>,
 }
 
 impl Instance {
@@ -65,7 +66,7 @@ impl Instance {
             group,
             controllers,
             zygote,
-            balancing: Mutex::new(()),
+            balancing: Mutex::default(),
         })
     }
 
@@ -89,11 +90,25 @@ impl Instance {
     }
 
     fn balance(&self, cgroup: &Path) -> Result<(), RuntimeError> {
-        let _one = self.balancing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut least = self.balancing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match classes::balance(&self.group, cgroup) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|error| RuntimeError::step("weigh the class of a pod", error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => {
+                other.map_err(|error| RuntimeError::step("weigh the class of a pod", error))?
+            }
         }
+        if self.controllers.contains("memory") {
+            let bytes = classes::protect(&self.group)
+                .map_err(|error| RuntimeError::step("protect the memory of pods", error))?;
+            if *least != Some(bytes) {
+                match self.scope.protect(bytes) {
+                    Ok(()) => *least = Some(bytes),
+                    // The pod runs, and the next one that comes or goes tries again.
+                    Err(error) => tracing::warn!(%error, "requested memory is not protected"),
+                }
+            }
+        }
+        Ok(())
     }
 
     pub fn run_dir(&self) -> &Path {
@@ -140,6 +155,11 @@ impl Instance {
         let shim_cgroup = pod_cgroup
             .ensure(SHIM)
             .map_err(|error| RuntimeError::step("make shim cgroup", error))?;
+        if self.controllers.contains("memory") {
+            shim_cgroup
+                .write("memory.min", &SHIM_LEAST_BYTES.to_string())
+                .map_err(|error| RuntimeError::step("protect the shim's memory", error))?;
+        }
         let netns: Option<OwnedFd> = match &plan.network {
             NetworkPlan::Host => None,
             NetworkPlan::Pinned(path) => Some(

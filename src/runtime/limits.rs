@@ -26,6 +26,9 @@ pub enum Scope {
 /// before its pod's, and is the one that is killed and named.
 const SHIM_BYTES: u64 = 16 << 20;
 
+/// What the kernel never takes from a shim, whoever needs memory: about what one uses.
+pub const SHIM_LEAST_BYTES: u64 = 1 << 20;
+
 /// Everything to write, in order.
 ///
 /// Only a container's group dies as a whole when memory runs out: the pod's holds the shim, which must live to
@@ -58,8 +61,13 @@ pub fn writes(limits: &Limits, scope: Scope) -> Vec<Write> {
         };
         write("memory", "memory.max", bytes.to_string(), false);
     }
-    if let Some(bytes) = limits.memory_min_bytes {
-        write("memory", "memory.min", bytes.to_string(), false);
+    // Protection holds only as far as every group above has it, too.
+    let least = match scope {
+        Scope::Pod => Some(limits.memory_min_bytes.unwrap_or(0).saturating_add(SHIM_LEAST_BYTES)),
+        Scope::Container => limits.memory_min_bytes,
+    };
+    if let Some(bytes) = least {
+        write("memory", "memory.min", bytes.to_string(), limits.memory_min_bytes.is_none());
     }
     if let Some(pids) = limits.pids_max {
         write("pids", "pids.max", pids.to_string(), false);
@@ -86,7 +94,7 @@ mod tests {
 
     #[test]
     fn nothing_asked_limits_nothing() {
-        assert_eq!(text(&Limits::default(), Scope::Pod), "");
+        assert_eq!(text(&Limits::default(), Scope::Pod), "memory.min=1048576;");
         // It dies whole all the same, when all pods together have too much.
         assert_eq!(text(&Limits::default(), Scope::Container), "memory.oom.group=1;");
     }
@@ -113,6 +121,9 @@ mod tests {
     #[test]
     fn a_pod_never_dies_as_a_group_and_leaves_room_for_its_shim() {
         let limits = Limits { memory_max_bytes: Some(64 << 20), ..Limits::default() };
-        assert_eq!(text(&limits, Scope::Pod), "memory.swap.max=0;memory.max=83886080;");
+        assert_eq!(
+            text(&limits, Scope::Pod),
+            "memory.swap.max=0;memory.max=83886080;memory.min=1048576;"
+        );
     }
 }

@@ -93,6 +93,21 @@ impl Scope {
         holder.write("cgroup.procs", &zygote.to_string())
     }
 
+    /// Lets the kernel take no memory from it as long as it has no more than so many bytes. Blocks.
+    pub fn protect(&self, bytes: u64) -> Result<(), RuntimeError> {
+        let failed = |error: &dyn std::error::Error| {
+            RuntimeError::step("protect the memory of pods", chain(error))
+        };
+        // systemd writes a scope's own files anew whenever it loads its units.
+        if self.name.ends_with(".scope")
+            && let Some(mut manager) = Manager::connect().map_err(|error| failed(&error))?
+        {
+            return manager.set_memory_min(&self.name, bytes).map_err(|error| failed(&error));
+        }
+        let group = self.root.open(&self.name).map_err(|error| failed(&error))?;
+        group.write("memory.min", &bytes.to_string()).map_err(|error| failed(&error))
+    }
+
     /// Removes the place; its pods must be gone. Blocks.
     pub fn remove(&self) -> Result<(), RuntimeError> {
         let at = "remove the instance's cgroup";

@@ -59,8 +59,6 @@ impl Manager {
         description: &str,
         pid: u32,
     ) -> Result<Started, CallError> {
-        let property =
-            |name: &str, value| Value::Struct(vec![Value::text(name), Value::variant(value)]);
         let properties = vec![
             property("Description", Value::text(description)),
             property("PIDs", Value::Array("u".to_owned(), vec![Value::U32(pid)])),
@@ -88,6 +86,17 @@ impl Manager {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes a unit's MemoryMin (systemd.resource-control(5)), in bytes, until the unit ends.
+    ///
+    /// # Errors
+    /// The manager cannot be asked, or refuses.
+    pub fn set_memory_min(&mut self, unit: &str, bytes: u64) -> Result<(), CallError> {
+        let properties = vec![property("MemoryMin", Value::U64(bytes))];
+        let body =
+            vec![Value::text(unit), Value::Bool(true), Value::Array("(sv)".to_owned(), properties)];
+        self.ask("SetUnitProperties", body).map(drop)
     }
 
     /// A unit's ActiveState: `active`, `inactive`, …; a unit that is not known is `inactive`.
@@ -141,6 +150,10 @@ impl Manager {
             body,
         })
     }
+}
+
+fn property(name: &str, value: Value) -> Value {
+    Value::Struct(vec![Value::text(name), Value::variant(value)])
 }
 
 /// A promise of the login manager to say so before the host goes down, and to wait as long as its

@@ -286,7 +286,8 @@ fn cwd_failure(process: &ProcessPlan, error: &io::Error) -> Failure {
     }
 }
 
-/// No core files (they would hold secrets); room for descriptors as container runtimes give it.
+/// No core files (they would hold secrets); room for descriptors as container runtimes give it; of what the host's
+/// users have together, half.
 pub fn set_limits() {
     const SOFT: u64 = 1 << 16;
     const HARD: u64 = 1 << 20;
@@ -299,6 +300,13 @@ pub fn set_limits() {
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
+    // The kernel counts these by user, over all containers and the host (ucounts): whatever a container takes, the
+    // host's own user of that number keeps the other half.
+    for counted_by_user in [Resource::Sigpending, Resource::Msgqueue] {
+        let half = rustix::process::getrlimit(counted_by_user).maximum.map(|hard| hard / 2);
+        let _ =
+            rustix::process::setrlimit(counted_by_user, Rlimit { current: half, maximum: half });
+    }
 }
 
 /// The last steps, in the container's root and working directory.

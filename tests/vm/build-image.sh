@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds the Debian 12 machine that the VM lane boots and prints its directory: tests/vm/build-image.sh [box]
+# Builds the Debian 12 machine that the VM lane boots and prints its directory: tests/vm/build-image.sh [lane|walls|box]
 #
-# With `box`, the same machine as Vagrant wants one: with ssh and the user vagrant, and without the console's agent.
+#   lane    the bare machine
+#   walls   the same with firewalld, ufw and Docker, all of them off
+#   box     the same as Vagrant wants one: with ssh and the user vagrant, and without the console's agent
 #
 # The directory holds root.ext4 (systemd and what Joey asks of a host, nothing of Joey), vmlinuz (Debian's own
 # cloud kernel) and initrd (busybox, which mounts the disk and leaves: Debian's generic one takes ten seconds more
@@ -19,7 +21,13 @@ kind=${1:-lane}
 # What a host needs for Joey, then what the cases look with.
 packages=(linux-image-cloud-amd64 systemd systemd-sysv udev dbus kmod iproute2 nftables procps ca-certificates
     busybox-static bash-static strace curl jq)
-[ "$kind" != box ] || packages+=(openssh-server sudo)
+walls=(firewalld ufw docker.io)
+case $kind in
+    lane) ;;
+    walls) packages+=("${walls[@]}" iptables) ;;
+    box) packages+=(openssh-server sudo) ;;
+    *) echo "$kind: must be lane, walls or box" >&2 && exit 1 ;;
+esac
 units_off=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
     fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-timesyncd.service)
 
@@ -75,6 +83,9 @@ else
     ln -s ../vm-lane.service "$root/etc/systemd/system/multi-user.target.wants/vm-lane.service"
     install -m 644 "$here/guest/lan0.netdev" "$here/guest/lan0.network" "$root/etc/systemd/network/"
 fi
+# Each case raises its own.
+[ "$kind" != walls ] || chroot "$root" systemctl --quiet disable \
+    firewalld.service ufw.service docker.service docker.socket containerd.service
 ln -s /lib/systemd/system/systemd-networkd.service \
     "$root/etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
 for unit in "${units_off[@]}"; do

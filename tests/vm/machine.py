@@ -30,8 +30,8 @@ class Outcome:
 class Machine:
     """A machine and its disk; the disk stays when the power goes."""
 
-    BOOT_SECONDS = 120
-    DOWN_SECONDS = 90
+    BOOT_SECONDS = 300
+    DOWN_SECONDS = 240
     # systemd's own switch, see kernel-command-line(7) of systemd.
     HIERARCHIES = {
         "unified": "systemd.unified_cgroup_hierarchy=1",
@@ -50,6 +50,7 @@ class Machine:
         self._port: socket.socket | None = None
         self._unread = b""
         self._commands = 0
+        scratch.mkdir(exist_ok=True)
         subprocess.run(
             ["cp", "--sparse=always", "--reflink=auto", image / "root.ext4", self.disk], check=True
         )

@@ -4,15 +4,16 @@
 A case is one bash script of cases/, run as root, in the order of the names; it passes by exit code 0. All share
 one boot, except where a script's head asks for more:
 
-    # vm: seconds 300       how long it may take (180)
+    # vm: seconds 300       how long it takes at most, with processors to itself (180)
     # vm: reboot            before it, the machine goes down as systemd does it, and comes back
     # vm: power-cut         before it, the machine loses its power, and comes back
     # vm: hybrid            it wants a host whose controllers belong to cgroup v1: the machine is booted so before it,
                             and as usual again after it
+    # vm: machine walls     it wants the machine that has other programs' firewalls, too; such cases come last
     # vm: core              it is one of those that `make test` runs
     # vm: asked             it runs only when --only names it
 
-The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/ and cases/. A failing case leaves
+The second disk, mounted read-only at /lane, holds bin/joey, bin/kubectl, images/, demo/ and cases/. A failing case leaves
 everything there is to know in vm-cache/transcripts/CASE.log.
 """
 
@@ -26,11 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 from machine import Machine, MachineError, Outcome
 from vagrant import VagrantMachine
 
 HERE = pathlib.Path(__file__).resolve().parent
+# A case that hangs is ended after so many times what it asks for: the emulator may share its processors.
+PATIENCE = 2
 CACHE = pathlib.Path(os.environ.get("JOEY_VM_CACHE", HERE.parent.parent / "vm-cache"))
 
 # What a failing case's transcript says besides the case's own words. Each line is bounded, none may fail.
@@ -65,6 +69,7 @@ class Case:
     seconds: int
     before: str | None
     hierarchy: str
+    machine: str
     is_core: bool
     is_asked: bool
 
@@ -74,7 +79,8 @@ class Case:
 
     @staticmethod
     def read(path: pathlib.Path) -> "Case":
-        promise, seconds, before, hierarchy, is_core, is_asked = None, 180, None, "unified", False, False
+        promise, seconds, before, is_core, is_asked = None, 180, None, False, False
+        hierarchy, machine = "unified", "lane"
         for line in path.read_text().splitlines():
             if not line.startswith("#"):
                 break
@@ -86,6 +92,8 @@ class Case:
                         pass
                     case ["hybrid" as hierarchy]:
                         pass
+                    case ["machine", "walls" as machine]:
+                        pass
                     case ["core"]:
                         is_core = True
                     case ["asked"]:
@@ -96,7 +104,7 @@ class Case:
                 promise = line[2:]
         if promise is None:
             sys.exit(f"{path}: its first comment must say what it promises")
-        return Case(path, promise, seconds, before, hierarchy, is_core, is_asked)
+        return Case(path, promise, seconds, before, hierarchy, machine, is_core, is_asked)
 
 
 def arguments() -> argparse.Namespace:
@@ -124,6 +132,7 @@ def stage(asked: argparse.Namespace, content: pathlib.Path, cases: list[Case]) -
     subprocess.run(["strip", "--strip-debug", content / "bin/joey"], check=True)
     shutil.copytree(asked.images, content / "images")
     shutil.copytree(HERE / "cases", content / "cases")
+    shutil.copytree(HERE.parent / "demo", content / "demo")
     if any("/lane/dist" in case.path.read_text() for case in cases):
         # Compressing what is unpacked at once would take a minute.
         environment = dict(os.environ, JOEY_DIST_COMPRESSION="none")
@@ -149,19 +158,22 @@ def lane_disk(asked: argparse.Namespace, scratch: pathlib.Path, cases: list[Case
 
 def run_case(machine: Machine, case: Case) -> Outcome:
     """Runs it as a transient unit, so that whatever it leaves behind ends with it."""
+    seconds = case.seconds * PATIENCE
     script = f"""
         : >/run/vm-trace
         exec systemd-run --quiet --pipe --wait --collect --unit=vm-case -E HOME=/root \
-            -p RuntimeMaxSec={case.seconds} -p OOMScoreAdjust=-900 bash /lane/cases/{case.path.name}
+            -p RuntimeMaxSec={seconds} -p OOMScoreAdjust=-900 bash /lane/cases/{case.path.name}
     """
-    return machine.run(script, case.seconds + 60)
+    return machine.run(script, seconds + 60)
 
 
 class Lane:
     """The cases of one run, and what became of them."""
 
-    def __init__(self, machine: Machine | VagrantMachine, verbose: bool):
-        self.machine = machine
+    def __init__(self, machine_of: Callable[[str], Machine | VagrantMachine], verbose: bool):
+        self.machine_of = machine_of
+        self.machine: Machine | VagrantMachine | None = None
+        self.kind: str | None = None
         self.verbose = verbose
         self.transcripts = CACHE / "transcripts"
         self.failed: list[str] = []
@@ -176,8 +188,7 @@ class Lane:
             since = self.machine.run("date +%s", 30).output.strip()
             outcome = run_case(self.machine, case)
         except MachineError as error:
-            self.machine.off()
-            self.is_up = False
+            self.off()
             outcome = Outcome(-1, f"{error}\n")
         seconds = time.monotonic() - began
         print(f"{'ok    ' if outcome.code == 0 else 'FAILED'} {case.name:32} {seconds:6.1f} s  {case.promise}", flush=True)
@@ -189,7 +200,15 @@ class Lane:
         print(indented("\n".join(outcome.output.splitlines()[-15:]) + "\n"), end="")
         print(f"         everything: {self.transcript(case, outcome, since)}", flush=True)
 
+    def off(self) -> None:
+        if self.machine:
+            self.machine.off()
+        self.is_up = False
+
     def prepare(self, case: Case) -> None:
+        if self.kind != case.machine:
+            self.off()
+            self.machine, self.kind = self.machine_of(case.machine), case.machine
         differs = self.machine.hierarchy != case.hierarchy
         self.machine.hierarchy = case.hierarchy
         if not self.is_up:
@@ -215,8 +234,7 @@ class Lane:
                 evidence = self.machine.run("journalctl --no-pager -o short-precise -b -1 -n 1000", 120).output
         except MachineError as error:
             evidence = f"no more to learn: {error}\n"
-            self.machine.off()
-            self.is_up = False
+            self.off()
         console = self.machine.console.read_text(errors="replace")[-20_000:]
         path.write_text(
             f"{case.name}: {case.promise}\nexit code {outcome.code}\n\n{outcome.output}{evidence}\n---- console\n{console}"
@@ -232,11 +250,13 @@ def main() -> int:
     asked = arguments()
     wanted = tuple(part for part in asked.only.split(",") if part)
     cases = [Case.read(path) for path in sorted((HERE / "cases").glob("[0-9]*.sh"))]
+    cases.sort(key=lambda case: (case.machine != "lane", case.name))
     cases = [case for case in cases if (case.name.startswith(wanted) if wanted else not case.is_asked)]
     cases = [case for case in cases if case.is_core or not asked.core]
-    if asked.vagrant and (left_out := [case.name for case in cases if case.hierarchy != "unified"]):
-        print(f"       a box is booted with its own command line; left out: {', '.join(left_out)}", flush=True)
-        cases = [case for case in cases if case.hierarchy == "unified"]
+    is_usual = lambda case: case.hierarchy == "unified" and case.machine == "lane"
+    if asked.vagrant and (left_out := [case.name for case in cases if not is_usual(case)]):
+        print(f"       a box has its own command line and packages; left out: {', '.join(left_out)}", flush=True)
+        cases = [case for case in cases if is_usual(case)]
     if asked.stage:
         stage(asked, asked.stage, cases)
         return 0
@@ -248,21 +268,25 @@ def main() -> int:
         if asked.vagrant:
             stage(asked, scratch / "lane", cases)
             machine = VagrantMachine(scratch / "lane", scratch)
+            lane = Lane(lambda _: machine, asked.verbose)
         else:
-            built = subprocess.run([HERE / "build-image.sh"], stdout=subprocess.PIPE, text=True)
-            if built.returncode != 0:
-                return built.returncode  # it has said why
-            machine = Machine(pathlib.Path(built.stdout.strip()), lane_disk(asked, scratch, cases), scratch)
-        lane = Lane(machine, asked.verbose)
+            images = {}
+            for kind in dict.fromkeys(case.machine for case in cases):
+                built = subprocess.run([HERE / "build-image.sh", kind], stdout=subprocess.PIPE, text=True)
+                if built.returncode != 0:
+                    return built.returncode  # it has said why
+                images[kind] = pathlib.Path(built.stdout.strip())
+            disk = lane_disk(asked, scratch, cases)
+            lane = Lane(lambda kind: Machine(images[kind], disk, scratch / kind), asked.verbose)
         try:
             for case in cases:
                 lane.run(case)
             if asked.footprint and not lane.failed:
                 # An emulator that waits for a processor passes the wait on as time of its machine's.
                 load = f"\nLoad of the emulating machine over the last 15 minutes: {os.getloadavg()[2]:.1f} on {os.cpu_count()} processors.\n"
-                asked.footprint.write_text(machine.run("cat /var/lib/vm-lane/footprint.md", 30).output + load)
+                asked.footprint.write_text(lane.machine.run("cat /var/lib/vm-lane/footprint.md", 30).output + load)
         finally:
-            machine.off()
+            lane.off()
     print(f"\n{len(cases) - len(lane.failed)} of {len(cases)} cases pass", flush=True)
     return 1 if lane.failed else 0
 

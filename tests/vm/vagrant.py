@@ -18,8 +18,8 @@ PLACE = pathlib.Path(__file__).resolve().parent.parent.parent / "vagrant"
 class VagrantMachine:
     """A machine of the Vagrantfile; `off` destroys it."""
 
-    UP_SECONDS = 900
-    BACK_SECONDS = 180
+    UP_SECONDS = 1800
+    BACK_SECONDS = 420
     hierarchy = "unified"  # a box boots with its own command line
 
     def __init__(self, stage: pathlib.Path, scratch: pathlib.Path):

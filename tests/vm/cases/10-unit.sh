@@ -6,7 +6,7 @@ joey_is_up
 is "the unit" "$(systemctl show -p ActiveState,SubState --value joey.service | paste -sd' ')" "active running"
 # Type=notify: `systemctl start` has returned, so the API must answer at once.
 is "readyz" "$(k get --raw /readyz)" ok
-k wait --for=condition=Ready node --all --timeout=30s
+k wait --for=condition=Ready node --all --timeout=300s
 
 main=$(systemctl show -p MainPID --value joey.service)
 kill -9 "$main"

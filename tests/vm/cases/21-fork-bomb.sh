@@ -21,6 +21,6 @@ is "the answers" "$(grep -c kangaroo-backend "$keep/answers")" 300
 is "the server's restarts" "$(field server '{.status.containerStatuses[0].restartCount}')" 0
 is "the node" "$(k get node -o 'jsonpath={.items[0].status.conditions[?(@.type=="Ready")].status}')" True
 
-k delete pod bomb --grace-period=1 --wait=true --timeout=60s
+k delete pod bomb --grace-period=1 --wait=true --timeout=180s
 [ ! -e "$group" ] || fail "the bomb's cgroup is left: $group"
 is "sleeps left" "$(pgrep -c -f '^sleep 1000$' || true)" 0

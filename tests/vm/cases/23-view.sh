@@ -58,5 +58,5 @@ is "its memory.max again" "$(cat "$(container_cgroup seen)/memory.max")" $((64 <
 # Whatever is frozen, deletion ends it.
 whole=$(pod_cgroup seen)
 echo 1 >"$(container_cgroup seen)/cgroup.freeze"
-k delete pod seen --grace-period=2 --wait=true --timeout=60s >/dev/null
+k delete pod seen --grace-period=2 --wait=true --timeout=180s >/dev/null
 [ ! -e "$whole" ] || fail "a group is left: $whole"

@@ -33,9 +33,9 @@ map huge $((4 << 20)) || fail "the pod does not get what it has asked for"
 ! map none $((2 << 20)) || fail "a pod that asked for none gets one"
 waits() { k get pod more -o 'jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}' | grep -q 'Insufficient hugepages-2Mi'; }
 within 30 "more than there are waits" waits
-k delete pod huge --grace-period=1 --wait=true --timeout=60s >/dev/null
+k delete pod huge --grace-period=1 --wait=true --timeout=180s >/dev/null
 is_ready more
 
-k delete pods --all --grace-period=1 --wait=true --timeout=60s >/dev/null
+k delete pods --all --grace-period=1 --wait=true --timeout=180s >/dev/null
 echo 0 >/proc/sys/vm/nr_hugepages
 systemctl restart joey.service

@@ -22,7 +22,7 @@ systemctl daemon-reload
 systemd-run --quiet --wait -p CPUWeight=50 true
 is "cpu.max while Joey is down" "$(cat "$group/cpu.max")" "50000 100000"
 is "memory.max while Joey is down" "$(cat "$group/memory.max")" $((64 << 20))
-curl -sSf --max-time 10 "http://$address/" | grep -q kangaroo-backend || fail "the pod does not answer while Joey is down"
+curl -sSf --max-time 30 "http://$address/" | grep -q kangaroo-backend || fail "the pod does not answer while Joey is down"
 
 systemctl start joey.service
 is "both pods" "$(identity one) $(identity two)" "$before"
@@ -48,7 +48,7 @@ wait
 
 # What happens meanwhile is told afterwards, with its true code.
 systemctl stop joey.service
-curl -sS --max-time 10 "http://$address/crash?code=7" >/dev/null 2>&1 || true
+curl -sS --max-time 30 "http://$address/crash?code=7" >/dev/null 2>&1 || true
 systemctl start joey.service
 within 60 "the exit is told" field_is one '{.status.containerStatuses[0].lastState.terminated.exitCode}' 7
 is_ready one

@@ -16,7 +16,7 @@ uids >"$keep/uids"
 sync "$keep/uids" "$keep" # ours; Joey has to see to its own files
 
 # The last that Joey answers before the cut.
-curl -sS --max-time 10 "http://$(field crashed '{.status.podIP}')/crash?code=3" >/dev/null 2>&1 || true
+curl -sS --max-time 30 "http://$(field crashed '{.status.podIP}')/crash?code=3" >/dev/null 2>&1 || true
 within 60 "one restart" field_is crashed '{.status.containerStatuses[0].restartCount}' 1
 is_ready crashed
 k create configmap answered-before-the-cut --from-literal=a=b

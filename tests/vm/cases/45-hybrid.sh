@@ -33,4 +33,4 @@ within 60 "Joey is back" joey_answers
 is "the pod's process after a restart" "$(plain_pid)" "$before"
 is_ready plain
 within 20 "it answers" answers plain
-k delete pods --all --grace-period=1 --wait=true --timeout=60s >/dev/null
+k delete pods --all --grace-period=1 --wait=true --timeout=180s >/dev/null

@@ -22,9 +22,13 @@ is() { [ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"; }
 # has WHAT TEXT PATTERN (of grep -E)
 has() { grep -Eq -- "$3" <<<"$2" || fail "$1 has no '$3': $2"; }
 
+# How many times longer is waited than a machine with its processors to itself would need: this one is emulated, and
+# the emulator may share them. Waiting longer costs only where something has failed.
+patience=3
+
 # within SECONDS WHAT COMMAND…: until the command succeeds.
 within() {
-    local end=$((SECONDS + $1)) what=$2
+    local end=$((SECONDS + $1 * patience)) what=$2
     shift 2
     until "$@"; do
         [ "$SECONDS" -lt "$end" ] || fail "not in time: $what"
@@ -91,7 +95,7 @@ pod() {
 }
 
 # is_ready POD [SECONDS]
-is_ready() { k wait --for=condition=Ready "pod/$1" --timeout="${2:-60}s" >/dev/null || fail "$1 is not Ready: $(k get pod "$1" -o wide)"; }
+is_ready() { k wait --for=condition=Ready "pod/$1" --timeout="$((${2:-60} * patience))s" >/dev/null || fail "$1 is not Ready: $(k get pod "$1" -o wide)"; }
 
 # The cgroup directories of a pod and of its container `main`.
 pod_cgroup() { find /sys/fs/cgroup/joey-* -type d -name "pod$(field "$1" '{.metadata.uid}')"; }
@@ -108,4 +112,4 @@ identity() {
 }
 
 # answers POD: over the pod network.
-answers() { curl -sSf --max-time 10 "http://$(field "$1" '{.status.podIP}')/" | grep -q kangaroo-backend; }
+answers() { curl -sSf --max-time $((10 * patience)) "http://$(field "$1" '{.status.podIP}')/" | grep -q kangaroo-backend; }

@@ -1,0 +1,11 @@
+# Beside ufw Joey changes nothing of it, tells that it cuts pods off, and the commands that joey doctor names let them through.
+# vm: machine walls
+# vm: seconds 1200
+. /lane/cases/walls.sh
+
+name=ufw
+blocks="each_other api"
+raise() { ufw --force enable >/dev/null; }
+raze() { ufw disable >/dev/null; }
+undo() { sed -E 's/ufw (route )?allow/ufw \1delete allow/g' "$keep/cures" | bash -e; }
+beside

@@ -14,7 +14,7 @@ export CARGO_TERM_COLOR ?= auto
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-setup: ## Install what building and testing need (Debian packages, the newest kubectl)
+setup: ## Install what building and testing need (Debian packages, two kubectls)
 	@tests/setup.sh
 
 build: ## Build the release binary
@@ -29,7 +29,7 @@ demo: build images ## Show a pod's life on this machine, in namespaces of its ow
 	@tests/setup.sh demo
 	@HOST=$(HOST) tests/demo/run.sh $(JOEY_RELEASE) $(IMAGES)
 
-check: ## Formatting, lints, and the tests that need no privilege
+check: ## Formatting, lints and the house rules (tests/tidy.rs)
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --test tidy

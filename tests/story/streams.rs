@@ -1,18 +1,27 @@
 //! Terminals, files and forwarded ports, over every transport that a kubectl speaks; and joey's own verbs.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::cluster::{Cluster, kubectls};
 use crate::pod::POD;
 
-/// The clients at hand: WebSocket with the newer ones, SPDY with those up to 1.30.
-fn clients() -> Vec<PathBuf> {
-    let mut clients = kubectls();
-    let place = clients.last().and_then(|path| path.parent().map(PathBuf::from));
-    clients.extend(place.map(|place| place.join("kubectl.1.29")).filter(|path| path.is_file()));
-    clients
+/// Each kubectl as it is, over WebSocket, and the newest over SPDY, which all of them spoke until 1.30: the name of the
+/// protocol that they ask for, and the program.
+fn clients(cluster: &Cluster) -> Vec<(&'static str, PathBuf)> {
+    let newest = kubectls().remove(0);
+    let old = cluster.dir.join("kubectl-over-spdy");
+    let script = format!(
+        "#!/bin/sh\nKUBECTL_REMOTE_COMMAND_WEBSOCKETS=false KUBECTL_PORT_FORWARD_WEBSOCKETS=false exec {} \"$@\"\n",
+        newest.display()
+    );
+    std::fs::write(&old, script).expect("a file of the test can be written");
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755))
+        .expect("a file of the test can be made a program");
+    let all = kubectls().into_iter().map(|client| ("websocket", client));
+    all.chain([("SPDY/3.1", old)]).collect()
 }
 
 #[test]
@@ -20,8 +29,11 @@ fn ports_files_and_terminals_work_over_every_transport() {
     let mut cluster = Cluster::start("transports");
     cluster.apply(POD).ok();
     cluster.wait_running("kangaroo-backend");
-    for client in clients() {
+    for (protocol, client) in clients(&cluster) {
         cluster.use_kubectl(&client);
+        let told = cluster.kubectl(&["exec", "-v=9", "kangaroo-backend", "--", "/bin/true"]);
+        assert_eq!(told.code, 0, "{}", told.stderr);
+        assert!(told.stderr.contains(protocol), "{protocol} is not spoken: {}", told.stderr);
 
         let mut forward = cluster
             .kubectl_command()

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # What is missing is a failure here, never a test that was skipped.
-export REQUIRE_ROOT=1 REQUIRE_KUBECTL=1
+export REQUIRE_ROOT=1 REQUIRE_KUBECTL=1 REQUIRE_IMAGES=1
 
 if [ "$(id -u)" != 0 ]; then
     echo "the tests make namespaces, mounts and rules of their own: run them as root" >&2

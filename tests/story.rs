@@ -36,6 +36,8 @@ mod restart;
 
 #[path = "story/streams.rs"]
 mod streams;
+#[path = "story/sudo.rs"]
+mod sudo;
 
 #[path = "story/policy.rs"]
 mod policy;

@@ -190,7 +190,7 @@ fn write(item: &Item) -> anyhow::Result<()> {
 /// Puts the administrator's kubeconfig into the invoking user's, and remembers that.
 fn introduce(settings: &Settings, mut record: Record) -> anyhow::Result<()> {
     let user = user::invoking()?;
-    let change = user::merge(&user, super::kubeconfig::admin(settings)?)
+    let change = user::merge(&user, super::kubeconfig::admin(settings)?, None)
         .with_context(|| format!("the kubeconfig of {}", user.name))?;
     println!("the kubeconfig {} of {} knows this host", change.path.display(), user.name);
     record.kubeconfig = Some(match record.kubeconfig {

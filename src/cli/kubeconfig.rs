@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::install::user;
 use super::settings::Settings;
 
 /// What a merge changed in somebody's kubeconfig, so that it can be undone.
@@ -34,9 +35,16 @@ pub fn run(settings: &Settings, merge: bool) -> anyhow::Result<ExitCode> {
         io::stdout().lock().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let target = own_kubeconfig()?;
-    change(&text, &target)?;
-    println!("context {:?} is now current in {}", context_of(&text), target.display());
+    let context = context_of(&text);
+    // Behind sudo the file is that of the person who called it, and only they touch it; root's HOME tells nothing.
+    let change = match user::behind_sudo()? {
+        None => change(&text, &own_kubeconfig()?)?,
+        Some(caller) => {
+            let named = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty());
+            user::merge(&caller, text, named.map(|_| own_kubeconfig()).transpose()?)?
+        }
+    };
+    println!("context {context:?} is now current in {}", change.path.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,7 +16,11 @@ use crate::cli::kubeconfig::{self, Change};
 /// What the child is to do.
 #[derive(Debug, Serialize, Deserialize)]
 enum Task {
-    Merge { text: String },
+    Merge {
+        text: String,
+        /// `None`: ~/.kube/config.
+        target: Option<PathBuf>,
+    },
     Undo(Box<Change>),
 }
 
@@ -36,6 +40,16 @@ pub struct User {
 pub fn invoking() -> anyhow::Result<User> {
     let behind = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
     by_uid(behind.unwrap_or_else(|| nix::unistd::geteuid().as_raw()))
+}
+
+/// The user behind `sudo`, for root; `None` where the caller acts for themselves.
+///
+/// # Errors
+/// Nobody of that number has an account.
+pub fn behind_sudo() -> anyhow::Result<Option<User>> {
+    let caller = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let caller = caller.filter(|uid| *uid != 0 && nix::unistd::geteuid().is_root());
+    caller.map(by_uid).transpose()
 }
 
 /// From /etc/passwd, or else from getent(1), which asks directories, too: a static binary has no name service.
@@ -65,12 +79,12 @@ fn find(text: &str, uid: u32) -> Option<User> {
     })
 }
 
-/// Merges the administrator's kubeconfig into the user's.
+/// Merges the administrator's kubeconfig into the user's: `target`, or ~/.kube/config.
 ///
 /// # Errors
 /// The child says why.
-pub fn merge(user: &User, text: String) -> anyhow::Result<Change> {
-    let answer = ask(user, &Task::Merge { text })?;
+pub fn merge(user: &User, text: String, target: Option<PathBuf>) -> anyhow::Result<Change> {
+    let answer = ask(user, &Task::Merge { text, target })?;
     serde_json::from_str(&answer).context("reading what the merge changed")
 }
 
@@ -116,9 +130,10 @@ pub fn answer() -> anyhow::Result<ExitCode> {
     let mut text = String::new();
     io::stdin().lock().read_to_string(&mut text)?;
     match serde_json::from_str(&text).context("reading the task")? {
-        Task::Merge { text } => {
-            // ~/.kube/config: the environment is clean, so KUBECONFIG leads nowhere else.
-            let change = kubeconfig::change(&text, &kubeconfig::own_kubeconfig()?)?;
+        Task::Merge { text, target } => {
+            // The environment is clean, so KUBECONFIG leads nowhere else.
+            let target = target.map_or_else(kubeconfig::own_kubeconfig, Ok)?;
+            let change = kubeconfig::change(&text, &target)?;
             io::stdout().lock().write_all(&serde_json::to_vec(&change)?)?;
         }
         Task::Undo(change) => kubeconfig::undo(&change)?,

@@ -13,14 +13,16 @@ use kube::runtime::{WatchStreamExt, watcher};
 use nix::sys::termios::{self, SetArg, Termios};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
     /// POD or pod/POD
     pod: String,
+    /// Namespace of the pod
     #[arg(short, long, default_value = "default")]
     namespace: String,
+    /// Container of the pod [default: its first]
     #[arg(short, long)]
     container: Option<String>,
     /// Pass standard input on
@@ -52,6 +54,7 @@ pub async fn exec(client: kube::Client, args: ExecArgs) -> anyhow::Result<ExitCo
 pub struct RunArgs {
     /// The image to run
     image: String,
+    /// Namespace of the pod
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// Name of the pod [default: the image's, with a random end]
@@ -60,8 +63,10 @@ pub struct RunArgs {
     /// Delete the pod at the end
     #[arg(long)]
     rm: bool,
+    /// Pass standard input on
     #[arg(short = 'i', long)]
     stdin: bool,
+    /// Give the process a terminal
     #[arg(short = 't', long)]
     tty: bool,
     /// NAME=VALUE, repeatable
@@ -109,14 +114,65 @@ pub async fn run(client: kube::Client, args: RunArgs) -> anyhow::Result<ExitCode
     let pods: Api<Pod> = Api::namespaced(client, &args.namespace);
     let created = pods.create(&PostParams::default(), &pod).await?;
     let name = created.metadata.name.context("a created pod has a name")?;
-    let outcome = attached(&pods, &name, &args, tty).await;
+    let mut interrupts = Interrupts::catch()?;
+    let outcome = tokio::select! {
+        outcome = attached(&pods, &name, &args, tty) => outcome,
+        code = interrupts.next() => {
+            if !args.rm {
+                eprintln!("pod/{name} runs on; `joey delete pod {name}` ends it");
+            }
+            Ok(code)
+        }
+    };
     if args.rm {
-        pods.delete(&name, &DeleteParams::default()).await?;
         let uid = created.metadata.uid.unwrap_or_default();
-        let gone = kube::runtime::conditions::is_deleted(&uid);
-        kube::runtime::wait::await_condition(pods, &name, gone).await?;
+        // Who interrupts this, too, does not want to wait.
+        tokio::select! {
+            deleted = delete(&pods, &name, &uid) => deleted?,
+            code = interrupts.next() => {
+                eprintln!("pod/{name} is still being deleted");
+                return Ok(code);
+            }
+        }
     }
     outcome
+}
+
+/// Deletes the pod and waits until nothing of it is left.
+async fn delete(pods: &Api<Pod>, name: &str, uid: &str) -> anyhow::Result<()> {
+    match pods.delete(name, &DeleteParams::default()).await {
+        // Somebody else was faster.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        deleted => deleted?,
+    };
+    let gone = kube::runtime::conditions::is_deleted(uid);
+    kube::runtime::wait::await_condition(pods.clone(), name, gone).await?;
+    Ok(())
+}
+
+/// The signals by which a person or a service manager ends us. With a terminal of its own the process gets `^C` as a
+/// key, and we see none.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn catch() -> std::io::Result<Interrupts> {
+        Ok(Interrupts {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The exit code of a program that the next signal ended, as a shell tells it.
+    async fn next(&mut self) -> ExitCode {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        };
+        ExitCode::from(128 + kind.as_raw_value() as u8)
+    }
 }
 
 /// Waits for the container, joins its streams, and returns its exit code.
@@ -170,6 +226,11 @@ async fn print_log(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Reasons of a container that waits for an image which cannot be had as things are. The node goes on trying; who sits
+/// in front of one pod wants to know.
+const IMAGE_FAILURES: &[&str] =
+    &["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"];
+
 async fn await_started(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events =
@@ -184,9 +245,13 @@ async fn await_started(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
             status.container_statuses.into_iter().flatten().find_map(|one| one.state?.waiting);
         let Some(waiting) = waiting else { continue };
         let reason = waiting.reason.unwrap_or_default();
+        let message = waiting.message.unwrap_or_default();
+        if IMAGE_FAILURES.contains(&reason.as_str()) {
+            bail!("{reason}: {message}");
+        }
         let transient = ["ContainerCreating", "PodInitializing", ""].contains(&reason.as_str());
         if !transient && !told.contains(&reason) {
-            eprintln!("{reason}: {}", waiting.message.unwrap_or_default());
+            eprintln!("{reason}: {message}");
             told.push(reason);
         }
     }

@@ -117,6 +117,24 @@ fn joeys_own_verbs_do_what_kubectls_do() {
     let ran =
         cluster.joey(&["run", "--rm", "toolbox", "--", "/bin/bash", "-c", "echo once; exit 3"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (3, "once\n"), "{}", ran.stderr);
+    let ran = cluster.joey(&["run", "--rm", "nowhere.invalid/team/app:1"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("ErrImagePull: "), "{}", ran.stderr);
+    // ^C ends the pod with the command.
+    let script = "trap 'exit 0' TERM; echo up; sleep 1000 & wait";
+    let mut run = cluster
+        .joey_command()
+        .args(["run", "--rm", "toolbox", "--", "/bin/bash", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let killed = Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(cluster.kubectl(&["get", "pods", "-o", "name"]).ok(), "pod/kangaroo-backend");
     assert_eq!(
         cluster.joey(&["delete", "pod", "kangaroo-backend"]).ok(),
         "pod \"kangaroo-backend\" deleted from default namespace"

@@ -10,6 +10,7 @@ use clap::Subcommand;
 
 use super::config::align;
 use super::settings::Settings;
+use crate::runtime::image::reference::Reference;
 use crate::runtime::image::{Credentials, Image, Images, Registries};
 
 #[derive(Debug, Subcommand)]
@@ -21,8 +22,9 @@ pub enum ImageCommand {
     },
     /// Fetch an image from its registry, for every pod
     Pull {
+        /// The image, as a pod names it
         reference: String,
-        /// User name and password for the registry (prompted by nothing: prefer imagePullSecrets in pods)
+        /// User name and password for the registry (nothing prompts for them; pods name imagePullSecrets)
         #[arg(
             long,
             value_name = "USER:PASSWORD",
@@ -35,10 +37,17 @@ pub enum ImageCommand {
     #[command(alias = "ls")]
     List,
     /// Print everything about one image as JSON
-    Inspect { reference: String },
+    Inspect {
+        /// Name, digest or ID of the image
+        reference: String,
+    },
     /// Remove a name; content that nothing uses any more goes with it
     #[command(alias = "rm")]
-    Remove { reference: Vec<String> },
+    Remove {
+        /// Names of images
+        #[arg(required = true)]
+        reference: Vec<String>,
+    },
     /// Build an image from a Containerfile (or Dockerfile); RUN is not known
     Build {
         /// Name of the new image
@@ -51,7 +60,12 @@ pub enum ImageCommand {
         directory: PathBuf,
     },
     /// Write an image as an OCI archive
-    Export { reference: String, file: PathBuf },
+    Export {
+        /// Name, digest or ID of the image
+        reference: String,
+        /// The archive to write
+        file: PathBuf,
+    },
 }
 
 /// Opens the image store that the settings name.
@@ -114,7 +128,8 @@ async fn import(images: &Images, file: &Path) -> anyhow::Result<()> {
 
 fn parse(text: &str, reference: &str) -> anyhow::Result<Credentials> {
     let (username, password) = text.split_once(':').context("credentials are USER:PASSWORD")?;
-    let registry = reference.split('/').next().unwrap_or_default().to_owned();
+    let reference: Reference = reference.parse().with_context(|| format!("image {reference:?}"))?;
+    let registry = reference.domain().to_owned();
     Ok(Credentials { registry, username: username.to_owned(), password: password.to_owned() })
 }
 
@@ -166,4 +181,25 @@ fn described(image: &Image) -> serde_json::Value {
         },
         "layers": image.layers,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_for_the_registry_that_the_image_comes_from() {
+        for (reference, registry) in [
+            ("team/app:1", "docker.io"),
+            ("app", "docker.io"),
+            ("registry.example.com:5000/team/app:1", "registry.example.com:5000"),
+            ("localhost/app", "localhost"),
+        ] {
+            let credentials = parse("ann:pass:word", reference).unwrap();
+            assert_eq!(credentials.registry, registry, "{reference}");
+            assert_eq!((&*credentials.username, &*credentials.password), ("ann", "pass:word"));
+        }
+        assert!(parse("ann", "app").is_err());
+        assert!(parse("ann:password", "Not An Image").is_err());
+    }
 }

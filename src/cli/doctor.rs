@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -48,6 +48,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         ("connections", connections(fs::read_to_string(CONNTRACK_MAX).ok().as_deref())),
         ("disk", disk(&settings.data_dir())),
         ("API address", listen(settings)),
+        ("ingress", ingress(settings)),
+        ("metrics", metrics(settings)),
         ("name resolution", resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())),
         ("network", network_problems(&settings.run_dir())),
         ("manifests", manifest_problems(settings)),
@@ -244,34 +246,98 @@ fn disk(data_dir: &Path) -> Verdict {
 }
 
 fn listen(settings: &Settings) -> Verdict {
+    match ports(&settings.listen(), "--listen", &settings.run_dir()) {
+        Ok(good) => Verdict::Good(good),
+        Err(Problem { finding, cure }) => Verdict::Bad { finding, cure },
+    }
+}
+
+/// Without a door of the ingress the rest of Joey works.
+fn ingress(settings: &Settings) -> Verdict {
+    optional(
+        &[
+            (settings.ingress_http(), "--ingress-http"),
+            (settings.ingress_https(), "--ingress-https"),
+        ],
+        &settings.run_dir(),
+    )
+}
+
+fn metrics(settings: &Settings) -> Verdict {
+    optional(&[(settings.metrics_listen(), "--metrics-listen")], &settings.run_dir())
+}
+
+fn optional(doors: &[(Option<SocketAddr>, &str)], run_dir: &Path) -> Verdict {
     let mut good = Vec::new();
-    for address in settings.listen() {
-        match TcpListener::bind(address) {
-            Ok(_) => good.push(format!("{address} is free")),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let ours = instance::holder(&settings.run_dir());
-                match ours {
-                    Some(pid) => good.push(format!("{address} (this Joey runs, process {pid})")),
-                    None => {
-                        return Verdict::Bad {
-                            finding: format!("{address} is in use by another program"),
-                            cure: format!(
-                                "end it (ss -ltnp 'sport = :{}' names it) or choose another --listen",
-                                address.port()
-                            ),
-                        };
-                    }
-                }
-            }
-            Err(error) => {
-                return Verdict::Bad {
-                    finding: format!("{address}: {error}"),
-                    cure: "choose an address of this host for --listen".to_owned(),
-                };
-            }
+    for (address, setting) in doors {
+        let Some(address) = address else {
+            good.push(format!("{setting} is off"));
+            continue;
+        };
+        match ports(&[*address], setting, run_dir) {
+            Ok(finding) => good.push(finding),
+            Err(Problem { finding, cure }) => return Verdict::Limited { finding, cure },
         }
     }
     Verdict::Good(good.join(", "))
+}
+
+/// What stands in the way, and what helps.
+struct Problem {
+    finding: String,
+    cure: String,
+}
+
+/// Whether a Joey can listen at `addresses`, or already does.
+fn ports(addresses: &[SocketAddr], setting: &str, run_dir: &Path) -> Result<String, Problem> {
+    let mut good = Vec::new();
+    for address in addresses {
+        match TcpListener::bind(address) {
+            Ok(_) => good.push(format!("{address} is free")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                match instance::holder(run_dir) {
+                    Some(pid) => good.push(format!("{address} (this Joey runs, process {pid})")),
+                    None if is_closed(&run_dir.join("lock")) => {
+                        return Err(Problem {
+                            finding: format!(
+                                "{address} is in use, by this Joey or by another program"
+                            ),
+                            cure: format!(
+                                "sudo joey doctor: only root may look into {}",
+                                run_dir.display()
+                            ),
+                        });
+                    }
+                    None => {
+                        return Err(Problem {
+                            finding: format!("{address} is in use by another program"),
+                            cure: format!(
+                                "end it (ss -ltnp 'sport = :{}' names it) or choose another {setting}",
+                                address.port()
+                            ),
+                        });
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Problem {
+                    finding: format!("{address}: {error}"),
+                    cure: "sudo joey doctor: ports below 1024 need root".to_owned(),
+                });
+            }
+            Err(error) => {
+                return Err(Problem {
+                    finding: format!("{address}: {error}"),
+                    cure: format!("choose an address of this host for {setting}"),
+                });
+            }
+        }
+    }
+    Ok(good.join(", "))
+}
+
+fn is_closed(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn resolvers(resolv_conf: &str) -> Verdict {
@@ -282,10 +348,13 @@ fn resolvers(resolv_conf: &str) -> Verdict {
         .collect();
     let loopback = |server: &&str| server.starts_with("127.") || *server == "::1";
     match servers.iter().copied().find(|server| !loopback(server)) {
-        Some(server) => Verdict::Good(format!("pods ask {server}")),
-        None if Path::new("/run/systemd/resolve/resolv.conf").exists() => {
-            Verdict::Good("pods ask the upstreams of systemd-resolved".to_owned())
+        Some(server) => {
+            Verdict::Good(format!("pods ask Joey, which asks {server} for names outside"))
         }
+        None if Path::new("/run/systemd/resolve/resolv.conf").exists() => Verdict::Good(
+            "pods ask Joey, which asks the upstreams of systemd-resolved for names outside"
+                .to_owned(),
+        ),
         None => Verdict::Limited {
             finding: "the host has no resolver that a pod can reach".to_owned(),
             cure: "put a nameserver that is not a loopback address into /etc/resolv.conf"
@@ -294,9 +363,24 @@ fn resolvers(resolv_conf: &str) -> Verdict {
     }
 }
 
+/// What a daemon has told in a file; nothing, if it has told nothing.
+fn told(path: &Path) -> Result<String, Verdict> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(Verdict::Limited {
+            finding: format!("unknown: {} cannot be read: {error}", path.display()),
+            cure: "sudo joey doctor".to_owned(),
+        }),
+    }
+}
+
 /// The daemon tries with packets and writes down what of the host stands in the way.
 fn network_problems(run_dir: &Path) -> Verdict {
-    let text = fs::read_to_string(run_dir.join(probe::PROBLEMS)).unwrap_or_default();
+    let text = match told(&run_dir.join(probe::PROBLEMS)) {
+        Ok(text) => text,
+        Err(unknown) => return unknown,
+    };
     let problems: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     match problems.as_slice() {
         [] => Verdict::Good("nothing of the host is known to stand in the way of pods".to_owned()),
@@ -310,8 +394,10 @@ fn network_problems(run_dir: &Path) -> Verdict {
 
 fn manifest_problems(settings: &Settings) -> Verdict {
     let directory = settings.manifests_dir();
-    let told = settings.run_dir().join(super::manifests::PROBLEMS);
-    let text = fs::read_to_string(told).unwrap_or_default();
+    let text = match told(&settings.run_dir().join(super::manifests::PROBLEMS)) {
+        Ok(text) => text,
+        Err(unknown) => return unknown,
+    };
     match text.trim() {
         "" => Verdict::Good(format!("nothing is wrong with {}", directory.display())),
         problems => Verdict::Limited {
@@ -371,5 +457,35 @@ mod tests {
             resolvers("nameserver 127.0.0.11\nnameserver 9.9.9.9\n"),
             Verdict::Good(_)
         ));
+    }
+    #[test]
+    fn ports_of_other_programs_are_told_with_the_setting_that_helps() {
+        let nowhere = Path::new("/nonexistent");
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        let doors = [(None, "--ingress-http"), (Some(taken), "--ingress-https")];
+        let Verdict::Limited { finding, cure } = optional(&doors, nowhere) else {
+            panic!("the port is taken");
+        };
+        assert_eq!(finding, format!("{taken} is in use by another program"));
+        assert!(cure.ends_with("or choose another --ingress-https"), "{cure}");
+        drop(other);
+        let Verdict::Good(finding) = optional(&doors, nowhere) else { panic!("it is free now") };
+        assert_eq!(finding, format!("--ingress-http is off, {taken} is free"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_nothing() {
+        let run_dir =
+            std::env::temp_dir().join(format!("joey-doctor-{}", crate::sys::clock::uuid()));
+        fs::create_dir(&run_dir).unwrap();
+        assert!(matches!(network_problems(&run_dir), Verdict::Good(_)));
+        // Root may read every file, but none of them is a directory.
+        fs::create_dir(run_dir.join("network-problems")).unwrap();
+        let Verdict::Limited { finding, .. } = network_problems(&run_dir) else {
+            panic!("nobody knows");
+        };
+        assert!(finding.starts_with("unknown: "), "{finding}");
+        fs::remove_dir_all(&run_dir).unwrap();
     }
 }

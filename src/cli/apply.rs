@@ -24,6 +24,7 @@ pub struct ApplyArgs {
     /// File or directory with manifests, or - for standard input; repeatable
     #[arg(short, long, required = true)]
     filename: Vec<PathBuf>,
+    /// Namespace of the objects that name none
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// none, or server: go through everything and change nothing

@@ -193,9 +193,15 @@ pub enum Command {
     /// Needs a running `joey serve`, kubectl, curl and the sample images (`make images`, `joey image import`).
     Learn(super::learn::LearnArgs),
     /// Print a shell completion script
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell that is to complete
+        shell: clap_complete::Shell,
+    },
     /// Write the man pages into a directory
-    Man { directory: PathBuf },
+    Man {
+        /// The directory, made if it is missing
+        directory: PathBuf,
+    },
 }
 
 /// The completion script for `shell`.
@@ -255,5 +261,23 @@ mod tests {
             let found = command.get_arguments().any(|arg| arg.get_long() == Some(setting.name));
             assert!(found, "--{} is missing", setting.name);
         }
+    }
+    #[test]
+    fn every_command_and_argument_says_what_it_is_for() {
+        let mut command = Args::command();
+        command.build();
+        let mut queue = vec![command];
+        let mut silent = Vec::new();
+        while let Some(command) = queue.pop() {
+            let name = command.get_bin_name().unwrap_or_default().to_owned();
+            if command.get_about().is_none() {
+                silent.push(name.clone());
+            }
+            let arguments = command.get_arguments().filter(|arg| !arg.is_hide_set());
+            let without = arguments.filter(|arg| arg.get_help().is_none());
+            silent.extend(without.map(|arg| format!("{name} {}", arg.get_id())));
+            queue.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
+        }
+        assert_eq!(silent, Vec::<String>::new());
     }
 }

@@ -33,6 +33,7 @@ pub struct GetArgs {
 /// Which namespace and which objects.
 #[derive(Debug, clap::Args)]
 pub struct Scope {
+    /// Namespace of the objects
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
     /// All namespaces
@@ -41,6 +42,7 @@ pub struct Scope {
     /// Label selector, such as app=web,tier!=cache
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
+    /// Field selector, such as status.phase=Running,metadata.name!=web
     #[arg(long)]
     pub field_selector: Option<String>,
 }

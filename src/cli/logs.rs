@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures::{AsyncBufRead, AsyncReadExt};
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use super::get::encode;
 pub struct LogsArgs {
     /// POD or pod/POD
     pod: String,
+    /// Namespace of the pod
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// Needed when the pod has several containers
@@ -30,9 +31,10 @@ pub struct LogsArgs {
     /// Only so many lines from the end
     #[arg(long)]
     tail: Option<i64>,
-    /// Only what is younger, such as 5s, 2m or 3h
+    /// Only what is younger, such as 5s, 2m or 1h30m
     #[arg(long)]
     since: Option<String>,
+    /// Put the moment of writing before every line
     #[arg(long)]
     timestamps: bool,
 }
@@ -202,17 +204,33 @@ impl Place {
     }
 }
 
-/// `90s`, `5m`, `2h` or plain seconds.
+/// `90s`, `5m`, `1h30m` or plain seconds; parts of a second count as one, as kubectl has it.
 fn seconds(text: &str) -> anyhow::Result<u64> {
-    let (number, unit) = match text.char_indices().last() {
-        Some((end, 's')) => (&text[..end], 1),
-        Some((end, 'm')) => (&text[..end], 60),
-        Some((end, 'h')) => (&text[..end], 3600),
-        _ => (text, 1),
-    };
-    let number: u64 =
-        number.parse().with_context(|| format!("{text:?} is no time span such as 5s, 2m or 3h"))?;
-    number.checked_mul(unit).with_context(|| format!("{text:?} is too long"))
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let wrong = || format!("{text:?} is no time span such as 5s, 2m or 1h30m");
+    let (mut rest, mut milliseconds) = (text, 0u64);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).with_context(wrong)?;
+        let (number, unit) = rest.split_at(digits);
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let worth = match &unit[..end] {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => bail!(wrong()),
+        };
+        let number: u64 = number.parse().with_context(wrong)?;
+        let more = number.checked_mul(worth).and_then(|more| more.checked_add(milliseconds));
+        milliseconds = more.with_context(|| format!("{text:?} is too long"))?;
+        rest = &unit[end..];
+    }
+    if text.is_empty() {
+        bail!(wrong());
+    }
+    Ok(milliseconds.div_ceil(1000))
 }
 
 #[cfg(test)]
@@ -226,6 +244,17 @@ mod tests {
             ("2m", Some(120)),
             ("3h", Some(10_800)),
             ("7", Some(7)),
+            ("1h30m", Some(5400)),
+            ("1m30s", Some(90)),
+            ("1500ms", Some(2)),
+            ("0s", Some(0)),
+            ("90 s", None),
+            ("5d", None),
+            ("h", None),
+            ("1h30", None),
+            ("-5s", None),
+            ("99999999999999999999s", None),
+            ("9999999999999999999h", None),
             ("x", None),
             ("", None),
         ] {

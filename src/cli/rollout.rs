@@ -68,6 +68,7 @@ pub struct Target {
     /// deployment/NAME or deployment NAME
     #[arg(required = true)]
     what: Vec<String>,
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     namespace: String,
 }
@@ -77,6 +78,7 @@ pub struct ScaleArgs {
     /// TYPE/NAME or TYPE NAME
     #[arg(required = true)]
     what: Vec<String>,
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// How many pods there are to be

@@ -21,6 +21,7 @@ pub struct WhyArgs {
     /// TYPE/NAME… or TYPE NAME…, such as deployment/web
     #[arg(required = true)]
     what: Vec<String>,
+    /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// Whether the pod's connection to TARGET comes through, and who decided: svc/NAME[:PORT], pod/NAME:PORT,

@@ -2,8 +2,10 @@
 //!
 //! It never blocks and never fails its caller: an Event that finds the queue full or the API away is dropped.
 
+mod budget;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -13,18 +15,15 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::budget::Budget;
 use crate::model::time::Timestamp;
 use crate::sys::clock;
 
 const QUEUE: usize = 512;
 /// Different Events that are remembered for counting.
 const REMEMBERED: usize = 4096;
-/// Events are read in pages of so many at a start.
+/// Earlier Events are read in pages of so many.
 const PAGE: u32 = 500;
-/// client-go's spam filter: so many Events about one object at once …
-const BURST: f64 = 25.0;
-/// … and then one every five minutes.
-const REFILL: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -37,7 +36,7 @@ pub enum Kind {
 pub struct Note {
     pub about: core::ObjectReference,
     pub kind: Kind,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
 }
 
@@ -62,7 +61,7 @@ impl Recorder {
             node,
             told: BTreeMap::new(),
             order: VecDeque::new(),
-            spent: BTreeMap::new(),
+            budget: Budget::default(),
         };
         tokio::spawn(stop.run_until_cancelled_owned(writer.run(notes)));
         Recorder { queue }
@@ -162,17 +161,20 @@ struct Writer {
     node: String,
     told: BTreeMap<Key, Told>,
     order: VecDeque<Key>,
-    /// By object: tokens left, and when that was.
-    spent: BTreeMap<String, (f64, Timestamp)>,
+    budget: Budget,
 }
 
 impl Writer {
     async fn run(mut self, mut notes: mpsc::Receiver<(Timestamp, Note)>) {
-        // Without it what an earlier daemon told is told again instead of counted.
-        if let Err(error) = self.remember_earlier().await {
-            tracing::debug!(%error, "earlier events could not be read");
-        }
+        // Read when there is something to tell: a start that has nothing to tell has better things to do.
+        let mut first = true;
         while let Some((when, note)) = notes.recv().await {
+            // Without it what an earlier daemon told is told again instead of counted.
+            if std::mem::take(&mut first)
+                && let Err(error) = self.remember_earlier().await
+            {
+                tracing::debug!(%error, "earlier events could not be read");
+            }
             self.write(when, note).await;
         }
     }
@@ -216,8 +218,8 @@ impl Writer {
     }
 
     async fn write(&mut self, when: Timestamp, note: Note) {
-        let key = Key::new(&note.about, note.kind, note.reason, &note.message);
-        if !self.may_speak(&key.object, when) {
+        let key = Key::new(&note.about, note.kind, &note.reason, &note.message);
+        if !self.budget.spend(&key.object, when) {
             return;
         }
         let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".into());
@@ -243,18 +245,6 @@ impl Writer {
         self.remember(key, Told { namespace, name, count: 1 });
     }
 
-    fn may_speak(&mut self, object: &str, when: Timestamp) -> bool {
-        if self.spent.len() > REMEMBERED {
-            self.spent.retain(|_, (_, at)| when.since(*at) < REFILL * 25);
-        }
-        let (tokens, at) = self.spent.get(object).copied().unwrap_or((BURST, when));
-        let earned = when.since(at).as_secs_f64() / REFILL.as_secs_f64();
-        let tokens = (tokens + earned).min(BURST);
-        let may = tokens >= 1.0;
-        self.spent.insert(object.to_owned(), (if may { tokens - 1.0 } else { tokens }, when));
-        may
-    }
-
     fn event(&self, when: Timestamp, note: &Note, namespace: &str) -> core::Event {
         let mut random = [0u8; 8];
         clock::random(&mut random);
@@ -274,7 +264,7 @@ impl Writer {
                 }
                 .into(),
             ),
-            reason: Some(note.reason.into()),
+            reason: Some(note.reason.clone().into_owned()),
             message: Some(note.message.chars().take(MESSAGE).collect()),
             count: Some(1),
             first_timestamp: time.clone(),

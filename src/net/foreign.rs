@@ -223,7 +223,7 @@ pub async fn tell(
                 // A node's uid in references is its name, as the kubelet has it.
                 about: events::about("Node", None, &node, Some(node.clone())),
                 kind: Kind::Warning,
-                reason: "NetworkRulesRestored",
+                reason: "NetworkRulesRestored".into(),
                 message: "Another program changed or flushed the cluster's nftables table; it has been put back. \
                     No packet of a pod was forwarded while it was gone"
                     .to_owned(),

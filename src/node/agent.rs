@@ -272,7 +272,7 @@ async fn repairs(mut repaired: broadcast::Receiver<net::Repaired>, shared: Arc<S
                     shared.recorder.note(Note {
                         about: entry.reference(),
                         kind: events::Kind::Warning,
-                        reason: "NetworkRepaired",
+                        reason: "NetworkRepaired".into(),
                         message,
                     });
                 }

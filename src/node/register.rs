@@ -100,7 +100,8 @@ fn tell_start(shared: &Shared, config: &NodeConfig, uid: &str) {
         uid: Some(uid.to_owned()),
         ..core::ObjectReference::default()
     };
-    let note = |kind, reason, message: String| {
+    let note = |kind, reason: &'static str, message: String| {
+        let reason = reason.into();
         shared.recorder.note(Note { about: about.clone(), kind, reason, message });
     };
     note(Kind::Normal, "Starting", "Starting kubelet.".into());

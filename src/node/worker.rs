@@ -590,13 +590,13 @@ impl Worker {
 
     fn tell(&self, kind: Kind, reason: &'static str, message: String) {
         let about = about_pod(&self.pod, None);
-        self.shared.recorder.note(Note { about, kind, reason, message });
+        self.shared.recorder.note(Note { about, kind, reason: reason.into(), message });
     }
 
     fn tell_container(&self, name: &str, kind: Kind, reason: &'static str, message: String) {
         let path = self.spec_of(name).map(|(_, list)| format!("{list}{{{name}}}"));
         let about = about_pod(&self.pod, path);
-        self.shared.recorder.note(Note { about, kind, reason, message });
+        self.shared.recorder.note(Note { about, kind, reason: reason.into(), message });
     }
 
     fn setback(&mut self) {

@@ -202,7 +202,7 @@ fn tell(context: &Context<'_>, root: &Root, note: Note) {
     context.recorder.note(events::Note {
         about: root.about.clone(),
         kind: note.kind,
-        reason: note.reason,
+        reason: note.reason.into(),
         message: note.message,
     });
 }

@@ -182,7 +182,7 @@ impl Controller {
     async fn report(&self, scaler: &HorizontalPodAutoscaler, decided: Decision) {
         for Note { kind, reason, message } in decided.notes {
             let about = about(scaler);
-            self.recorder.note(events::Note { about, kind, reason, message });
+            self.recorder.note(events::Note { about, kind, reason: reason.into(), message });
         }
         if scaler.status.as_ref() == Some(&decided.status) {
             return;

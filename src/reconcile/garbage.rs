@@ -322,7 +322,7 @@ impl Collector {
                 field_path: None,
             },
             kind: events::Kind::Warning,
-            reason: "OwnerRefInvalidNamespace",
+            reason: "OwnerRefInvalidNamespace".into(),
             message: format!(
                 "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace \"{namespace}\"",
                 owner.api_version, owner.kind, owner.name, owner.uid

@@ -252,7 +252,7 @@ impl Scheduler {
                 self.recorder.note(Note {
                     about: about_pod(pod, None),
                     kind: Kind::Normal,
-                    reason: "Scheduled",
+                    reason: "Scheduled".into(),
                     message: format!("Successfully assigned {namespace}/{name} to {node}"),
                 });
                 Ok(())
@@ -278,7 +278,7 @@ impl Scheduler {
                 self.recorder.note(Note {
                     about: about_pod(pod, None),
                     kind: Kind::Warning,
-                    reason: "FailedScheduling",
+                    reason: "FailedScheduling".into(),
                     message: message.to_owned(),
                 });
                 // Known before the watch shows it, so that it is told once.

@@ -277,7 +277,7 @@ impl Told<'_> {
             self.controller.recorder.note(Note {
                 about: about(ingress),
                 kind: Kind::Warning,
-                reason: trouble.reason,
+                reason: trouble.reason.into(),
                 message: trouble.message.clone(),
             });
         }

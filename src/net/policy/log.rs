@@ -134,7 +134,7 @@ impl Log {
         self.recorder.note(Note {
             about: events::about("Pod", Some(namespace), name, network.holder_of(isolated.address)),
             kind: Kind::Warning,
-            reason: "NetworkPolicyDenied",
+            reason: "NetworkPolicyDenied".into(),
             message: denial.sentence(),
         });
     }

@@ -18,6 +18,7 @@ mod event;
 mod expiry;
 mod failure;
 pub mod fields;
+mod health;
 pub mod identity;
 mod managed;
 mod meters;

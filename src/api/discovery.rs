@@ -94,7 +94,7 @@ impl Documents {
             Target::Resources { group, version } => {
                 (self.by_version.get(&(*group, *version))?, "application/json")
             }
-            Target::Health
+            Target::Health { .. }
             | Target::Version
             | Target::OpenApiIndex
             | Target::OpenApiDocument(_)

@@ -8,7 +8,11 @@ use crate::api::catalog::{self, Kind, Subresource};
 /// What a path names.
 #[derive(Debug, Clone)]
 pub enum Target {
-    Health,
+    /// `/readyz`, `/readyz/{check}`.
+    Health {
+        endpoint: &'static str,
+        check: Option<String>,
+    },
     Version,
     OpenApiIndex,
     /// `api/v1`, `apis/apps/v1`.
@@ -71,7 +75,10 @@ pub fn parse(path: &str) -> Option<Target> {
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
-        ["livez" | "readyz" | "healthz", ..] => Some(Target::Health),
+        [endpoint, check @ ..] if check.len() < 2 && health(endpoint).is_some() => {
+            let check = check.first().map(|check| (*check).to_owned());
+            health(endpoint).map(|endpoint| Target::Health { endpoint, check })
+        }
         ["version"] => Some(Target::Version),
         ["openapi", "v2"] => Some(Target::OpenApiV2),
         ["openapi", "v3"] => Some(Target::OpenApiIndex),
@@ -95,6 +102,10 @@ pub fn parse(path: &str) -> Option<Target> {
         ["apis", group, version, rest @ ..] if !group.is_empty() => within(group, version, rest),
         _ => None,
     }
+}
+
+fn health(endpoint: &str) -> Option<&'static str> {
+    ["livez", "readyz", "healthz"].into_iter().find(|known| *known == endpoint)
 }
 
 fn known_group(name: &str) -> Option<&'static str> {

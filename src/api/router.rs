@@ -31,7 +31,7 @@ use crate::api::verbs::{
     Call, binding, create, delete, figures, get, list, measured, patch, review, scale,
     token_request, update, watch,
 };
-use crate::api::{Api, discovery, negotiate, openapi, streams};
+use crate::api::{Api, discovery, health, negotiate, openapi, streams};
 use crate::sys::clock;
 
 /// Request bodies beyond this are refused.
@@ -112,7 +112,7 @@ async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Fa
             if !matches!(parts.method, Method::GET | Method::HEAD) {
                 return Err(Failure::method_not_allowed());
             }
-            return document(api, other, &parts.headers);
+            return document(api, other, &query, &parts.headers);
         }
     }
     let Act::Resource(verb) = act else {
@@ -300,7 +300,7 @@ async fn dispatch(
         }
         // Of no kind that is shown as a table.
         Target::Metric(metric) => (catalog::pods(), figures::get(api, call, metric)?),
-        Target::Health
+        Target::Health { .. }
         | Target::Version
         | Target::OpenApiIndex
         | Target::OpenApiDocument(_)
@@ -392,12 +392,19 @@ async fn below(
 }
 
 /// Documents of the server itself.
-fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+fn document(
+    api: &Api,
+    target: &Target,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Failure> {
     if let Some(answer) = api.inner.discovery.answer(target, headers) {
         return answer;
     }
     match target {
-        Target::Health => Ok(health(api.inner.store.failed().as_deref())),
+        Target::Health { endpoint, check } => {
+            Ok(well_being(api, endpoint, check.as_deref(), query))
+        }
         Target::Version => Ok(reply::text_response(
             StatusCode::OK,
             "application/json",
@@ -422,12 +429,20 @@ fn document(api: &Api, target: &Target, headers: &HeaderMap) -> Result<Response<
 }
 
 /// A store that has stopped acknowledging writes makes the server unfit; only a restart helps.
-fn health(failed: Option<&str>) -> Response<Body> {
-    let (code, text) = match failed {
-        None => (StatusCode::OK, "ok"),
-        Some(_) => (StatusCode::INTERNAL_SERVER_ERROR, "[-]store failed: reason withheld\n"),
+fn well_being(api: &Api, endpoint: &str, only: Option<&str>, query: &Query) -> Response<Body> {
+    let question = health::Question {
+        endpoint,
+        only,
+        is_verbose: query.has("verbose"),
+        excluded: query.all("exclude").collect(),
     };
-    reply::text_response(code, "text/plain; charset=utf-8", text)
+    let checks = [
+        health::Check { name: "ping", is_well: true },
+        health::Check { name: "store", is_well: api.inner.store.failed().is_none() },
+    ];
+    let Some(answer) = health::answer(&question, &checks) else { return not_found_page() };
+    let code = if answer.is_well { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    reply::text_response(code, "text/plain; charset=utf-8", answer.text)
 }
 
 /// The Kubernetes release whose API this is.

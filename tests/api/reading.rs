@@ -215,6 +215,14 @@ async fn health_and_version_are_there() {
     let cluster = cluster().await;
     for path in ["/healthz", "/livez", "/readyz"] {
         assert_eq!(cluster.get(path).await.text, "ok");
+        assert_eq!(cluster.get(&format!("{path}/ping")).await.text, "ok");
+        let verbose = cluster.get(&format!("{path}?verbose&exclude=store")).await.text;
+        let expected = "[+]ping ok\n[+]store excluded: ok\n";
+        assert_eq!(verbose, format!("{expected}{} check passed\n", &path[1..]));
+        for unknown in ["etcd", "ping/more"] {
+            let answer = cluster.get(&format!("{path}/{unknown}")).await;
+            assert_eq!(answer.code, 404, "{path}/{unknown}: {}", answer.text);
+        }
     }
     let version = cluster.get("/version?timeout=32s").await.json();
     assert!(version.as_object().unwrap().values().all(Value::is_string));

@@ -66,11 +66,9 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// Whether objects of `kind` are answered as the text that is stored.
-    pub fn is_plain_text_of(&self, kind: &Kind) -> bool {
-        self.representation == negotiate::JSON
-            && !self.is_pretty
-            && presentation::shows_as_stored(kind)
+    /// Whether a long list may be answered in pieces: as JSON that is not indented.
+    pub fn takes_pieces(&self) -> bool {
+        self.representation.encoding == Encoding::Json && !self.is_pretty
     }
 }
 
@@ -145,7 +143,7 @@ fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8
     }
     let size: usize = items.iter().map(|stored| stored.value.len() + 40).sum();
     let mut text = Vec::with_capacity(size + 200);
-    text.extend_from_slice(list_head(kind, metadata).as_bytes());
+    text.extend_from_slice(list_head(kind, Shape::Object, metadata).as_bytes());
     for (index, stored) in items.iter().enumerate() {
         if index > 0 {
             text.push(b',');
@@ -158,13 +156,44 @@ fn splice_list(kind: &Kind, items: &[Stored], metadata: &Value) -> Option<Vec<u8
     Some(text)
 }
 
-/// A list's text up to its first item.
-pub fn list_head(kind: &Kind, metadata: &Value) -> String {
-    format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        kind.kind,
-        kind.api_version()
-    )
+/// A list's text up to its first item; `]}` ends it.
+pub fn list_head(kind: &Kind, shape: Shape, metadata: &Value) -> String {
+    let head = |kind: &str, api_version: &str| {
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata}")
+    };
+    match shape {
+        Shape::Object => head(&format!("{}List", kind.kind), &kind.api_version()) + ",\"items\":[",
+        Shape::PartialMetadata => {
+            head("PartialObjectMetadataList", "meta.k8s.io/v1") + ",\"items\":["
+        }
+        Shape::Table => {
+            let columns = Value::Array(table::columns(&kind.resource()));
+            let head = head("Table", "meta.k8s.io/v1");
+            format!("{head},\"columnDefinitions\":{columns},\"rows\":[")
+        }
+    }
+}
+
+/// Appends one item of such a list.
+pub fn list_item(
+    kind: &Kind,
+    wish: Wish,
+    stored: &Stored,
+    text: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    let shape = wish.representation.shape;
+    let is_as_stored = shape == Shape::Object && presentation::shows_as_stored(kind);
+    if is_as_stored && object::splice(text, &stored.value, stored.revision) {
+        return Ok(());
+    }
+    let item = write::show(kind, stored)?;
+    let item = match shape {
+        Shape::Object => item,
+        Shape::PartialMetadata => partial_metadata(item),
+        Shape::Table => table::row(&kind.resource(), &item, wish.include_object, clock::now()),
+    };
+    text.extend_from_slice(item.to_string().as_bytes());
+    Ok(())
 }
 
 /// The same JSON, indented by two as encoding/json does it for `?pretty=true`; `None` if it is none.

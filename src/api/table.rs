@@ -46,28 +46,8 @@ pub fn render(
     list_metadata: Value,
     now: Timestamp,
 ) -> Value {
-    let printer = printer(resource);
-    let rows: Vec<Value> = items
-        .iter()
-        .map(|item| {
-            let mut row = json!({"cells": (printer.cells)(item, now)});
-            if resource == "pods"
-                && let Some(conditions) = pod::row_conditions(item)
-            {
-                row["conditions"] = conditions;
-            }
-            row["object"] = match include_object {
-                IncludeObject::None => Value::Null,
-                IncludeObject::Metadata => json!({
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": item["metadata"],
-                }),
-                IncludeObject::Object => item.clone(),
-            };
-            row
-        })
-        .collect();
+    let rows: Vec<Value> =
+        items.iter().map(|item| row(resource, item, include_object, now)).collect();
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -75,6 +55,26 @@ pub fn render(
         "columnDefinitions": columns(resource),
         "rows": rows,
     })
+}
+
+/// What a Table says of one object.
+pub fn row(resource: &str, item: &Value, include_object: IncludeObject, now: Timestamp) -> Value {
+    let mut row = json!({"cells": (printer(resource).cells)(item, now)});
+    if resource == "pods"
+        && let Some(conditions) = pod::row_conditions(item)
+    {
+        row["conditions"] = conditions;
+    }
+    row["object"] = match include_object {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => json!({
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": item["metadata"],
+        }),
+        IncludeObject::Object => item.clone(),
+    };
+    row
 }
 
 /// The `columnDefinitions` of `resource`.

@@ -144,8 +144,9 @@ impl Cluster {
     pub async fn pieces(
         &self,
         path: &str,
+        accept: &str,
     ) -> futures::stream::BoxStream<'static, Result<bytes::Bytes, kube::Error>> {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        let request = Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
         let response = self.client.send(request).await.unwrap();
         assert_eq!(response.status(), 200);
         response.into_body().into_data_stream().boxed()

@@ -12,7 +12,7 @@ use crate::api::Api;
 use crate::api::catalog::Kind;
 use crate::api::failure::{Cause, Failure};
 use crate::api::query::{self, Query};
-use crate::api::reply::{Answer, Content};
+use crate::api::reply::{Answer, Content, Wish};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, key, write};
 use crate::model::key::ObjectKey;
@@ -42,8 +42,8 @@ pub fn list(
             ));
         }
     };
-    if limit == 0 && selection.only_name().is_none() && call.wish.is_plain_text_of(kind) {
-        return whole(api, kind, namespace, selection, &from);
+    if limit == 0 && selection.only_name().is_none() && call.wish.takes_pieces() {
+        return whole(api, kind, namespace, selection, &from, call.wish);
     }
     let page = page(api, kind, namespace, &selection, &from, limit)?;
     let mut metadata = Map::new();
@@ -59,13 +59,14 @@ pub fn list(
     Ok(Answer::ok(Content::Stored { items: page.items, metadata: Value::Object(metadata) }))
 }
 
-/// A list without a limit, as text: a long one is read while it is sent.
+/// A list without a limit: a long one is read while it is sent.
 fn whole(
     api: &Api,
     kind: &'static Kind,
     namespace: Option<&str>,
     selection: Selection,
     from: &Start,
+    wish: Wish,
 ) -> Result<Answer, Failure> {
     let mut reader = stream::Reader::new(api, kind, namespace, selection, from);
     let items = reader.next()?;
@@ -74,7 +75,7 @@ fn whole(
         json!({"resourceVersion": revision.map_or(String::new(), |revision| revision.to_string())});
     Ok(Answer::ok(match reader.is_done() {
         true => Content::Stored { items, metadata },
-        false => Content::Raw(stream::response(items, reader, &metadata)),
+        false => Content::Raw(stream::response(items, reader, &metadata, wish)),
     }))
 }
 

@@ -1,4 +1,5 @@
-//! A long list as text while it is read: batch by batch, so that it is never whole in memory (S59).
+//! A long list, table or list of metadata as text while it is read: batch by batch, so that it is never whole in memory
+//! (S59).
 //!
 //! All batches are of one revision. If that is compacted away while a slow client still reads, the body breaks
 //! off, as it does when a connection breaks: never does a list lack what it should hold.
@@ -12,10 +13,11 @@ use futures::{Stream, stream};
 use http::{Response, StatusCode};
 
 use super::{Selection, Start};
+use crate::api::Api;
 use crate::api::catalog::Kind;
 use crate::api::failure::Failure;
+use crate::api::reply::{self, Wish};
 use crate::api::verbs::write;
-use crate::api::{Api, object, reply};
 use crate::model::key::ObjectKey;
 use crate::model::revision::Revision;
 use crate::store::{Listed, Scope, Stored};
@@ -94,9 +96,14 @@ impl Reader {
 }
 
 /// The list that begins with `first` and goes on with what `rest` reads; `metadata` is the list's own.
-pub fn response(first: Vec<Stored>, rest: Reader, metadata: &serde_json::Value) -> Response<Body> {
-    let head = reply::list_head(rest.kind, metadata);
-    let body = Body::from_stream(texts(head, first, rest));
+pub fn response(
+    first: Vec<Stored>,
+    rest: Reader,
+    metadata: &serde_json::Value,
+    wish: Wish,
+) -> Response<Body> {
+    let head = reply::list_head(rest.kind, wish.representation.shape, metadata);
+    let body = Body::from_stream(texts(head, first, rest, wish));
     let mut response = reply::text_response(StatusCode::OK, "application/json", Bytes::new());
     *response.body_mut() = body;
     response
@@ -109,14 +116,17 @@ struct Progress {
     ahead: Option<Vec<Stored>>,
     text: Vec<u8>,
     is_first: bool,
+    wish: Wish,
 }
 
 fn texts(
     head: String,
     first: Vec<Stored>,
     reader: Reader,
+    wish: Wish,
 ) -> impl Stream<Item = io::Result<Bytes>> {
-    let progress = Progress { reader, ahead: Some(first), text: head.into_bytes(), is_first: true };
+    let progress =
+        Progress { reader, ahead: Some(first), text: head.into_bytes(), is_first: true, wish };
     stream::try_unfold(Some(progress), async |progress| {
         let Some(mut progress) = progress else { return Ok(None) };
         let items = match progress.ahead.take() {
@@ -127,11 +137,8 @@ fn texts(
             if !std::mem::take(&mut progress.is_first) {
                 progress.text.push(b',');
             }
-            if !object::splice(&mut progress.text, &stored.value, stored.revision) {
-                let shown = write::show(progress.reader.kind, stored)
-                    .map_err(|failure| io::Error::other(failure.message))?;
-                progress.text.extend_from_slice(shown.to_string().as_bytes());
-            }
+            reply::list_item(progress.reader.kind, progress.wish, stored, &mut progress.text)
+                .map_err(|failure| io::Error::other(failure.message))?;
         }
         let mut text = std::mem::take(&mut progress.text);
         if progress.reader.is_done() {

@@ -76,11 +76,13 @@ pub struct Set {
     is_interval: bool,
     /// How long a member stays.
     timeout: Option<Duration>,
+    /// Rules add members, so many at most.
+    most: Option<u32>,
 }
 
 impl Set {
     pub fn of(key: &[&'static str]) -> Set {
-        Set { key: key.to_vec(), value: None, is_interval: false, timeout: None }
+        Set { key: key.to_vec(), value: None, is_interval: false, timeout: None, most: None }
     }
 
     pub fn map(key: &[&'static str], value: &'static str) -> Set {
@@ -96,6 +98,11 @@ impl Set {
     /// them away.
     pub fn passing(self, timeout: Duration) -> Set {
         Set { timeout: Some(timeout), ..self }
+    }
+
+    /// Rules add its members, `most` at a time: packets may not eat the kernel's memory.
+    pub fn filled_by_rules(self, most: u32) -> Set {
+        Set { most: Some(most), ..self }
     }
 
     pub fn kind(&self) -> &'static str {
@@ -118,6 +125,9 @@ impl Set {
         if let Some(timeout) = self.timeout {
             body["flags"] = json!(["timeout"]);
             body["timeout"] = json!(timeout.as_secs());
+        }
+        if let Some(most) = self.most {
+            body["size"] = json!(most);
         }
         body
     }

@@ -7,7 +7,8 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
-//! prerouting -50      admit_hook    from our ports, to pods ▶ marked as seen (`guard`), once all is translated
+//! prerouting -50      admit_hook    from our ports, a reset ──▶ refusals; from our ports, to pods ▶ marked as seen
+//!                                   (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
 //! forward    filter   forward_hook  to the service range ▶ unserved; from our ports ▶ from_pods, with POLICY_EGRESS
@@ -50,6 +51,13 @@ pub const ENDED: &str = "ended";
 /// So long an answer is one. Datagrams have no beginning: one that is late would begin a flow the other way, and in its
 /// name the ended one would go on. Neither side can have it longer than an address rests.
 pub const ENDED_FOR: Duration = Duration::from_secs(60);
+
+/// Clients of which a pod behind a Service has just refused a connection.
+const REFUSED: &str = "refused";
+/// A client sends its SYN again after a second (RFC 6298), and is to be told when that one is refused, too.
+const REFUSED_ONCE: Duration = Duration::from_secs(3);
+/// So many of them at a time; those beyond are told at once.
+const REFUSALS: u32 = 16_384;
 
 /// What rules depend on beside the pods themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +126,11 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "prerouting",
                 -50,
                 vec![
+                    rule([
+                        from_ours(),
+                        matches("in", payload("tcp", "flags"), json!("rst")),
+                        jump("refusals"),
+                    ]),
                     rule([from_ours(), seen()]),
                     rule([matches("==", ip("daddr"), pods.clone()), seen()]),
                 ],
@@ -245,6 +258,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             ],
         ),
         ("node", node_rules(established(), invalid(), late())),
+        ("refusals", refusal_rules()),
         // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
         // A neighbour that says it is a pod would be let in by the policies that let that pod in.
         ("impostors", vec![rule([counted(), verdict("drop")])]),
@@ -341,6 +355,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (HAIRPIN, Set::of(&["ipv4_addr", "ipv4_addr"])),
         (DOORS, Set::of(port)),
         (ENDED, Set::of(ended).passing(ENDED_FOR)),
+        (REFUSED, Set::of(&["ipv4_addr", "inet_service"]).passing(REFUSED_ONCE).filled_by_rules(REFUSALS)),
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
@@ -362,6 +377,30 @@ fn refuse(icmp: &str) -> Vec<Value> {
             json!({"reject": {"type": "tcp reset"}}),
         ]),
         rule([json!({"reject": {"type": "icmpx", "expr": icmp}})]),
+    ]
+}
+
+/// A process that has just died refuses what was on its way to it; that nobody is led to it any more is in the rules
+/// milliseconds later. So the first refusal of a translated connection is kept from the client: it tries again after a
+/// second, connection tracking has forgotten the first try by then, and it is led to another pod, or to this one if that
+/// is back. The second refusal is told.
+fn refusal_rules() -> Vec<Value> {
+    let status = || json!({"ct": {"key": "status"}});
+    let client = || json!({"concat": [ip("daddr"), payload("tcp", "dport")]});
+    vec![
+        rule([
+            matches("==", json!({"ct": {"key": "direction"}}), json!("original")),
+            verdict("return"),
+        ]),
+        rule([matches("!", status(), json!("dnat")), verdict("return")]),
+        // It was established: what is lost is lost.
+        rule([matches("in", status(), json!("assured")), verdict("return")]),
+        rule([matches("==", client(), json!(format!("@{REFUSED}"))), verdict("return")]),
+        rule([
+            json!({"set": {"op": "add", "elem": client(), "set": format!("@{REFUSED}")}}),
+            counted(),
+            verdict("drop"),
+        ]),
     ]
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::deployment::{DEPLOYMENT, NAME, SELECTOR, roll_out};
-use crate::load::{Aim, Count, Load};
+use crate::load::{Aim, Count, Failed, Load};
 use crate::service::{SERVICE, TOOLS};
 
 pub fn is_long() -> bool {
@@ -167,6 +167,8 @@ fn a_crash_costs_what_was_under_way_to_the_dead_pod_and_nothing_else() {
         })
         .collect();
     println!("{} answered; under way: {spans:#?}", count.answered);
+    let refused = |failed: &Failed| failed.why.contains("refused");
+    assert!(!count.failed.iter().any(refused), "new connections were refused: {spans:#?}");
     assert!(count.failed.iter().all(|failed| failed.begun < told), "lost afterwards: {spans:#?}");
     cluster.finish();
 }

@@ -38,6 +38,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"map":{"name":"host_ports_at_address","type":["ipv4_addr","inet_proto","inet_service"],"map":"ipv4_addr","family":"inet","table":"joey_abc123"}}}
             {"add":{"map":{"name":"host_ports_at_port","type":["ipv4_addr","inet_proto","inet_service"],"map":"inet_service","family":"inet","table":"joey_abc123"}}}
             {"add":{"map":{"name":"host_ports_port","type":["inet_proto","inet_service"],"map":"inet_service","family":"inet","table":"joey_abc123"}}}
+            {"add":{"set":{"name":"refused","type":["ipv4_addr","inet_service"],"flags":["timeout"],"timeout":3,"size":16384,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"sources","type":["ifname","ipv4_addr","ether_addr"],"family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
@@ -45,6 +46,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
@@ -55,7 +57,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"hooks_99796df18f1c","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"hooks_161e0bf98be7","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"admit_hook","type":"filter","hook":"prerouting","prio":-50,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard_hook","type":"filter","hook":"prerouting","prio":-300,"policy":"accept","family":"inet","table":"joey_abc123"}}}
@@ -70,6 +72,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
@@ -81,7 +84,9 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"map":{"name":"host_ports_at_address","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_at_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_port","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"set":{"name":"refused","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"sources","family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"jump":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
@@ -127,6 +132,11 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"node","expr":[{"reject":{"type":"icmpx","expr":"admin-prohibited"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ip","field":"daddr"}}]},"right":"@hairpin"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"original"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"!","left":{"ct":{"key":"status"}},"right":"dnat"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"right":"@refused"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"set":{"op":"add","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@refused"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}

@@ -150,6 +150,37 @@ fn a_pod_sees_the_pod_that_calls_it_by_whatever_way() {
 }
 
 #[test]
+fn a_client_whom_a_dying_pod_refused_is_led_on_and_told_only_when_it_is_refused_again() {
+    on_a_host(|_| async move {
+        let network = network().await;
+        let [client, dead, other] = pods(&network).await;
+        put(&network, &facts(&[&dead], |_| {})).await;
+        let refused = || sh("nft list set inet joey_abc123 refused").contains("elements");
+        let ways: [&dyn Fn() -> io::Result<std::net::TcpStream>; 2] =
+            [&|| inside(&client, || connect((SERVICE, 80))), &|| connect((SERVICE, 80))];
+        for connects in ways {
+            put(&network, &facts(&[&dead], |_| {})).await;
+            // Nobody listens, now and a second later.
+            let error = connects().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            // Nobody listens, and a second later the rules know it.
+            eventually("it is forgotten", || !refused());
+            let server = listen(&other, 8080);
+            let next = facts(&[&other], |_| {});
+            std::thread::scope(|threads| {
+                let network = &network;
+                let tokio = tokio::runtime::Handle::current();
+                threads.spawn(move || {
+                    eventually("it is refused", refused);
+                    tokio.block_on(put(network, &next));
+                });
+                talk(&server, connects()).unwrap();
+            });
+        }
+    });
+}
+
+#[test]
 fn a_neighbour_that_routes_to_the_service_range_meets_nobody() {
     on_a_host(|host| async move {
         let network = network().await;

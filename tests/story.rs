@@ -49,3 +49,5 @@ mod mistakes;
 mod service;
 #[path = "story/why.rs"]
 mod why;
+#[path = "story/throughput.rs"]
+mod throughput;

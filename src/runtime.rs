@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use self::adopt::{Adopted, Late};
 use self::plan::{ContainerPlan, ExecPlan, Exit, PodPlan, PodUid};
 use self::protocol::{Answer, Call};
 use self::zygote::Zygote;
@@ -166,9 +167,15 @@ impl Runtime {
         Ok(Pod { link })
     }
 
-    /// Finds the pods of this instance that exist from before, alive or not.
+    /// Finds the pods of this instance that exist from before, alive or not; those whose shims do not answer within
+    /// `limit` are told apart.
+    pub async fn adopt_within(&self, limit: Duration) -> Result<Adopted, RuntimeError> {
+        adopt::adopt(&self.instance, limit).await
+    }
+
+    /// Finds all pods of this instance that exist from before, however long that takes.
     pub async fn adopt(&self) -> Result<Vec<Found>, RuntimeError> {
-        adopt::adopt(&self.instance).await
+        Ok(self.adopt_within(Duration::MAX).await?.found)
     }
 
     /// Returns when the zygote has ended: no pod can be started any more, so the daemon should end too

@@ -259,7 +259,7 @@ pub async fn launch(instance: &Arc<Instance>, plan: &PodPlan) -> Result<Arc<Link
         blocking(move || instance.prepare(&plan)).await
     };
     let directory = prepared?;
-    match link::connect(instance, plan, directory.clone()).await {
+    match link::connect(instance, plan, directory.clone(), link::HELLO).await {
         Ok(link) => Ok(link),
         Err(error) => {
             let (instance, cgroup) = (instance.clone(), plan.cgroup.clone());

@@ -28,8 +28,8 @@ use crate::sys::{clock, readiness, socket};
 /// Questions that may wait for the task.
 const MOST_QUESTIONS: usize = 64;
 
-/// How long a shim may take to say hello, or to take a request.
-const HELLO: Duration = Duration::from_secs(10);
+/// How long a new shim may take to say hello, or any to take a request.
+pub const HELLO: Duration = Duration::from_secs(10);
 
 /// How long an answer may take; a start includes mounts of network file systems.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -136,14 +136,15 @@ impl Link {
     }
 }
 
-/// Connects to a living shim; returns once its state is known.
+/// Connects to a living shim, which has `patience` to answer; returns once its state is known.
 pub async fn connect(
     instance: &Arc<Instance>,
     plan: &PodPlan,
     directory: PathBuf,
+    patience: Duration,
 ) -> Result<Arc<Link>, RuntimeError> {
-    let mut shim = Shim::connect(&directory).await?;
-    let containers = shim.first_state().await?;
+    let mut shim = Shim::connect(&directory, patience).await?;
+    let containers = shim.first_state(patience).await?;
     let (state, watched) = watch::channel(PodState { shim: ShimState::Alive, containers });
     let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
     let task = Task {
@@ -240,14 +241,17 @@ struct Shim {
 }
 
 impl Shim {
-    async fn connect(directory: &std::path::Path) -> Result<Shim, RuntimeError> {
+    async fn connect(
+        directory: &std::path::Path,
+        patience: Duration,
+    ) -> Result<Shim, RuntimeError> {
         let at = "connect to shim";
         let failed = |error: io::Error| RuntimeError::step(at, error);
         let stream = socket::connect(directory, state::SOCKET).map_err(failed)?;
         stream.set_nonblocking(true).map_err(failed)?;
         let socket = readiness::watch(stream.into()).map_err(failed)?;
         let mut inbox = Inbox::default();
-        let hello = tokio::time::timeout(HELLO, next(&socket, &mut inbox)).await;
+        let hello = tokio::time::timeout(patience, next(&socket, &mut inbox)).await;
         let hello = hello.map_err(|_| RuntimeError::step(at, "it does not answer"))?;
         match hello.map_err(failed)? {
             Message::Hello { failure: Some(reason), .. } => {
@@ -265,9 +269,12 @@ impl Shim {
         }
     }
 
-    async fn first_state(&mut self) -> Result<BTreeMap<String, ContainerState>, RuntimeError> {
+    async fn first_state(
+        &mut self,
+        patience: Duration,
+    ) -> Result<BTreeMap<String, ContainerState>, RuntimeError> {
         let at = "ask shim for its state";
-        let state = tokio::time::timeout(HELLO, next(&self.socket, &mut self.inbox)).await;
+        let state = tokio::time::timeout(patience, next(&self.socket, &mut self.inbox)).await;
         match state {
             Ok(Ok(Message::State { containers })) => Ok(containers),
             Ok(Ok(_)) => Err(RuntimeError::unexpected(at)),
@@ -358,7 +365,7 @@ impl Task {
                     if gone.await.is_ok() {
                         break;
                     }
-                    match Shim::connect(&self.directory).await {
+                    match Shim::connect(&self.directory, HELLO).await {
                         Ok(shim) => self.shim = shim,
                         Err(_) => break,
                     }

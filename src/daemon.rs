@@ -60,7 +60,7 @@ mod shutdown;
 
 /// Parts get this long to end after the signal; then the process ends without them.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// Policies are in force milliseconds after the API answers; who is asked before refuses.
+/// Policies are in force milliseconds after the caches are filled; who is asked before refuses.
 const POLICIES_WITHIN: Duration = Duration::from_secs(5);
 /// What the Node allows; the pod network and the runtime have been tried with more.
 const MAX_PODS: u32 = 500;
@@ -178,6 +178,7 @@ pub async fn run(
         cluster_dns,
         stop.clone(),
     )
+        own_ports(&listeners, settings, places.gateway),
     .await?;
     measures::node(&registry, agent.pods().clone());
     kubelet.connect(node::serve::router(agent.pods().clone(), agent.usage().clone())?);
@@ -228,8 +229,6 @@ pub async fn run(
     let told =
         foreign::tell(told_network, recorder, registry.clone(), node_name.clone(), stop.clone());
     spawn(&mut parts, "teller of foreign changes", told);
-    // Before, the proxy would refuse what policies allow.
-    ingress_network.policies_known(POLICIES_WITHIN).await;
     // These two end no daemon: without them pods run and the API answers.
     start_ingress(
         settings,
@@ -414,6 +413,7 @@ async fn start_agent(
     cluster_dns: Option<IpAddr>,
     stop: CancellationToken,
 ) -> anyhow::Result<Agent> {
+    reserved_ports: Vec<SocketAddr>,
     let client = api.client(Identity::component(&format!("system:node:{node_name}")), "default");
     let config = NodeConfig {
         node_name: node_name.to_owned(),
@@ -428,10 +428,23 @@ async fn start_agent(
         kubelet_port: 0,
     };
     Ok(Agent::start(client, runtime, images, network, config, stop).await?)
+        reserved_ports,
 }
 
 /// Each pod costs a handful of descriptors. The usual 1,024 is the bound of select(2), which nothing here calls.
 fn allow_many_files() {
+/// Where the host is administrated from elsewhere. To loopback nothing is translated, and pods reach the API through its
+/// Service; the ingress gives way to Services and pods, which may be meant to take its place.
+fn own_ports(
+    listeners: &[(SocketAddr, TcpListener)],
+    settings: &Settings,
+    gateway: IpAddr,
+) -> Vec<SocketAddr> {
+    let listeners = listeners.iter().map(|(address, _)| *address);
+    let own = listeners.chain(settings.metrics_listen());
+    own.filter(|address| !address.ip().is_loopback() && address.ip() != gateway).collect()
+}
+
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -485,7 +498,13 @@ async fn start_ingress(
     spawn(parts, "ingress controller", ingress::sync::run(proxy.clone(), controller, stop.clone()));
     spawn(parts, "ingress figures", proxy.clone().tell(figures, stop.clone()));
     let stop = stop.clone();
-    spawn(parts, "ingress", async move { proxy.serve(doors, stop).await });
+    spawn(parts, "ingress", async move {
+        // Before, the proxy would refuse what policies allow; whoever comes now waits at the open door.
+        let known = network.policies_known(POLICIES_WITHIN);
+        if stop.run_until_cancelled(known).await.is_some() {
+            proxy.serve(doors, stop).await;
+        }
+    });
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod node;
+pub mod placement;
 pub mod reconcile;
 pub mod runtime;
 pub mod store;

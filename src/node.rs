@@ -3,6 +3,7 @@
 //! It decides in pure functions ([`compile`], [`lifecycle`], [`status`]) and acts through `runtime` and
 //! `net`; its only door to the state is a `kube::Client`.
 
+mod admission;
 pub mod adopt;
 pub mod agent;
 mod clock_step;
@@ -11,6 +12,7 @@ mod credentials;
 mod farewell;
 pub mod health;
 pub mod huge_pages;
+mod keeper;
 pub mod lifecycle;
 mod milestones;
 pub mod pods;

@@ -19,10 +19,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["model", "sys", "metrics", "events"]),
     ("api", &["store", "model", "sys", "metrics"]),
     ("events", &["model", "sys"]),
-    // Every parser of what others send.
-    ("hostile", &["model", "metrics", "runtime", "net", "api"]),
-    ("reconcile", &["model", "sys", "metrics", "events"]),
-    ("node", &["model", "sys", "metrics", "runtime", "net", "events"]),
+    ("placement", &["model"]),
+    ("reconcile", &["model", "sys", "metrics", "events", "placement"]),
+    ("node", &["model", "sys", "metrics", "runtime", "net", "events", "placement"]),
     (
         "cli",
         &[
@@ -34,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "net",
             "api",
             "events",
+            "placement",
             "node",
             "reconcile",
             "daemon",
@@ -50,6 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "net",
             "api",
             "events",
+            "placement",
             "node",
             "reconcile",
             "cli",

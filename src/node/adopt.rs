@@ -77,10 +77,15 @@ pub fn revive(
         .collect();
     let outcome = match status.and_then(|s| s.phase.as_deref()) {
         Some("Succeeded") => Some(Outcome::Succeeded),
-        Some("Failed") => Some(Outcome::Failed {
-            reason: status.and_then(|s| s.reason.clone()).unwrap_or_default(),
-            message: status.and_then(|s| s.message.clone()).unwrap_or_default(),
-        }),
+        Some("Failed") => {
+            let reason = status.and_then(|s| s.reason.clone()).unwrap_or_default();
+            let message = status.and_then(|s| s.message.clone()).unwrap_or_default();
+            // Of a pod that was taken, something is told of each container.
+            Some(match statuses.is_empty() && !reason.is_empty() {
+                true => Outcome::Rejected { reason, message },
+                false => Outcome::Failed { reason, message },
+            })
+        }
         _ => None,
     };
     let policy = spec.map_or(RestartPolicy::Always, restart_policy);
@@ -278,6 +283,17 @@ mod tests {
         }
     }
 
+    /// With code 3, ten seconds after its start.
+    fn exited() -> ContainerPhase {
+        ContainerPhase::Exited(Exit {
+            code: 3,
+            signal: None,
+            oom_killed: false,
+            started_at: at(0),
+            finished_at: at(10),
+        })
+    }
+
     fn running() -> Value {
         json!({"running": {"startedAt": "2027-01-15T08:00:00Z"}})
     }
@@ -311,14 +327,7 @@ mod tests {
     #[test]
     fn an_exit_while_the_daemon_was_down_keeps_its_code_and_time() {
         let pod = pod("Always", "Running", None, told("a", 0, running(), json!({})));
-        let exit = Exit {
-            code: 3,
-            signal: None,
-            oom_killed: false,
-            started_at: at(0),
-            finished_at: at(10),
-        };
-        let state = revive(&pod, Some(&found(0, ContainerPhase::Exited(exit))), true, at(3600));
+        let state = revive(&pod, Some(&found(0, exited())), true, at(3600));
         let Run::Ended(ended) = &state.containers["a"].run else { panic!("not ended") };
         assert_eq!((ended.exit_code, ended.finished_at, ended.attempt), (3, at(10), 0));
     }
@@ -326,14 +335,7 @@ mod tests {
     #[test]
     fn the_last_words_of_what_ended_while_the_daemon_was_down_are_read() {
         let pod = pod("Always", "Running", None, told("a", 1, running(), json!({})));
-        let exit = Exit {
-            code: 3,
-            signal: None,
-            oom_killed: false,
-            started_at: at(0),
-            finished_at: at(10),
-        };
-        let found = found(1, ContainerPhase::Exited(exit));
+        let found = found(1, exited());
         let mut state = revive(&pod, Some(&found), true, at(3600));
         last_words(&mut state, &found, |name, attempt, exit| {
             format!("{name} {attempt} {}", exit.code)
@@ -387,6 +389,17 @@ mod tests {
         assert!(!uses_network(&revive(&pod("Running"), None, true, at(9))));
         let phase = ContainerPhase::Running { pid: 7, started_at: at(0) };
         assert!(uses_network(&revive(&pod("Running"), Some(&found(0, phase)), true, at(9))));
+    }
+
+    #[test]
+    fn a_pod_that_was_rejected_is_told_apart_from_one_that_failed() {
+        let mut pod = pod("Always", "Failed", None, told("a", 0, terminated(1), json!({})));
+        let status = pod.status.as_mut().unwrap();
+        status.reason = Some("OutOfcpu".into());
+        let outcome = |pod: &core::Pod| revive(pod, None, false, at(9)).outcome.unwrap();
+        assert!(matches!(outcome(&pod), Outcome::Failed { .. }));
+        pod.status.as_mut().unwrap().container_statuses = None;
+        assert!(matches!(outcome(&pod), Outcome::Rejected { reason, .. } if reason == "OutOfcpu"));
     }
 
     #[test]

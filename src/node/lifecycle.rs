@@ -10,8 +10,10 @@
 //!                      └─ shim lost ────┘   └─ back-off ◀─ ended   (`down`)
 //! ```
 //! A container that the pod cannot keep (its liveness probe failed) is stopped in the same order, and started again.
+//! Sidecars (KEP-753) stand among the init containers: those behind them wait until they have started, not until they
+//! have ended; they run on beside the containers, and end after them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::time::Timestamp;
 use crate::node::restart::Backoff;
@@ -67,8 +69,10 @@ pub enum Step {
 /// What the API wants of the pod.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Want {
-    /// In the order in which they must succeed.
+    /// In the order in which they must succeed, or start if they are sidecars.
     pub init: Vec<String>,
+    /// Those of `init` that run on beside the containers.
+    pub sidecars: BTreeSet<String>,
     pub containers: Vec<String>,
     pub restart: RestartPolicy,
     pub host_network: bool,
@@ -139,6 +143,11 @@ pub enum Outcome {
     Succeeded,
     Failed {
         /// `status.reason`, such as DeadlineExceeded; empty when a container's failure is the reason.
+        reason: String,
+        message: String,
+    },
+    /// The node did not take it: no container of it was ever considered.
+    Rejected {
         reason: String,
         message: String,
     },
@@ -333,14 +342,24 @@ pub fn init_policy(policy: RestartPolicy) -> RestartPolicy {
     }
 }
 
-/// Init containers are done: all succeeded, or a container has been started since.
+/// Init containers are done: all succeeded and all sidecars started, or a container has been started since.
 pub fn initialized(state: &PodState, want: &Want) -> bool {
     let any_started = want
         .containers
         .iter()
         .any(|name| state.containers.get(name).is_some_and(|c| c.run != Run::Idle));
     (any_started && state.stale_init.is_empty())
-        || want.init.iter().all(|name| has_succeeded(state, name))
+        || want.init.iter().all(|name| lets_pass(state, want, name))
+}
+
+/// Whether those behind this init container may start.
+pub fn lets_pass(state: &PodState, want: &Want, name: &str) -> bool {
+    match want.sidecars.contains(name) {
+        true => state.containers.get(name).is_some_and(
+            |c| matches!(&c.run, Run::Running(running) if running.is_up() && running.started),
+        ),
+        false => has_succeeded(state, name),
+    }
 }
 
 /// The init container's run counts and ended well.
@@ -385,6 +404,7 @@ fn conclusion(state: &PodState, want: &Want, now: Timestamp) -> Option<Outcome> 
         let stuck = want
             .init
             .iter()
+            .filter(|name| !want.sidecars.contains(*name))
             .filter_map(ended)
             .any(|e| e.exit_code != 0 && !restarts(init_policy(want.restart), e.exit_code));
         return stuck.then(failed);
@@ -413,20 +433,26 @@ fn come_up(state: &PodState, want: &Want, now: Timestamp) -> Next {
         Shim::Alive if state.address_unknown => return Next::Do(Step::Attach),
         Shim::Alive => {}
     }
-    if !initialized(state, want) {
-        // The first that has not succeeded is the only one that may run.
-        let name = want.init.iter().find(|name| !has_succeeded(state, name));
-        return name.and_then(|name| Some((name, state.containers.get(name)?))).map_or(
-            Next::Settled,
-            |(name, c)| match (&c.run, state.stale_init.get(name)) {
-                (Run::Ended(ended), Some(stale)) if ended.attempt <= stale.attempt => {
-                    container_next(name, c, RestartPolicy::Always, now)
-                }
-                _ => container_next(name, c, init_policy(want.restart), now),
-            },
-        );
-    }
     let mut next = Next::Settled;
+    let is_initialized = initialized(state, want);
+    for name in &want.init {
+        let Some(c) = state.containers.get(name) else { continue };
+        let is_sidecar = want.sidecars.contains(name);
+        if !is_sidecar && (is_initialized || has_succeeded(state, name)) {
+            continue;
+        }
+        let policy = match (&c.run, state.stale_init.get(name)) {
+            _ if is_sidecar => RestartPolicy::Always,
+            (Run::Ended(ended), Some(stale)) if ended.attempt <= stale.attempt => {
+                RestartPolicy::Always
+            }
+            _ => init_policy(want.restart),
+        };
+        next = soonest(next, container_next(name, c, policy, now));
+        if !is_initialized && !lets_pass(state, want, name) {
+            return next;
+        }
+    }
     for name in &want.containers {
         let Some(container) = state.containers.get(name) else { continue };
         next = soonest(next, container_next(name, container, want.restart, now));
@@ -447,7 +473,10 @@ fn container_next(
     let not_before = match &container.run {
         Run::Running(running) => {
             return match &running.doom {
-                Some(doom) => down::container(name, running, doom.kill_at, true, now),
+                Some(doom) => {
+                    let turn = down::Turn::AtOnce { is_quiet: true };
+                    down::container(name, running, doom.kill_at, turn, now)
+                }
                 None if running.post_start == HookState::Due => {
                     Next::Do(Step::PostStart(name.to_owned()))
                 }

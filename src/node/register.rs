@@ -1,8 +1,10 @@
 //! The Node object and its Lease: what this host is, what it can give, and that it is alive.
 //!
 //! It never touches pods. Idle cost: one small Lease patch every ten seconds; the status only when it changes
-//! or is five minutes old.
+//! or is five minutes old. A daemon that comes back on a host that is as it was writes nothing before that.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use crate::events::{Kind, Note};
 use crate::model::time::Timestamp;
 use crate::node::agent::NodeConfig;
 use crate::node::worker::Shared;
+use crate::placement::RESERVED_PORTS;
 use crate::sys::clock;
 
 pub mod describe;
@@ -37,11 +40,16 @@ pub(super) async fn run(shared: Arc<Shared>, config: NodeConfig) {
     let mut images = list_images(&shared).await;
     let mut written: Option<(Value, Timestamp)> = None;
     let mut uid = None;
+    let mut found = None;
     let mut told = false;
+    let mut is_alive = lives(&leases, &config.node_name).await;
     loop {
         if uid.is_none() {
             match ensure(&api, &config).await {
-                Ok(node) => uid = node.metadata.uid,
+                Ok(node) => {
+                    uid = node.metadata.uid.clone();
+                    found = Some(node);
+                }
                 Err(error) => tracing::warn!(%error, "the node is not registered yet"),
             }
         }
@@ -58,6 +66,11 @@ pub(super) async fn run(shared: Arc<Shared>, config: NodeConfig) {
                 images: &images,
             };
             let status = describe::status(&facts);
+            let found = found.take();
+            let same_since = found.as_ref().and_then(|node| describe::same_since(&status, node));
+            if let Some(at) = same_since {
+                written = Some((status.clone(), at));
+            }
             let due = written
                 .as_ref()
                 .is_none_or(|(before, at)| *before != status || now.since(*at) >= STATUS_EVERY);
@@ -76,11 +89,17 @@ pub(super) async fn run(shared: Arc<Shared>, config: NodeConfig) {
                     Err(error) => tracing::warn!(%error, "the node's status was not written"),
                 }
             }
-            if !told {
+            if !told && let Some(found) = &found {
                 told = true;
-                tell_start(&shared, &config, uid_text);
+                let start = describe::start(&facts.identity, &config, found);
+                // Beside a restart, only what became worse meanwhile is news.
+                if start != describe::Start::Resumed || same_since.is_none() {
+                    tell_start(&shared, &config, found, start);
+                }
             }
-            if let Err(error) = renew(&leases, &config.node_name, uid_text).await {
+            if !std::mem::take(&mut is_alive)
+                && let Err(error) = renew(&leases, &config.node_name, uid_text).await
+            {
                 tracing::warn!(%error, "the node's lease was not renewed");
             }
         }
@@ -92,19 +111,29 @@ pub(super) async fn run(shared: Arc<Shared>, config: NodeConfig) {
     }
 }
 
-fn tell_start(shared: &Shared, config: &NodeConfig, uid: &str) {
+/// Tells what is new about the node. That a daemon came back is not: nobody but its log knows.
+fn tell_start(shared: &Shared, config: &NodeConfig, found: &core::Node, start: describe::Start) {
     let about = core::ObjectReference {
         kind: Some("Node".into()),
         name: Some(config.node_name.clone()),
         // kubelet has always used the name here; kubectl describe looks for both.
-        uid: Some(uid.to_owned()),
+        uid: found.metadata.uid.clone(),
         ..core::ObjectReference::default()
     };
     let note = |kind, reason: &'static str, message: String| {
         let reason = reason.into();
         shared.recorder.note(Note { about: about.clone(), kind, reason, message });
     };
-    note(Kind::Normal, "Starting", "Starting kubelet.".into());
+    match start {
+        describe::Start::Resumed => {}
+        describe::Start::Fresh => note(Kind::Normal, "Starting", "Starting kubelet.".into()),
+        describe::Start::Rebooted { boot_id } => {
+            note(Kind::Normal, "Starting", "Starting kubelet.".into());
+            let node = &config.node_name;
+            let message = format!("Node {node} has been rebooted, boot id: {boot_id}");
+            note(Kind::Warning, "Rebooted", message);
+        }
+    }
     let missing = describe::missing_controllers(&shared.facts.controllers);
     if !missing.is_empty() {
         note(Kind::Warning, describe::MISSING_CONTROLLERS, describe::missing_message(&missing));
@@ -117,14 +146,18 @@ fn tell_start(shared: &Shared, config: &NodeConfig, uid: &str) {
 /// The Node object with our labels; made when absent.
 async fn ensure(api: &Api<core::Node>, config: &NodeConfig) -> Result<core::Node, kube::Error> {
     let labels = describe::labels(&config.node_name);
+    let ports: Vec<String> = config.reserved_ports.iter().map(SocketAddr::to_string).collect();
+    let annotations = BTreeMap::from([(RESERVED_PORTS.to_owned(), ports.join(","))]);
     if api.get_opt(&config.node_name).await?.is_some() {
-        let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+        let metadata = json!({"labels": labels, "annotations": annotations});
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
         return api.patch(&config.node_name, &PatchParams::default(), &patch).await;
     }
     let node = core::Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         ..core::Node::default()
@@ -152,6 +185,16 @@ async fn list_images(shared: &Shared) -> Vec<core::ContainerImage> {
             size_bytes: i64::try_from(image.size_bytes).ok(),
         })
         .collect()
+}
+
+/// Whether the Lease is as young as it ever is: the daemon before this one has just renewed it.
+async fn lives(leases: &Api<coordination::Lease>, node: &str) -> bool {
+    let held = leases.get_opt(node).await.ok().flatten().and_then(|lease| lease.spec);
+    held.is_some_and(|spec| {
+        let renewed = spec.renew_time.map(|time| Timestamp::from(time.0));
+        spec.holder_identity.as_deref() == Some(node)
+            && renewed.is_some_and(|at| clock::now().since(at) < RENEW_EVERY)
+    })
 }
 
 async fn renew(

@@ -11,9 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::model::time::Timestamp;
 use crate::node::lifecycle::{
     Container, EndReason, Ended, ImageState, MissingReason, Outcome, PodState, RestartPolicy, Run,
-    Shim, Want, has_succeeded, init_policy, initialized, restarts,
+    Shim, Want, has_succeeded, init_policy, initialized, lets_pass, restarts,
 };
 use crate::node::restart::go_seconds;
+use crate::placement::is_sidecar;
 
 #[cfg(test)]
 mod tests;
@@ -49,12 +50,24 @@ pub fn compile(facts: &Facts<'_>) -> core::PodStatus {
     let none = Vec::new();
     let init_specs = spec.and_then(|s| s.init_containers.as_ref()).unwrap_or(&none);
     let specs = spec.map_or(&none, |s| &s.containers);
-    let init_statuses: Vec<_> =
-        init_specs.iter().map(|c| container_status(facts, c, Role::Init)).collect();
-    let statuses: Vec<_> = specs.iter().map(|c| container_status(facts, c, Role::Main)).collect();
+    let role = |spec: &core::Container| match is_sidecar(spec) {
+        true => Role::Sidecar,
+        false => Role::Init,
+    };
+    let mut init_statuses: Vec<_> =
+        init_specs.iter().map(|c| container_status(facts, c, role(c))).collect();
+    let mut statuses: Vec<_> =
+        specs.iter().map(|c| container_status(facts, c, Role::Main)).collect();
+    if let Some(Outcome::Rejected { .. }) = &facts.state.outcome {
+        // "ContainerCreating" would stand where `kubectl get` shows the reason.
+        init_statuses.clear();
+        statuses.clear();
+    }
     let phase = phase(facts);
     let (reason, message) = match &facts.state.outcome {
-        Some(Outcome::Failed { reason, message }) if !reason.is_empty() => {
+        Some(Outcome::Failed { reason, message } | Outcome::Rejected { reason, message })
+            if phase == "Failed" && !reason.is_empty() =>
+        {
             (Some(reason.clone()), Some(message.clone()))
         }
         Some(_) | None => (None, None),
@@ -68,7 +81,7 @@ pub fn compile(facts: &Facts<'_>) -> core::PodStatus {
     let host_ips: Vec<String> = facts.node_addresses.iter().map(IpAddr::to_string).collect();
     core::PodStatus {
         phase: Some(phase.into()),
-        conditions: Some(conditions(facts, phase, &statuses)),
+        conditions: Some(conditions(facts, phase, &init_statuses, &statuses)),
         reason,
         message,
         host_ip: host_ips.first().cloned(),
@@ -78,7 +91,7 @@ pub fn compile(facts: &Facts<'_>) -> core::PodStatus {
         start_time: Some(Time(facts.started_at.as_jiff())),
         qos_class: facts.pod.spec.as_ref().map(|spec| qos_class(spec).as_str().to_owned()),
         init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
-        container_statuses: Some(statuses),
+        container_statuses: (!statuses.is_empty()).then_some(statuses),
         observed_generation: facts.pod.metadata.generation,
         ..core::PodStatus::default()
     }
@@ -139,6 +152,8 @@ pub fn container_id(pod_uid: &str, container: &str, attempt: u32) -> String {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Init,
+    /// Among the init containers, and never over.
+    Sidecar,
     Main,
 }
 
@@ -158,7 +173,9 @@ fn container_status(
     };
     let started = up.is_some_and(|running| running.started);
     let ready = match (role, &state) {
-        (Role::Main, _) => up.is_some_and(|running| running.started && running.ready),
+        (Role::Main | Role::Sidecar, _) => {
+            up.is_some_and(|running| running.started && running.ready)
+        }
         (Role::Init, State::Terminated(ended)) => ended.exit_code == 0,
         (Role::Init, State::Running(_) | State::Waiting { .. }) => false,
     };
@@ -209,6 +226,7 @@ fn told<'a>(
 ) -> (State<'a>, Option<&'a Ended>) {
     let policy = match role {
         Role::Init => init_policy(facts.want.restart),
+        Role::Sidecar => RestartPolicy::Always,
         Role::Main => facts.want.restart,
     };
     // What has succeeded may not be told to run again, except under Always: the API refuses such a status whole. After
@@ -259,7 +277,7 @@ fn waiting<'a>(
     role: Role,
 ) -> Option<State<'a>> {
     let turn = match role {
-        Role::Init => facts.state.outcome.is_none(),
+        Role::Init | Role::Sidecar => facts.state.outcome.is_none(),
         Role::Main => initialized(facts.state, facts.want),
     };
     if !turn {
@@ -312,7 +330,7 @@ fn waiting<'a>(
 
 fn idle<'a>(facts: &Facts<'_>, role: Role) -> State<'a> {
     let reason = match role {
-        Role::Init => "PodInitializing",
+        Role::Init | Role::Sidecar => "PodInitializing",
         Role::Main if facts.want.init.is_empty() => "ContainerCreating",
         Role::Main => "PodInitializing",
     };
@@ -346,10 +364,16 @@ fn terminated(uid: &str, name: &str, ended: &Ended) -> core::ContainerState {
 
 /// As kubelet's `getPhase`: Pending until every container has been started once.
 fn phase(facts: &Facts<'_>) -> &'static str {
-    match &facts.state.outcome {
-        Some(Outcome::Succeeded) => return "Succeeded",
-        Some(Outcome::Failed { .. }) => return "Failed",
-        None => {}
+    let runs = |c: &Container| matches!(c.run, Run::Running(_));
+    let any_running = facts.state.containers.values().any(runs);
+    // Over is who has ended: sidecars end after their pod's outcome is known.
+    let ends = any_running && facts.state.shim == Shim::Alive;
+    match (&facts.state.outcome, facts.previous.phase.as_deref()) {
+        (Some(_), Some("Running")) if ends => return "Running",
+        (Some(_), Some("Pending") | None) if ends => return "Pending",
+        (Some(Outcome::Succeeded), _) => return "Succeeded",
+        (Some(Outcome::Failed { .. } | Outcome::Rejected { .. }), _) => return "Failed",
+        (None, _) => {}
     }
     let mains: Vec<&Run> = facts
         .want
@@ -358,7 +382,6 @@ fn phase(facts: &Facts<'_>) -> &'static str {
         .filter_map(|name| facts.state.containers.get(name))
         .map(|c| &c.run)
         .collect();
-    let any_running = facts.state.containers.values().any(|c| matches!(c.run, Run::Running(_)));
     if facts.want.stop_by.is_some() && !any_running && facts.state.shim != Shim::Alive {
         // A deleted pod reaches a final phase before its object goes.
         let succeeded =
@@ -380,6 +403,7 @@ fn phase(facts: &Facts<'_>) -> &'static str {
 fn conditions(
     facts: &Facts<'_>,
     phase: &str,
+    init_statuses: &[core::ContainerStatus],
     statuses: &[core::ContainerStatus],
 ) -> Vec<core::PodCondition> {
     let finished = match phase {
@@ -394,12 +418,16 @@ fn conditions(
             .want
             .init
             .iter()
-            .filter(|name| !has_succeeded(facts.state, name))
+            .filter(|name| !lets_pass(facts.state, facts.want, name))
             .map(String::as_str)
             .collect(),
     };
-    let unready: Vec<&str> =
-        statuses.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    let sidecars = init_statuses.iter().filter(|one| facts.want.sidecars.contains(&one.name));
+    let unready: Vec<&str> = sidecars
+        .chain(statuses)
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
     let initialized = match (incomplete.is_empty(), finished) {
         (true, Some("PodCompleted")) => Verdict::yes_because("PodCompleted"),
         (true, _) => Verdict::yes(),

@@ -17,14 +17,15 @@ use tokio_util::sync::CancellationToken;
 use crate::events::{Kind, Note, Recorder, about_pod};
 use crate::model::time::Timestamp;
 use crate::net::{Attached, Network};
+use crate::node::admission::Rejection;
 use crate::node::adopt;
 use crate::node::clock_step::Reading;
 use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::farewell::{Farewell, Place};
 use crate::node::health::Health;
 use crate::node::lifecycle::{
-    self, Container, EndReason, Ended, ImageState, MissingReason, Next, PodState, Run, Shim, Step,
-    Want,
+    self, Container, EndReason, Ended, ImageState, MissingReason, Next, Outcome, PodState, Run,
+    Shim, Step, Want,
 };
 use crate::node::pods::{ContainerEntry, PodEntry, Pods};
 use crate::node::report::{Reporter, Target};
@@ -32,6 +33,7 @@ use crate::node::resolve::Tokens;
 use crate::node::scrape;
 use crate::node::status::{self, UsedImage, restart_policy};
 use crate::node::volume::payload::{References, references};
+use crate::placement::is_sidecar;
 use crate::runtime::image::{Image, Images};
 use crate::runtime::plan::ContainerPlan;
 use crate::runtime::{self, ContainerPhase, Runtime, ShimState};
@@ -86,6 +88,16 @@ pub enum ObjectKind {
 pub struct Existing {
     pub pod: runtime::Pod,
     pub plans: Vec<ContainerPlan>,
+}
+
+/// What there is of a pod when its worker begins.
+#[derive(Default)]
+pub struct Found {
+    pub existing: Option<Existing>,
+    /// It has an address.
+    pub attached: bool,
+    /// The node does not take it.
+    pub rejection: Option<Rejection>,
 }
 
 pub struct Worker {
@@ -147,19 +159,23 @@ impl Worker {
         shared: Arc<Shared>,
         object: watch::Receiver<Option<Arc<core::Pod>>>,
         pod: Arc<core::Pod>,
-        existing: Option<Existing>,
-        attached: bool,
+        found: Found,
         stop: CancellationToken,
     ) -> Worker {
         let now = clock::now();
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let Found { existing, attached, rejection } = found;
         let (shim, plans) = match existing {
             Some(existing) => (Some(existing.pod), existing.plans),
             None => (None, Vec::new()),
         };
         let shim_state = shim.as_ref().map(runtime::Pod::state);
         let found = shim_state.as_ref().map(|state| state.borrow().clone());
-        let state = adopt::revive(&pod, found.as_ref(), attached, now);
+        let mut state = adopt::revive(&pod, found.as_ref(), attached, now);
+        if let Some(Rejection { reason, message }) = rejection {
+            let message = format!("Pod was rejected: {message}");
+            state.outcome = Some(Outcome::Rejected { reason, message });
+        }
         let status = pod.status.clone().unwrap_or_default();
         let started_at = status.start_time.as_ref().map_or(now, |time| time.0.into());
         let used_images = used_images(&status);
@@ -283,6 +299,12 @@ impl Worker {
             .and_then(|seconds| u64::try_from(seconds).ok());
         Want {
             init: names(spec.and_then(|s| s.init_containers.as_ref()).unwrap_or(&no_containers)),
+            sidecars: spec
+                .into_iter()
+                .flat_map(|s| s.init_containers.iter().flatten())
+                .filter(|container| is_sidecar(container))
+                .map(|container| container.name.clone())
+                .collect(),
             containers: names(spec.map_or(&no_containers, |s| &s.containers)),
             restart: spec.map_or(lifecycle::RestartPolicy::Always, restart_policy),
             host_network: self.host_network(),
@@ -416,6 +438,10 @@ impl Worker {
             container.run = Run::Running(lifecycle::Running::new(attempt, started_at));
             container.renewed = false;
             container.refused = None;
+        }
+        if matches!(self.spec_of(name), Some((_, "spec.containers"))) {
+            // All that had to run again before it has.
+            self.state.stale_init.clear();
         }
         self.begin_health(name);
     }

@@ -12,6 +12,7 @@ mod mirror;
 mod pods;
 mod slices;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
@@ -42,6 +43,8 @@ pub struct World {
     balancers: Vec<Arc<core::Service>>,
     /// The host's, from its Node.
     addresses: Vec<String>,
+    /// Ports of the host, by protocol, that no balancer may have.
+    reserved: BTreeSet<(String, i32)>,
 }
 
 /// The selector of a Service that has one; an empty one selects nothing (types.go).
@@ -120,7 +123,10 @@ impl Decide for Endpoints {
         });
         caches.nodes.listen(move |change| {
             let addresses = |node: &Option<Arc<core::Node>>| {
-                node.as_ref().map(|node| balancer::addresses(node))
+                node.as_ref().map(|node| {
+                    let addresses = balancer::addresses(node);
+                    (balancer::reserved(node, &addresses), addresses)
+                })
             };
             if addresses(&change.old) != addresses(&change.new) {
                 wake_balancers();
@@ -139,18 +145,17 @@ impl Decide for Endpoints {
         let mut balancers = caches.services.all();
         balancers
             .retain(|other| balancer::is_one(other) && other.metadata.uid != root.metadata.uid);
+        let nodes = caches.nodes.all();
+        let addresses: Vec<String> =
+            nodes.iter().flat_map(|node| balancer::addresses(node)).collect();
         World {
             service: root.clone(),
             pods,
             slices,
             endpoints: caches.endpoints.get(&Key::of(&root.metadata)),
             balancers,
-            addresses: caches
-                .nodes
-                .all()
-                .iter()
-                .flat_map(|node| balancer::addresses(node))
-                .collect(),
+            reserved: nodes.iter().flat_map(|node| balancer::reserved(node, &addresses)).collect(),
+            addresses,
         }
     }
 
@@ -184,7 +189,8 @@ impl Decide for Endpoints {
             &of(CONTROLLER),
         ));
         decision.changes.extend(slices::pack(&world.service, MIRROR, false, mirrored, &of(MIRROR)));
-        decision.status = balancer::status(&world.service, &world.balancers, &world.addresses);
+        decision.status =
+            balancer::status(&world.service, &world.balancers, &world.addresses, &world.reserved);
         decision
     }
 

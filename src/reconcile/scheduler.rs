@@ -17,9 +17,9 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use self::fit::{Demand, NodeView};
 use crate::events::{Kind, Note, Recorder, about_pod};
 use crate::model::time::Timestamp;
+use crate::placement::{Demand, NodeView};
 use crate::sys::clock;
 
 pub mod fit;

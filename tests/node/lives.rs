@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, main_status, phase, status};
@@ -28,6 +30,9 @@ tests![
     two_pods_of_one_name_never_share_anything,
     an_active_deadline_ends_a_pod,
     what_an_earlier_agent_told_is_counted_on,
+    an_agent_that_comes_back_to_what_it_left_writes_nothing,
+    a_shim_that_is_held_up_holds_up_nobody_and_loses_nothing,
+    a_pod_that_the_node_cannot_hold_is_rejected_and_stays_so,
 ];
 
 fn is_running(pod: &core::Pod) -> bool {
@@ -441,21 +446,126 @@ async fn an_active_deadline_ends_a_pod(scene: Scene) {
 }
 
 async fn what_an_earlier_agent_told_is_counted_on(mut scene: Scene) {
+    let container = json!({"name": "main", "image": "absent:1", "imagePullPolicy": "Never"});
+    scene.create("web", json!({ "containers": [container] })).await;
     let api: kube::Api<core::Event> = kube::Api::default_namespaced(scene.client.clone());
-    for starts in 1..=3 {
-        let deadline = Instant::now() + Duration::from_secs(30);
+    let mut before = 0;
+    for _ in 1..=3 {
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let events = api.list(&kube::api::ListParams::default()).await.unwrap().items;
-            let told = events.iter().filter(|event| event.reason.as_deref() == Some("Starting"));
-            let counts: Vec<_> = told.map(|event| event.count).collect();
+            let events = api.list(&ListParams::default()).await.unwrap().items;
+            let told = |event: &&core::Event| event.reason.as_deref() == Some("ErrImageNeverPull");
+            let counts: Vec<_> = events.iter().filter(told).map(|event| event.count).collect();
             assert!(counts.len() <= 1, "told anew: {counts:?}");
-            if counts == [Some(starts)] {
+            if let [Some(count)] = counts[..]
+                && count > before
+            {
+                before = count;
                 break;
             }
-            assert!(Instant::now() < deadline, "{counts:?} after {starts} starts");
+            assert!(Instant::now() < deadline, "{counts:?}, and {before} before this start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         scene.stop_agent().await;
         scene.start_agent().await;
+    }
+}
+
+async fn an_agent_that_comes_back_to_what_it_left_writes_nothing(mut scene: Scene) {
+    scene.create_script("web", "Always", "exec sleep 1000").await;
+    scene.until("web", is_running).await;
+    let leases: kube::Api<Lease> = kube::Api::namespaced(scene.client.clone(), "kube-node-lease");
+    let all = ListParams::default();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The last things that a start writes, and a pod.
+    while leases.list(&all).await.unwrap().items.is_empty()
+        || !scene.events("web").await.iter().any(|event| event.starts_with("Started "))
+    {
+        assert!(Instant::now() < deadline, "the start does not come to its end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scene.stop_agent().await;
+    let before = leases.list(&all).await.unwrap();
+    scene.start_agent().await;
+    let after = loop {
+        let now = leases.list(&all).await.unwrap();
+        if now.items[0].spec != before.items[0].spec {
+            break now;
+        }
+        assert!(Instant::now() < deadline, "the lease is not renewed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // Of all that is in the API, the renewal ten seconds later is the first to change.
+    let revision = |text: Option<String>| text.unwrap().parse::<u64>().unwrap();
+    let left = revision(before.metadata.resource_version);
+    let nodes = kube::Api::<core::Node>::all(scene.client.clone()).list(&all).await.unwrap();
+    let events = kube::Api::<core::Event>::all(scene.client.clone()).list(&all).await.unwrap();
+    let is_new = |metadata: &ObjectMeta| revision(metadata.resource_version.clone()) > left;
+    let nodes: Vec<_> = nodes.items.iter().filter(|node| is_new(&node.metadata)).collect();
+    let events: Vec<_> = events.items.iter().filter(|event| is_new(&event.metadata)).collect();
+    let renewed = revision(after.items[0].metadata.resource_version.clone());
+    assert_eq!(renewed, left + 1, "written: {nodes:#?} {events:#?}");
+}
+
+async fn a_shim_that_is_held_up_holds_up_nobody_and_loses_nothing(mut scene: Scene) {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    scene.create_script("web", "Always", "exec sleep 1000").await;
+    scene.until("web", is_running).await;
+    let main = scene.main_pid("web").await;
+    let stat = std::fs::read_to_string(format!("/proc/{main}/stat")).unwrap();
+    let after_name = stat.rsplit(") ").next().unwrap();
+    let shim: i32 = after_name.split(' ').nth(1).unwrap().parse().unwrap();
+    scene.stop_agent().await;
+    kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
+    scene.start_agent().await;
+    // Others come and go meanwhile, so whatever was to be done about the first list has been done.
+    scene.create_script("other", "Always", "exec sleep 1000").await;
+    scene.until("other", is_running).await;
+    kill(Pid::from_raw(shim), Signal::SIGCONT).unwrap();
+    // It has been adopted when its end is heard of; and it had not ended before.
+    kill(Pid::from_raw(i32::try_from(main).unwrap()), Signal::SIGKILL).unwrap();
+    let again = |pod: &core::Pod| {
+        is_running(pod) && main_status(pod).is_some_and(|main| main.restart_count == 1)
+    };
+    let pod = scene.until("web", again).await;
+    let last = main_status(&pod).and_then(|main| main.last_state.clone()?.terminated).unwrap();
+    assert_eq!((last.exit_code, last.message), (137, None), "the shim has told it");
+}
+
+async fn a_pod_that_the_node_cannot_hold_is_rejected_and_stays_so(mut scene: Scene) {
+    let container = |resources: Value, port: u16| {
+        json!([{"name": "main", "image": "box:1", "command": ["sh", "-c", "exec sleep 1000"],
+                "resources": resources, "ports": [{"containerPort": 80, "hostPort": port}]}])
+    };
+    let big = json!({"requests": {"cpu": "5000"}});
+    // Past the scheduler.
+    let chosen = |containers: Value| json!({"nodeName": "box", "containers": containers});
+    scene.create("big", chosen(container(big, 8080))).await;
+    scene.create("own", chosen(container(json!({}), 6443))).await;
+    let elsewhere = json!({"nodeName": "box", "nodeSelector": {"disk": "tape"},
+        "containers": container(json!({}), 8081)});
+    scene.create("elsewhere", elsewhere).await;
+    for (name, reason) in [("big", "OutOfcpu"), ("own", "NodePorts"), ("elsewhere", "NodeAffinity")]
+    {
+        let pod = scene.until(name, |pod| phase(pod) == "Failed").await;
+        let seen = status(&pod);
+        assert_eq!(seen.reason.as_deref(), Some(reason));
+        assert!(
+            seen.message.as_ref().is_some_and(|m| m.starts_with("Pod was rejected: ")),
+            "{seen:?}"
+        );
+        assert!(seen.container_statuses.is_none(), "{seen:?}");
+        scene.until_told(name, &format!("{reason} ")).await;
+    }
+    scene.stop_agent().await;
+    scene.start_agent().await;
+    // Who is taken is taken on, and beside nobody who was not.
+    scene.create("fits", chosen(container(json!({"requests": {"cpu": "100m"}}), 8080))).await;
+    scene.until("fits", is_running).await;
+    for name in ["big", "own", "elsewhere"] {
+        assert_eq!(phase(&scene.pods().get(name).await.unwrap()), "Failed");
+        scene.pods().delete(name, &DeleteParams::default()).await.unwrap();
+        scene.until_gone(name).await;
     }
 }

@@ -13,6 +13,7 @@ mod health;
 mod lives;
 mod private_images;
 mod scene;
+mod sidecars;
 
 fn main() -> ExitCode {
     if let Some(code) =
@@ -22,6 +23,13 @@ fn main() -> ExitCode {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let all = [drift::TESTS, endings::TESTS, health::TESTS, lives::TESTS, private_images::TESTS];
+    let all = [
+        drift::TESTS,
+        endings::TESTS,
+        health::TESTS,
+        lives::TESTS,
+        private_images::TESTS,
+        sidecars::TESTS,
+    ];
     alone::main("node", &all, &words, scene::run)
 }

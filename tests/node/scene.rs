@@ -125,6 +125,7 @@ impl Scene {
             ready_when_listening: true,
             max_pods: 110,
             kubelet_port: 0,
+            reserved_ports: vec!["0.0.0.0:6443".parse().unwrap()],
         };
         let agent = Agent::start(
             self.client.clone(),

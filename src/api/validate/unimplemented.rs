@@ -91,7 +91,8 @@ const CONTAINER: &[Row] = &[
     never("lifecycle.preStop.tcpSocket"),
     // A beta of Kubernetes' own.
     never("lifecycle.stopSignal"),
-    never("restartPolicy"),
+    // "Always" makes a sidecar of an init container, and nothing else may have it.
+    only("restartPolicy", &["Always"]),
     never("restartPolicyRules"),
     only("resizePolicy[].restartPolicy", &["NotRequired"]),
     never("resources.claims"),

@@ -12,6 +12,7 @@ use super::{NodeFacts, Refusal};
 use crate::model::quantity;
 use crate::node::huge_pages::{HugePages, SIZES};
 use crate::node::status::{QosClass, qos_class};
+use crate::placement::is_sidecar;
 use crate::runtime::plan::{CpuMax, Limits};
 
 /// Processes and threads that a pod may have, unless configured otherwise (KEP-2023's intent).
@@ -54,8 +55,8 @@ pub fn container_limits(container: &core::Container, node: &NodeFacts) -> Result
     })
 }
 
-/// The numbers of the pod's cgroup: sums over its containers where all of them name a limit, at least the
-/// largest init container's.
+/// The numbers of the pod's cgroup: sums over its containers and sidecars where all of them name a limit, at least the
+/// largest init container's beside the sidecars before it.
 pub fn pod_limits(spec: &core::PodSpec, node: &NodeFacts) -> Result<Limits, Refusal> {
     let controllers = &node.controllers;
     let init = spec.init_containers.iter().flatten();
@@ -67,10 +68,17 @@ pub fn pod_limits(spec: &core::PodSpec, node: &NodeFacts) -> Result<Limits, Refu
         for container in &spec.containers {
             sum = sum.saturating_add(read(&Amounts::of(container))?);
         }
+        let (mut sidecars, mut highest) = (0u64, 0u64);
         for container in init.clone() {
-            sum = sum.max(read(&Amounts::of(container))?);
+            let asked = read(&Amounts::of(container))?;
+            let together = sidecars.saturating_add(asked);
+            if is_sidecar(container) {
+                sum = sum.saturating_add(asked);
+                sidecars = together;
+            }
+            highest = highest.max(together);
         }
-        Some(sum)
+        Some(sum.max(highest))
     };
     let weight = cpu_weight(over(|a| Some(a.cpu_request.unwrap_or(0))).unwrap_or(0));
     Ok(Limits {
@@ -281,6 +289,15 @@ mod tests {
         assert_eq!(limits.pids_max, Some(1024));
         let limits = pod_limits(&spec(json!({})), &all()).unwrap();
         assert_eq!(limits.memory_max_bytes, None);
+        // A sidecar takes its share beside the containers, and beside the init container after it.
+        for (asked, together) in [("100Mi", 1124 << 20), ("1Gi", 2048 << 20)] {
+            let mut spec = spec(json!({"limits": {"memory": "100Mi"}}));
+            let sidecar = json!({"name": "s", "restartPolicy": "Always",
+                                 "resources": {"limits": {"memory": asked}}});
+            let list = spec.init_containers.as_mut().unwrap();
+            list.insert(0, serde_json::from_value(sidecar).unwrap());
+            assert_eq!(pod_limits(&spec, &all()).unwrap().memory_max_bytes, Some(together));
+        }
     }
 
     #[test]

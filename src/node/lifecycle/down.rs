@@ -6,6 +6,8 @@
 //! Withdraw ─────────────── acknowledged ─▶ Drain ─── no flow left ─┐
 //! PreStop  ───────────────────────── done ─────────────────────────┴▶ Stop ─▶ (ended | grace over ─▶ Kill)
 //!
+//! Sidecars are told to stop when the containers have ended, the last one first (KEP-753).
+//!
 //! nothing runs ─▶ RemoveShim ─▶ Detach ─▶ RemoveVolumes ─▶ Finalize
 //! ```
 
@@ -17,9 +19,9 @@ use crate::model::time::Timestamp;
 /// How long a killed container may take to vanish before it is killed again.
 const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// What a container has at least between its stop signal and its end when its hook took the rest of the grace
-/// (kubelet's `minimumGracePeriodInSeconds`).
-const AFTER_HOOK: Duration = Duration::from_secs(2);
+/// What a container has at least between its stop signal and its end when its hook, or its turn, took the rest of the
+/// grace (kubelet's `minimumGracePeriodInSeconds`).
+const AFTER_WAIT: Duration = Duration::from_secs(2);
 
 /// What becomes of the object once nothing is left.
 pub enum Then {
@@ -52,9 +54,16 @@ pub fn next(state: &PodState, want: &Want, stop_by: Timestamp, then: Then, now: 
             Leaving::Withdrawn => want.host_network,
             Leaving::Not | Leaving::Asked | Leaving::Draining => false,
         };
+        let last = last_sidecar(want, &running);
         return running
             .into_iter()
-            .map(|(name, running)| container(name, running, stop_by, is_quiet, now))
+            .map(|(name, running)| {
+                let turn = match want.sidecars.contains(name) {
+                    true => Turn::InOrder { is_next: is_quiet && last == Some(name) },
+                    false => Turn::AtOnce { is_quiet },
+                };
+                container(name, running, stop_by, turn, now)
+            })
             .fold(Next::Settled, soonest);
     }
     if let Some(until) = state.setback_until.filter(|until| *until > now) {
@@ -73,12 +82,29 @@ pub fn next(state: &PodState, want: &Want, stop_by: Timestamp, then: Then, now: 
     }
 }
 
-/// The next step towards the end of one container. `may_stop`: nobody sends it requests any more.
+/// The sidecar that ends next: none while anything else runs.
+fn last_sidecar<'a>(want: &'a Want, running: &[(&String, &Running)]) -> Option<&'a String> {
+    if running.iter().any(|(name, _)| !want.sidecars.contains(*name)) {
+        return None;
+    }
+    want.init.iter().rev().find(|name| running.iter().any(|(one, _)| one == name))
+}
+
+/// When a container may be told to stop before the grace is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// As soon as nobody sends it requests any more.
+    AtOnce { is_quiet: bool },
+    /// A sidecar, when everything that relies on it has ended.
+    InOrder { is_next: bool },
+}
+
+/// The next step towards the end of one container.
 pub fn container(
     name: &str,
     running: &Running,
     stop_by: Timestamp,
-    may_stop: bool,
+    turn: Turn,
     now: Timestamp,
 ) -> Next {
     let kill = || Next::Do(Step::Kill(name.to_owned()));
@@ -86,10 +112,12 @@ pub fn container(
         let again = killed_at.plus(KILL_AGAIN_AFTER);
         return if again <= now { kill() } else { Next::Wait { until: again } };
     }
-    let had_hook = matches!(running.pre_stop, HookState::UnderWay | HookState::Done);
+    // The grace may be over before it hears anything.
+    let had_to_wait = matches!(turn, Turn::InOrder { .. })
+        || matches!(running.pre_stop, HookState::UnderWay | HookState::Done);
     if let Some(stopped_at) = running.stopped_at {
-        let kill_at = match had_hook {
-            true => stop_by.max(stopped_at.plus(AFTER_HOOK)),
+        let kill_at = match had_to_wait {
+            true => stop_by.max(stopped_at.plus(AFTER_WAIT)),
             false => stop_by,
         };
         return if kill_at <= now { kill() } else { Next::Wait { until: kill_at } };
@@ -100,6 +128,7 @@ pub fn container(
         HookState::UnderWay if has_time => Next::Wait { until: stop_by },
         HookState::Absent | HookState::Due | HookState::UnderWay | HookState::Done => {
             // Also with no grace at all the process hears its stop signal first, as under kubelet.
+            let (Turn::AtOnce { is_quiet: may_stop } | Turn::InOrder { is_next: may_stop }) = turn;
             match may_stop || !has_time {
                 true => Next::Do(Step::Stop(name.to_owned())),
                 false => Next::Wait { until: stop_by },

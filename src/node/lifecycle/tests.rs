@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::node::restart;
 
+mod sidecars;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix(1_000_000 + seconds, 0)
 }
@@ -14,6 +16,7 @@ fn at(seconds: i64) -> Timestamp {
 fn want(init: &[&str], containers: &[&str], restart: RestartPolicy) -> Want {
     Want {
         init: init.iter().map(|s| (*s).into()).collect(),
+        sidecars: BTreeSet::new(),
         containers: containers.iter().map(|s| (*s).into()).collect(),
         restart,
         host_network: false,

@@ -1,5 +1,7 @@
 //! Statuses as golden text: what `kubectl get pod -o yaml` shows at each moment of a life.
 
+use std::collections::BTreeSet;
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -32,6 +34,7 @@ impl Scene {
             pod: pod.unwrap(),
             want: Want {
                 init: names(init),
+                sidecars: BTreeSet::new(),
                 containers: names(mains),
                 restart,
                 host_network: false,
@@ -57,6 +60,16 @@ impl Scene {
             },
             previous: core::PodStatus::default(),
         }
+    }
+
+    /// Makes a sidecar of an init container.
+    fn sidecar(mut self, name: &str) -> Scene {
+        self.want.sidecars.insert(name.to_owned());
+        let containers = self.pod.spec.iter_mut().flat_map(|s| s.init_containers.iter_mut());
+        for container in containers.flatten().filter(|c| c.name == name) {
+            container.restart_policy = Some("Always".into());
+        }
+        self
     }
 
     fn set(mut self, name: &str, change: impl FnOnce(&mut Container)) -> Scene {
@@ -539,4 +552,68 @@ fn a_container_that_is_renewed_is_not_told_to_have_ended() {
     let waiting = told.state.unwrap().waiting.unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
     assert_eq!(told.last_state.unwrap().terminated.unwrap().exit_code, 0);
+}
+
+#[test]
+fn a_sidecar_counts_for_initialized_when_it_has_started_and_for_ready_when_it_is() {
+    let scene = |started, ready| {
+        let scene = Scene::new(RestartPolicy::Always, &["s"], &["a"]).sidecar("s");
+        let running = Running { started, ready, ..Running::new(0, at(1)) };
+        scene.run("s", Run::Running(running))
+    };
+    scene(false, false).check(at(2), expect![[r#"
+        Pending
+          Initialized=False ContainersNotInitialized containers with incomplete status: [s]
+          Ready=False ContainersNotReady containers with unready status: [s a]
+          ContainersReady=False ContainersNotReady containers with unready status: [s a]
+          s ready=false restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
+          a ready=false restarts=0 {"waiting":{"reason":"PodInitializing"}} last={}
+    "#]]);
+    let up = |scene: Scene| scene.run("a", Run::Running(Running::new(0, at(3))));
+    up(scene(true, false)).check(at(4), expect![[r#"
+        Running
+          Ready=False ContainersNotReady containers with unready status: [s]
+          ContainersReady=False ContainersNotReady containers with unready status: [s]
+          s ready=false restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
+          a ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:03Z"}} last={}
+    "#]]);
+    up(scene(true, true)).check(at(4), expect![[r#"
+        Running
+          s ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
+          a ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:03Z"}} last={}
+    "#]]);
+}
+
+#[test]
+fn a_pod_is_told_to_be_over_when_its_sidecars_have_ended_too() {
+    let mut scene = Scene::new(RestartPolicy::Never, &["s"], &["a"])
+        .sidecar("s")
+        .run("s", Run::Running(Running::new(0, at(1))))
+        .run("a", ended(0, 0));
+    scene.previous.phase = Some("Running".into());
+    scene.state.outcome = Some(Outcome::Succeeded);
+    assert_eq!(scene.compile(at(9)).phase.as_deref(), Some("Running"));
+    scene.run("s", ended(0, 143)).check(at(10), expect![[r#"
+        Succeeded
+          Initialized=True PodCompleted 
+          Ready=False PodCompleted 
+          ContainersReady=False PodCompleted 
+          s ready=false restarts=0 {"terminated":{"startedAt":"2027-01-15T08:00:01Z","exitCode":143,"finishedAt":"2027-01-15T08:00:05Z","reason":"Error"}} last={}
+          a ready=false restarts=0 {"terminated":{"startedAt":"2027-01-15T08:00:01Z","exitCode":0,"finishedAt":"2027-01-15T08:00:05Z","reason":"Completed"}} last={}
+    "#]]);
+}
+
+#[test]
+fn a_pod_that_the_node_does_not_take_says_why_and_nothing_of_its_containers() {
+    let mut scene = Scene::new(RestartPolicy::Always, &["i"], &["a"]);
+    scene.state.shim = Shim::Absent;
+    let (reason, message) = ("OutOfcpu".to_owned(), "Pod was rejected: too much".to_owned());
+    scene.state.outcome = Some(Outcome::Rejected { reason, message });
+    scene.check(at(1), expect![[r#"
+        Failed OutOfcpu: Pod was rejected: too much
+          PodReadyToStartContainers=False - 
+          Initialized=False ContainersNotInitialized containers with incomplete status: [i]
+          Ready=False PodFailed 
+          ContainersReady=False PodFailed 
+    "#]]);
 }

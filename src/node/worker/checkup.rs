@@ -18,6 +18,7 @@ use crate::node::lifecycle::{Doom, HookState, Run, Running};
 use crate::node::milestones::Milestones;
 use crate::node::probe::{self, Answer, Target};
 use crate::node::status::container_id;
+use crate::placement::is_sidecar;
 use crate::sys::clock;
 
 /// A container whose ports nobody listens on is taken for ready after so long.
@@ -226,8 +227,9 @@ impl Worker {
         let own = spec.and_then(|spec| check::check(spec, kind)).and_then(|check| check.grace);
         let kill_at = now.plus(own.unwrap_or_else(|| self.own_grace()));
         let probe = kind.word().to_lowercase();
-        let never =
-            self.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("Never");
+        let never = self.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref())
+            == Some("Never")
+            && !spec.is_some_and(is_sidecar);
         let follows = if never { "" } else { ", will be restarted" };
         let message = format!("Container {name} failed {probe} probe{follows}");
         if let Some(running) = self.running_mut(name) {
@@ -250,10 +252,10 @@ impl Worker {
         }
     }
 
-    /// Init containers are over before anybody could ask them.
+    /// Init containers are over before anybody could ask them, sidecars are not.
     fn declared(&self, name: &str) -> Declared {
         match self.spec_of(name) {
-            Some((spec, "spec.containers")) => {
+            Some((spec, list)) if list == "spec.containers" || is_sidecar(spec) => {
                 check::declared(&self.pod, spec, self.shared.awaits_ports)
             }
             Some(_) | None => Declared::default(),

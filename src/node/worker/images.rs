@@ -13,6 +13,7 @@ use crate::node::compile::Refusal;
 use crate::node::lifecycle::{Doom, ImageState, MissingImage, MissingReason, Run};
 use crate::node::resolve;
 use crate::node::restart::Backoff;
+use crate::placement::is_sidecar;
 use crate::runtime::image::{Credentials, Image, ImageError, Images};
 use crate::sys::clock;
 
@@ -312,9 +313,12 @@ impl Worker {
                     container.backoff_told = false;
                 }
             }
-            let is_main = self.spec_of(&name).is_some_and(|(_, list)| list == "spec.containers");
+            // An init container has no use of another image once it has ended.
+            let stays = self
+                .spec_of(&name)
+                .is_some_and(|(spec, list)| list == "spec.containers" || is_sidecar(spec));
             let started = self.plans.get(&name).map_or("", |plan| plan.image.as_str());
-            if is_main && !started.is_empty() && started != reference {
+            if stays && !started.is_empty() && started != reference {
                 self.renew(&name, now);
             }
         }

@@ -1,7 +1,8 @@
 //! Who of the LoadBalancers gets the host's addresses (pure).
 //!
 //! There is one host, so a port of it goes to one Service: the oldest that wants it and gets all it wants. The others
-//! wait, as for an address that a cloud has not given yet, and hold no port meanwhile.
+//! wait, as for an address that a cloud has not given yet, and hold no port meanwhile. Nobody gets a port that the node
+//! itself needs, such as the one where it is administrated.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::ResourceExt;
 use serde_json::{Value, json};
+
+use crate::placement::reserved_ports;
 
 pub fn is_one(service: &Service) -> bool {
     let spec = service.spec.as_ref();
@@ -35,8 +38,21 @@ fn ports(service: &Service) -> BTreeSet<(String, i32)> {
         .collect()
 }
 
-/// Whether every port of `service` is left over by those that came before it.
-fn is_given(service: &Service, others: &[Arc<Service>]) -> bool {
+/// The ports that the node itself needs at one of its `addresses`.
+pub fn reserved(node: &Node, addresses: &[String]) -> BTreeSet<(String, i32)> {
+    reserved_ports(node)
+        .into_iter()
+        .filter(|(_, address, _)| address.is_empty() || addresses.contains(address))
+        .map(|(protocol, _, port)| (protocol, port))
+        .collect()
+}
+
+/// Whether every port of `service` is left over by the node and by those that came before it.
+fn is_given(
+    service: &Service,
+    others: &[Arc<Service>],
+    reserved: &BTreeSet<(String, i32)>,
+) -> bool {
     let age = |service: &Service| {
         (
             service.metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -47,7 +63,7 @@ fn is_given(service: &Service, others: &[Arc<Service>]) -> bool {
     let mut older: Vec<&Service> = others.iter().map(AsRef::as_ref).collect();
     older.retain(|other| age(other) < age(service));
     older.sort_by_key(|other| age(other));
-    let mut taken = BTreeSet::new();
+    let mut taken = reserved.clone();
     for other in older {
         let wanted = ports(other);
         if taken.is_disjoint(&wanted) {
@@ -58,8 +74,13 @@ fn is_given(service: &Service, others: &[Arc<Service>]) -> bool {
 }
 
 /// The status that `service` should have, unless it has it.
-pub fn status(service: &Service, others: &[Arc<Service>], addresses: &[String]) -> Option<Value> {
-    let given: Vec<Value> = match is_one(service) && is_given(service, others) {
+pub fn status(
+    service: &Service,
+    others: &[Arc<Service>],
+    addresses: &[String],
+    reserved: &BTreeSet<(String, i32)>,
+) -> Option<Value> {
+    let given: Vec<Value> = match is_one(service) && is_given(service, others, reserved) {
         true => addresses.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect(),
         false => Vec::new(),
     };

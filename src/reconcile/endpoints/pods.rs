@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::slices::Group;
+use crate::placement::is_sidecar;
 
 /// Addresses in one Endpoints object at most (KEP-752).
 const ENDPOINTS_ROOM: usize = 1000;
@@ -140,8 +141,10 @@ fn target(port: &ServicePort, pod: &Pod) -> Option<i32> {
     };
     let spec = pod.spec.as_ref()?;
     let protocol = |word: &Option<String>| word.clone().unwrap_or_else(|| "TCP".to_owned());
+    let sidecars = spec.init_containers.iter().flatten().filter(|one| is_sidecar(one));
     spec.containers
         .iter()
+        .chain(sidecars)
         .flat_map(|container| container.ports.iter().flatten())
         .find(|own| {
             own.name.as_ref() == Some(name) && protocol(&own.protocol) == protocol(&port.protocol)

@@ -32,6 +32,7 @@ fn world(service: Arc<core::Service>, pods: Vec<Arc<core::Pod>>) -> World {
         endpoints: None,
         balancers: Vec::new(),
         addresses: vec!["192.0.2.2".to_owned()],
+        reserved: BTreeSet::new(),
     }
 }
 
@@ -94,16 +95,27 @@ fn a_named_port_means_what_each_pod_says() {
         pod(1, |_| {}),
         pod(2, |pod| pod["spec"]["containers"][0]["ports"][0]["containerPort"] = json!(9090)),
         pod(3, |pod| pod["spec"]["containers"][0]["ports"] = json!([])),
+        // A sidecar may be the one that says it, an init container not.
+        pod(4, |pod| {
+            let named = |name: &str, port: u16, policy: Value| {
+                json!({"name": name, "restartPolicy": policy,
+                       "ports": [{"name": "http", "containerPort": port}]})
+            };
+            pod["spec"]["containers"][0]["ports"] = json!([]);
+            pod["spec"]["initContainers"] =
+                json!([named("i", 7070, Value::Null), named("s", 9090, json!("Always"))]);
+        }),
     ];
     check(
         &world(service(spec()), pods),
         expect![[r#"
-        Endpoints [{"addresses":[{"ip":"10.42.0.1","targetRef":{"kind":"Pod","namespace":"shop","name":"web-1","uid":"p1"},"nodeName":"here"}],"ports":[{"name":"","port":8080,"protocol":"TCP"}]},{"addresses":[{"ip":"10.42.0.2","targetRef":{"kind":"Pod","namespace":"shop","name":"web-2","uid":"p2"},"nodeName":"here"}],"ports":[{"name":"","port":9090,"protocol":"TCP"}]}]
-        slice of [{"name":"","port":8080,"protocol":"TCP"}]
-          "10.42.0.1" {"ready":true,"serving":true,"terminating":false} -
-        slice of [{"name":"","port":9090,"protocol":"TCP"}]
-          "10.42.0.2" {"ready":true,"serving":true,"terminating":false} -
-    "#]],
+            Endpoints [{"addresses":[{"ip":"10.42.0.1","targetRef":{"kind":"Pod","namespace":"shop","name":"web-1","uid":"p1"},"nodeName":"here"}],"ports":[{"name":"","port":8080,"protocol":"TCP"}]},{"addresses":[{"ip":"10.42.0.2","targetRef":{"kind":"Pod","namespace":"shop","name":"web-2","uid":"p2"},"nodeName":"here"},{"ip":"10.42.0.4","targetRef":{"kind":"Pod","namespace":"shop","name":"web-4","uid":"p4"},"nodeName":"here"}],"ports":[{"name":"","port":9090,"protocol":"TCP"}]}]
+            slice of [{"name":"","port":8080,"protocol":"TCP"}]
+              "10.42.0.1" {"ready":true,"serving":true,"terminating":false} -
+            slice of [{"name":"","port":9090,"protocol":"TCP"}]
+              "10.42.0.2" {"ready":true,"serving":true,"terminating":false} -
+              "10.42.0.4" {"ready":true,"serving":true,"terminating":false} -
+        "#]],
     );
 }
 
@@ -251,6 +263,12 @@ fn the_oldest_that_wants_a_port_of_the_host_has_it() {
     assert_eq!(status(&second, vec![first.clone(), other.clone()]), given);
     assert_eq!(status(&first, vec![second.clone(), other.clone()]), None, "it waits");
     assert_eq!(status(&other, vec![first.clone(), second.clone()]), given);
+    // The node's own ports are nobody's.
+    let mut world = world(other.clone(), Vec::new());
+    world.reserved.insert(("TCP".to_owned(), 81));
+    assert_eq!(decide(&world).status, None);
+    world.reserved = [("UDP".to_owned(), 81)].into();
+    assert_eq!(decide(&world).status, given);
     // It loses the address when it is no LoadBalancer any more.
     let mut held = serde_json::to_value(second.as_ref()).unwrap();
     held["status"] = one;
@@ -305,7 +323,7 @@ fn a_balancer_that_waits_holds_no_port() {
     let all = [balancer("a", &[80]), balancer("b", &[80, 443]), balancer("c", &[443])];
     let given = all.each_ref().map(|one| {
         let others: Vec<_> = all.iter().filter(|other| !Arc::ptr_eq(other, one)).cloned().collect();
-        balancer::status(one, &others, &["192.0.2.2".to_owned()]).is_some()
+        balancer::status(one, &others, &["192.0.2.2".to_owned()], &BTreeSet::new()).is_some()
     });
     assert_eq!(given, [true, false, true]);
 }

@@ -8,7 +8,7 @@ use super::{
     terminating, text, told,
 };
 use crate::model::time::Timestamp;
-use crate::reconcile::scheduler::fit::{Demand, NodeView};
+use crate::placement::{Demand, NodeView};
 
 /// `None` when it is ready.
 pub fn diagnose(case: &Case, pod: &Value, _now: Timestamp) -> Option<Diagnosis> {
@@ -347,12 +347,22 @@ fn not_started(case: &Case, pod: &Value) -> Option<Diagnosis> {
         let sentence = format!("its network could not be made: {}", last(text(&event["message"])));
         return Some(Diagnosis::new(Cause::NetworkFailed, sentence).with([event_line(event)]));
     }
-    if let Some(init) = list(&pod["status"]["initContainerStatuses"])
-        .iter()
-        .find(|container| container["state"]["terminated"]["exitCode"] != 0)
-    {
+    let specs = list(&pod["spec"]["initContainers"]);
+    let is_sidecar = |container: &Value| {
+        let spec = specs.iter().find(|spec| spec["name"] == container["name"]);
+        spec.is_some_and(|spec| spec["restartPolicy"] == "Always")
+    };
+    if let Some(init) = list(&pod["status"]["initContainerStatuses"]).iter().find(|container| {
+        match is_sidecar(container) {
+            true => container["started"] != true,
+            false => container["state"]["terminated"]["exitCode"] != 0,
+        }
+    }) {
         let name = text(&init["name"]);
         let (cause, sentence) = match &init["state"]["terminated"] {
+            Value::Null if is_sidecar(init) => {
+                (Cause::UnderWay, format!("its sidecar {name} has not started yet."))
+            }
             Value::Null => {
                 (Cause::UnderWay, format!("its init container {name} has not finished yet."))
             }

@@ -618,6 +618,24 @@ fn pods() -> Vec<Broken> {
             &["prepare"],
         ),
         b(
+            "a sidecar has not started, one before it has",
+            of(
+                pod(
+                    json!({"initContainers": [
+                        {"name": "log", "image": "web:1", "restartPolicy": "Always"},
+                        {"name": "mesh", "image": "web:1", "restartPolicy": "Always"}]}),
+                    json!({
+            "initContainerStatuses": [
+                {"name": "log", "ready": true, "started": true, "state": {"running": {}}},
+                {"name": "mesh", "ready": false, "started": false, "state": {"running": {}}}],
+            "containerStatuses": [{"name": "web", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}]}),
+                ),
+                vec![],
+            ),
+            Cause::UnderWay,
+            &["its sidecar mesh has not started yet"],
+        ),
+        b(
             "failed for good",
             of(
                 pod(

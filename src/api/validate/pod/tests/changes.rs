@@ -20,7 +20,6 @@ fn what_is_not_implemented_is_refused_by_name() {
         ("/spec/volumes/0/nfs", json!({})),
         ("/spec/volumes/0/emptyDir", json!({"sizeLimit": "1Gi"})),
         ("/spec/volumes/0/emptyDir", json!({"medium": "HugePages"})),
-        ("/spec/initContainers/0/restartPolicy", json!("Always")),
         ("/spec/containers/0/lifecycle", json!({"preStop": {"tcpSocket": {"port": 1}}})),
         (
             "/spec/containers/0/resizePolicy",

@@ -166,6 +166,8 @@ pub async fn run(
     );
     spawn(&mut parts, "expiry of events", api.clone().expire_events(stop.clone()));
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
+    let evictor = api.client(Identity::component("system:kube-controller-manager"), "default");
+    spawn(&mut parts, "eviction by taints", reconcile::eviction::run(evictor, stop.clone()));
 
     let agent = start_agent(
         settings,
@@ -176,9 +178,9 @@ pub async fn run(
         images,
         network,
         cluster_dns,
+        own_ports(&listeners, settings, places.gateway),
         stop.clone(),
     )
-        own_ports(&listeners, settings, places.gateway),
     .await?;
     measures::node(&registry, agent.pods().clone());
     kubelet.connect(node::serve::router(agent.pods().clone(), agent.usage().clone())?);
@@ -411,9 +413,9 @@ async fn start_agent(
     images: Images,
     network: Network,
     cluster_dns: Option<IpAddr>,
+    reserved_ports: Vec<SocketAddr>,
     stop: CancellationToken,
 ) -> anyhow::Result<Agent> {
-    reserved_ports: Vec<SocketAddr>,
     let client = api.client(Identity::component(&format!("system:node:{node_name}")), "default");
     let config = NodeConfig {
         node_name: node_name.to_owned(),
@@ -426,13 +428,11 @@ async fn start_agent(
         max_pods: MAX_PODS,
         ready_when_listening: settings.ready_when_listening(),
         kubelet_port: 0,
+        reserved_ports,
     };
     Ok(Agent::start(client, runtime, images, network, config, stop).await?)
-        reserved_ports,
 }
 
-/// Each pod costs a handful of descriptors. The usual 1,024 is the bound of select(2), which nothing here calls.
-fn allow_many_files() {
 /// Where the host is administrated from elsewhere. To loopback nothing is translated, and pods reach the API through its
 /// Service; the ingress gives way to Services and pods, which may be meant to take its place.
 fn own_ports(
@@ -445,6 +445,8 @@ fn own_ports(
     own.filter(|address| !address.ip().is_loopback() && address.ip() != gateway).collect()
 }
 
+/// Each pod costs a handful of descriptors. The usual 1,024 is the bound of select(2), which nothing here calls.
+fn allow_many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod deployment;
 pub mod driver;
 pub mod endpoints;
+pub mod eviction;
 pub mod garbage;
 pub mod gate;
 pub mod namespace;

@@ -24,6 +24,8 @@ mod load;
 mod lossless;
 #[path = "story/lossless_ingress.rs"]
 mod lossless_ingress;
+#[path = "story/nodes.rs"]
+mod nodes;
 #[path = "story/owners.rs"]
 mod owners;
 #[path = "story/probes.rs"]
@@ -47,7 +49,7 @@ mod mistakes;
 
 #[path = "story/service.rs"]
 mod service;
-#[path = "story/why.rs"]
-mod why;
 #[path = "story/throughput.rs"]
 mod throughput;
+#[path = "story/why.rs"]
+mod why;

@@ -228,9 +228,7 @@ fn nodes() {
             status.capacity.pods: Invalid value: "1500m": must be an integer
             spec.podCIDRs[1]: Invalid value: "10.1.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
             spec.podCIDRs: Invalid value: []string{"10.0.0.0/24", "10.1.0.0/33"}: may specify no more than one CIDR for each IP family
-            spec.configSource: Forbidden: not implemented by this version of Joey
-            spec.taints[1].effect: Forbidden: not implemented by this version of Joey
-            spec.taints[2].effect: Forbidden: not implemented by this version of Joey"#]],
+            spec.configSource: Forbidden: not implemented by this version of Joey"#]],
     );
     check_update(
         "nodes",

@@ -107,11 +107,7 @@ const CONTAINER: &[Row] = &[
     never("volumeMounts[].subPathExpr"),
 ];
 
-const NODE: &[Row] = &[
-    never("spec.configSource"),
-    // Nobody evicts pods that run.
-    only("spec.taints[].effect", &["NoSchedule", "PreferNoSchedule"]),
-];
+const NODE: &[Row] = &[never("spec.configSource")];
 
 /// Everything about a balancer that is not this host.
 const SERVICE: &[Row] = &[

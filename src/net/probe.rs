@@ -235,7 +235,7 @@ pub async fn tell(
                     // A node's uid in references is its name, as the kubelet has it.
                     about: events::about("Node", None, &node, Some(node.clone())),
                     kind: Kind::Warning,
-                    reason: "NetworkObstructed",
+                    reason: "NetworkObstructed".into(),
                     message,
                 });
             }

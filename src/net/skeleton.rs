@@ -355,7 +355,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (HAIRPIN, Set::of(&["ipv4_addr", "ipv4_addr"])),
         (DOORS, Set::of(port)),
         (ENDED, Set::of(ended).passing(ENDED_FOR)),
-        (REFUSED, Set::of(&["ipv4_addr", "inet_service"]).passing(REFUSED_ONCE).filled_by_rules(REFUSALS)),
+        (
+            REFUSED,
+            Set::of(&["ipv4_addr", "inet_service"]).passing(REFUSED_ONCE).filled_by_rules(REFUSALS),
+        ),
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }

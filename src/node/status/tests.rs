@@ -561,27 +561,36 @@ fn a_sidecar_counts_for_initialized_when_it_has_started_and_for_ready_when_it_is
         let running = Running { started, ready, ..Running::new(0, at(1)) };
         scene.run("s", Run::Running(running))
     };
-    scene(false, false).check(at(2), expect![[r#"
+    scene(false, false).check(
+        at(2),
+        expect![[r#"
         Pending
           Initialized=False ContainersNotInitialized containers with incomplete status: [s]
           Ready=False ContainersNotReady containers with unready status: [s a]
           ContainersReady=False ContainersNotReady containers with unready status: [s a]
           s ready=false restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
           a ready=false restarts=0 {"waiting":{"reason":"PodInitializing"}} last={}
-    "#]]);
+    "#]],
+    );
     let up = |scene: Scene| scene.run("a", Run::Running(Running::new(0, at(3))));
-    up(scene(true, false)).check(at(4), expect![[r#"
+    up(scene(true, false)).check(
+        at(4),
+        expect![[r#"
         Running
           Ready=False ContainersNotReady containers with unready status: [s]
           ContainersReady=False ContainersNotReady containers with unready status: [s]
           s ready=false restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
           a ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:03Z"}} last={}
-    "#]]);
-    up(scene(true, true)).check(at(4), expect![[r#"
+    "#]],
+    );
+    up(scene(true, true)).check(
+        at(4),
+        expect![[r#"
         Running
           s ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:01Z"}} last={}
           a ready=true restarts=0 {"running":{"startedAt":"2027-01-15T08:00:03Z"}} last={}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -609,11 +618,14 @@ fn a_pod_that_the_node_does_not_take_says_why_and_nothing_of_its_containers() {
     scene.state.shim = Shim::Absent;
     let (reason, message) = ("OutOfcpu".to_owned(), "Pod was rejected: too much".to_owned());
     scene.state.outcome = Some(Outcome::Rejected { reason, message });
-    scene.check(at(1), expect![[r#"
+    scene.check(
+        at(1),
+        expect![[r#"
         Failed OutOfcpu: Pod was rejected: too much
           PodReadyToStartContainers=False - 
           Initialized=False ContainersNotInitialized containers with incomplete status: [i]
           Ready=False PodFailed 
           ContainersReady=False PodFailed 
-    "#]]);
+    "#]],
+    );
 }

@@ -5,6 +5,8 @@ mod cluster;
 
 #[path = "story/autoscaling.rs"]
 mod autoscaling;
+#[path = "story/capture.rs"]
+mod capture;
 #[path = "story/containment.rs"]
 mod containment;
 

@@ -291,6 +291,18 @@ spec:
         let told = cluster.kubectl(&["describe", "hpa", "mill"]).stdout;
         told.contains("TooManyReplicas") && told.contains("resource cpu on pods")
     });
+    for kubectl in kubectls() {
+        cluster.use_kubectl(&kubectl);
+        cluster.kubectl(&["delete", "hpa", "mill"]).ok();
+        cluster.kubectl(&flags).ok();
+        cluster.wait_for("it is measured", |cluster| {
+            let table = cluster.kubectl(&["get", "hpa", "mill", "--no-headers"]).stdout;
+            table.contains("Deployment/mill") && table.contains("%/50%")
+        });
+    }
+    cluster.wait_for("it is the size that it was", |cluster| {
+        cluster.value("hpa/mill", "{.status.desiredReplicas}") == "2"
+    });
     let old = cluster.kubectl(&[
         "get",
         "horizontalpodautoscalers.v1.autoscaling",
@@ -299,4 +311,86 @@ spec:
         "jsonpath={.spec.targetCPUUtilizationPercentage} {.status.desiredReplicas}",
     ]);
     assert_eq!(old.ok(), "50 2");
+}
+
+/// Two containers, of which one holds some 30 MiB.
+const KEEPER: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: store}
+spec:
+  selector: {matchLabels: {app: store}}
+  template:
+    metadata: {labels: {app: store}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: keeper
+        image: toolbox
+        imagePullPolicy: Never
+        command: [bash, -c, 'kept=$(head -c 30000000 /dev/zero | tr \"\\0\" x); while :; do sleep 1000; done']
+        resources: {requests: {memory: 16Mi}}
+      - name: idler
+        image: toolbox
+        imagePullPolicy: Never
+        command: [sleep, infinity]
+        resources: {requests: {memory: 16Mi}}
+";
+
+fn autoscaler_of_the_store(metric: &str) -> String {
+    autoscaler(metric)
+        .replace("kangaroo-backend-deployment", "store")
+        .replace("name: kangaroo", "name: store")
+        .replace("maxReplicas: 4", "maxReplicas: 2")
+}
+
+#[test]
+fn memory_of_a_container_and_of_the_whole_pod_scales() {
+    let cluster = &mut Cluster::start("autoscaling-memory");
+    cluster.apply(KEEPER).ok();
+    let of_container = |name: &str| {
+        format!(
+            "{{type: ContainerResource, containerResource: {{name: memory, container: {name}, target: {{type: AverageValue, averageValue: 20Mi}}}}}}"
+        )
+    };
+    let pods = |cluster: &Cluster| {
+        cluster.value("deployment/store", "{.status.readyReplicas}/{.spec.replicas}")
+    };
+    cluster.apply(&autoscaler_of_the_store(&of_container("keeper"))).ok();
+    cluster.wait_for("the keeper holds more than 20 MiB", |cluster| pods(cluster) == "2/2");
+    for kubectl in kubectls() {
+        cluster.use_kubectl(&kubectl);
+        let told = cluster.kubectl(&["describe", "hpa", "store"]).ok();
+        for sentence in [
+            "resource memory of container \"keeper\" on pods:",
+            "/ 20Mi",
+            "ScalingActive   True    ValidMetricFound",
+            "memory container resource above target",
+        ] {
+            assert!(told.contains(sentence), "{sentence}: {told}");
+        }
+        let table = cluster.kubectl(&["get", "hpa", "store", "--no-headers"]).ok();
+        assert!(table.contains("Deployment/store") && table.contains("/20Mi"), "{table}");
+    }
+    // The other container holds next to nothing.
+    cluster.apply(&autoscaler_of_the_store(&of_container("idler"))).ok();
+    cluster.wait_for("the idler alone needs one pod", |cluster| pods(cluster) == "1/1");
+    // Of the 32 MiB that the pod asks for, more than four fifths.
+    let of_pod = "{type: Resource, resource: {name: memory, target: {type: Utilization, averageUtilization: 40}}}";
+    cluster.apply(&autoscaler_of_the_store(of_pod)).ok();
+    cluster.wait_for("the pod uses more than it should", |cluster| pods(cluster) == "2/2");
+    for kubectl in kubectls() {
+        cluster.use_kubectl(&kubectl);
+        let told = cluster.kubectl(&["describe", "hpa", "store"]).ok();
+        assert!(told.contains("resource memory on pods  (as a percentage of request):"), "{told}");
+        let table = cluster.kubectl(&["get", "hpa", "store", "--no-headers"]).ok();
+        assert!(table.contains("%/40%"), "{table}");
+    }
+    // A container that no pod has is a metric that nobody knows, and takes no pod away.
+    cluster.apply(&autoscaler_of_the_store(&of_container("nobody"))).ok();
+    cluster.wait_for("the missing container is named", |cluster| {
+        let told = cluster.kubectl(&["describe", "hpa", "store"]).stdout;
+        told.contains("FailedGetContainerResourceMetric") && told.contains("nobody")
+    });
+    assert_eq!(pods(cluster), "2/2");
 }

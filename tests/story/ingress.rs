@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::capture::{Capture, Packet};
 use crate::cluster::{Cluster, Ran};
 use crate::pod::POD;
 
@@ -227,6 +228,18 @@ spec:
     cluster.wait_for("a.example is served with its certificate", |_| {
         get(&first, "https://a.example/").stdout.contains("1.14.2")
     });
+    // On the wire: words that nobody can read on the way to port 443, and plain ones on the way to the pod.
+    let capture = Capture::start();
+    get(&first, "https://a.example/kangaroos-secret").ok();
+    let is_plain =
+        |packet: &Packet| packet.to == 80 && packet.holds("GET /kangaroos-secret HTTP/1.1");
+    cluster.wait_for("the request passes to the pod", |_| capture.packets().iter().any(is_plain));
+    let packets = capture.end();
+    let outside = || packets.iter().filter(|packet| packet.to == 443 || packet.from == 443);
+    assert!(outside().any(|packet| !packet.payload.is_empty()), "nothing was seen of port 443");
+    for told in ["kangaroos-secret", "1.14.2"] {
+        assert!(!outside().any(|packet| packet.holds(told)), "{told} can be read outside");
+    }
     let redirect = curl(
         &[&resolve[..], &["-o", "/dev/null", "-w", "%{redirect_url}", "http://a.example/x?y=z"]]
             .concat(),

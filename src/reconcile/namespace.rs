@@ -20,10 +20,12 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::remains::Remains;
+use self::remains::{Remains, Round};
 use crate::sys::clock;
 
 const FINALIZER: &str = "kubernetes";
+/// As conditions name them.
+const PODS: &str = "pods.";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -87,44 +89,76 @@ async fn empty(client: kube::Client, name: String) -> String {
     let mut pause = FIRST_PAUSE;
     let mut before = None;
     loop {
-        match step(&client, &name).await {
+        let round = match step(&client, &name).await {
             Ok(None) => return name,
-            Ok(Some(content)) => {
-                // Progress keeps us quick; waiting for a slow pod makes us patient.
-                let moved = before.as_ref() != Some(&content);
-                pause = if moved { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
-                // What goes by itself is nobody's question.
-                if !moved && let Err(error) = tell(&client, &name, &content).await {
-                    tracing::debug!(namespace = name, %error, "what remains was not told");
-                }
-                before = Some(content);
+            Ok(Some(remains)) => Round::Left(remains),
+            Err(failed) => {
+                tracing::debug!(namespace = name, error = ?failed, "the namespace is not empty yet");
+                failed.into_round()
             }
-            Err(error) => {
-                tracing::debug!(namespace = name, %error, "the namespace is not empty yet");
-                pause = (pause * 2).min(LAST_PAUSE);
-            }
+        };
+        // Progress keeps us quick; waiting for a slow pod makes us patient.
+        let moved = before.as_ref() != Some(&round) && matches!(round, Round::Left(_));
+        pause = if moved { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+        // What goes by itself is nobody's question.
+        if !moved && let Err(error) = tell(&client, &name, &round).await {
+            tracing::debug!(namespace = name, %error, "what remains was not told");
         }
+        before = Some(round);
         tokio::time::sleep(pause).await;
     }
 }
 
-/// One round; `None` when the namespace has been let go.
-async fn step(client: &kube::Client, name: &str) -> Result<Option<Remains>, kube::Error> {
-    let kinds = namespaced_kinds(client).await?;
+/// What has gone wrong in a round; the next one tries again.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("it is not known which kinds there are")]
+    Discover(#[source] kube::Error),
+    /// By resource and group.
+    #[error("not everything could be counted or deleted")]
+    Content(Vec<(String, kube::Error)>),
+    #[error("the finalizer could not be taken off")]
+    Finalize(#[source] kube::Error),
+}
+
+impl Failed {
+    fn into_round(self) -> Round {
+        match self {
+            Failed::Discover(error) => Round::NotDiscovered(error.to_string()),
+            Failed::Content(errors) => Round::NotDeleted(
+                errors.into_iter().map(|(kind, error)| format!("{kind}: {error}")).collect(),
+            ),
+            // Everything has gone; only the namespace itself is still there.
+            Failed::Finalize(_) => Round::Left(Remains::default()),
+        }
+    }
+}
+
+/// One round; `None` when the namespace has been let go. A kind that cannot be emptied keeps no other.
+async fn step(client: &kube::Client, name: &str) -> Result<Option<Remains>, Failed> {
+    let kinds = namespaced_kinds(client).await.map_err(Failed::Discover)?;
     let content = count(client, name, &kinds).await?;
+    let (all, now) = (ListParams::default(), DeleteParams::default());
     match next(&content) {
         Next::DeletePods => {
             let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
-            pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+            let deleted = pods.delete_collection(&now, &all).await;
+            deleted.map_err(|error| Failed::Content(vec![(PODS.to_owned(), error)]))?;
         }
         Next::DeleteOthers => {
+            let mut failed = Vec::new();
             for kind in kinds.iter().filter(|kind| content.others.contains_key(&resource(kind))) {
                 let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
-                api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+                if let Err(error) = api.delete_collection(&now, &all).await {
+                    failed.push((resource(kind), error));
+                }
+            }
+            if !failed.is_empty() {
+                return Err(Failed::Content(failed));
             }
         }
         Next::Finalize => {
-            finalize(client, name).await?;
+            finalize(client, name).await.map_err(Failed::Finalize)?;
             return Ok(None);
         }
     }
@@ -132,13 +166,13 @@ async fn step(client: &kube::Client, name: &str) -> Result<Option<Remains>, kube
 }
 
 /// Writes the conditions where they read otherwise.
-async fn tell(client: &kube::Client, name: &str, content: &Remains) -> Result<(), kube::Error> {
+async fn tell(client: &kube::Client, name: &str, round: &Round) -> Result<(), kube::Error> {
     let api: Api<core::Namespace> = Api::all(client.clone());
     let Some(namespace) = api.get_opt(name).await? else {
         return Ok(());
     };
     let held = namespace.status.and_then(|status| status.conditions).unwrap_or_default();
-    if let Some(conditions) = content.conditions(&held, clock::now()) {
+    if let Some(conditions) = round.conditions(&held, clock::now()) {
         let patch = json!({
             "metadata": {"uid": namespace.metadata.uid, "resourceVersion": namespace.metadata.resource_version},
             "status": {"conditions": conditions},
@@ -174,10 +208,11 @@ async fn count(
     client: &kube::Client,
     name: &str,
     kinds: &[ApiResource],
-) -> Result<Remains, kube::Error> {
+) -> Result<Remains, Failed> {
+    let failed = |kind: String| move |error| Failed::Content(vec![(kind, error)]);
     let some = ListParams::default().limit(500);
     let pods: Api<core::Pod> = Api::namespaced(client.clone(), name);
-    let left = pods.list_metadata(&some).await?.items;
+    let left = pods.list_metadata(&some).await.map_err(failed(PODS.to_owned()))?.items;
     let mut content = Remains { pods: left.len(), ..Remains::default() };
     note_finalizers(&mut content.finalizers, left.iter().flat_map(ResourceExt::finalizers));
     if content.pods > 0 {
@@ -185,7 +220,7 @@ async fn count(
     }
     for kind in kinds {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, kind);
-        let left = api.list_metadata(&some).await?.items;
+        let left = api.list_metadata(&some).await.map_err(failed(resource(kind)))?.items;
         note_finalizers(&mut content.finalizers, left.iter().flat_map(ResourceExt::finalizers));
         if !left.is_empty() {
             content.others.insert(resource(kind), left.len());
@@ -227,6 +262,43 @@ async fn finalize(client: &kube::Client, name: &str) -> Result<(), kube::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An API without pods that serves config maps, and fails to delete them.
+    fn failing() -> kube::Client {
+        let service = tower::service_fn(|request: http::Request<kube::client::Body>| {
+            let (code, body) = match (request.method().as_str(), request.uri().path()) {
+                ("GET", "/api") => (
+                    200,
+                    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+                ),
+                ("GET", "/apis") => (200, json!({"kind": "APIGroupList", "groups": []})),
+                ("GET", "/api/v1") => {
+                    let all = json!({"name": "configmaps", "singularName": "configmap", "namespaced": true,
+                        "kind": "ConfigMap", "verbs": ["list", "deletecollection"]});
+                    (
+                        200,
+                        json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": [all]}),
+                    )
+                }
+                ("GET", path) => {
+                    let held = json!({"metadata": {"name": "held"}});
+                    let items = if path.ends_with("configmaps") { vec![held] } else { Vec::new() };
+                    (200, json!({"metadata": {}, "items": items}))
+                }
+                _ => (500, json!({"kind": "Status", "code": 500, "message": "no disk"})),
+            };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            std::future::ready(http::Response::builder().status(code).body(body))
+        });
+        kube::Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_cannot_be_emptied_is_named() {
+        let failed = step(&failing(), "team").await.expect_err("nothing can be deleted");
+        let Round::NotDeleted(why) = failed.into_round() else { panic!("another failure") };
+        assert!(why[0].starts_with("configmaps.: ") && why[0].contains("no disk"), "{why:?}");
+    }
 
     #[test]
     fn pods_go_first_and_the_namespace_last() {

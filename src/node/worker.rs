@@ -388,6 +388,7 @@ impl Worker {
         if seen.shim == ShimState::Lost && self.state.shim == Shim::Alive {
             self.state.shim = Shim::Lost;
             for name in self.running() {
+                self.tell_of_lost_shim(&name);
                 let attempt = self.state.containers.get(&name).and_then(Container::attempt);
                 let started_at = match self.state.containers.get(&name).map(|c| &c.run) {
                     Some(Run::Running(running)) => Some(running.started_at),
@@ -419,6 +420,9 @@ impl Worker {
             ContainerPhase::Exited(exit) => {
                 let same = known == Some(seen.attempt) && matches!(container.run, Run::Running(_));
                 if same || newer {
+                    if same {
+                        self.tell_if_killed(name, exit);
+                    }
                     let message = self.termination_message(name, seen.attempt, exit);
                     self.container_ended(name, adopt::ended(seen.attempt, exit, message));
                 }

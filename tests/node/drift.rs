@@ -61,6 +61,7 @@ async fn a_process_killed_from_the_host_is_restarted(scene: Scene) {
     let pod = scene.until("web", |p| restarts(p) == 1 && is_ready(p)).await;
     let last = main_status(&pod).and_then(|c| c.last_state.clone()?.terminated).unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("Error")));
+    scene.until_told("web", "Killed Container main was killed from outside").await;
     ticks_on(&scene).await;
 }
 
@@ -76,6 +77,7 @@ async fn a_container_whose_cgroup_was_killed_and_removed_comes_back(scene: Scene
     root.open(parent).unwrap().remove(leaf).unwrap();
     scene.until("web", |p| restarts(p) == 1 && is_ready(p)).await;
     assert_ne!(cgroup_of(scene.main_pid("web").await), path);
+    scene.until_told("web", "Killed Container main was killed from outside").await;
     ticks_on(&scene).await;
 
     // The whole pod's, its supervisor included.
@@ -87,6 +89,8 @@ async fn a_container_whose_cgroup_was_killed_and_removed_comes_back(scene: Scene
     let (parent, leaf) = pod_path.rsplit_once('/').unwrap();
     root.open(parent).unwrap().remove(leaf).unwrap();
     scene.until("web", |p| restarts(p) == 2 && is_ready(p)).await;
+    let told = "Killed Container main was killed from outside, with the process that supervises it";
+    scene.until_told("web", told).await;
     ticks_on(&scene).await;
 }
 

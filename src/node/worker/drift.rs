@@ -1,4 +1,4 @@
-//! What others did to a container's cgroup behind our back, and its repair.
+//! What others did to a container or its cgroup behind our back, and its repair.
 //!
 //! It never looks by itself; the kernel tells (`runtime::drift`).
 
@@ -10,6 +10,7 @@ use crate::events;
 use crate::node::lifecycle::Doom;
 use crate::runtime::ContainerPhase;
 use crate::runtime::drift::Drift;
+use crate::runtime::plan::Exit;
 use crate::sys::clock;
 
 /// Between the repair of a frozen container and the next look.
@@ -69,6 +70,36 @@ impl Worker {
                 self.show_health(name);
             }
         }
+    }
+
+    /// Tells when somebody else has killed a container that was to run: by its process, its cgroup or a tool. The
+    /// first process of a PID namespace cannot be killed from within it (pid_namespaces(7)).
+    pub(super) fn tell_if_killed(&mut self, name: &str, exit: &Exit) {
+        if exit.signal == Some(libc::SIGKILL) && !exit.oom_killed && self.is_kept(name) {
+            let message = format!("Container {name} was killed from outside");
+            self.tell_container(name, events::Kind::Warning, "Killed", message);
+        }
+    }
+
+    /// The same when the process that supervises the pod went first; the kernel took the containers along.
+    pub(super) fn tell_of_lost_shim(&mut self, name: &str) {
+        if self.is_kept(name) {
+            let message = format!(
+                "Container {name} was killed from outside, with the process that supervises it"
+            );
+            self.tell_container(name, events::Kind::Warning, "Killed", message);
+        }
+    }
+
+    /// Nobody here has asked the container to end.
+    fn is_kept(&mut self, name: &str) -> bool {
+        let pod_stays = self.stop_by.is_none() && self.state.outcome.is_none();
+        pod_stays
+            && self.running_mut(name).is_some_and(|running| {
+                running.doom.is_none()
+                    && running.stopped_at.is_none()
+                    && running.killed_at.is_none()
+            })
     }
 
     fn guard_later(&mut self, name: &str, attempt: u32) {

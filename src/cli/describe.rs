@@ -290,16 +290,7 @@ fn pod(text: &mut Text, object: &Value) {
         }
     }
     text.field("IP", &plain(&status["podIP"]));
-    for (title, kind) in [("Init Containers", "initContainer"), ("Containers", "container")] {
-        let list = spec[format!("{kind}s")].as_array();
-        if let Some(list) = list.filter(|list| !list.is_empty()) {
-            text.line(0, &format!("{title}:"));
-            for container in list {
-                let statuses = &status[format!("{kind}Statuses")];
-                container_text(text, container, statuses);
-            }
-        }
-    }
+    containers(text, spec, Some(status));
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     if !conditions.is_empty() {
         text.line(0, "Conditions:");
@@ -307,6 +298,44 @@ fn pod(text: &mut Text, object: &Value) {
         rows.extend(conditions.iter().map(|c| vec![plain(&c["type"]), plain(&c["status"])]));
         text.rows(1, &rows);
     }
+    volumes(text, spec);
+    text.field("QoS Class", &plain(&status["qosClass"]));
+    placement(text, spec);
+}
+
+/// A pod template, as `kubectl rollout history --revision` lays it out.
+pub fn template(template: &Value) -> String {
+    let mut text = Text::default();
+    let (metadata, spec) = (&template["metadata"], &template["spec"]);
+    text.map("Labels", &metadata["labels"], "=");
+    if metadata["annotations"].is_object() {
+        text.map("Annotations", &metadata["annotations"], ": ");
+    }
+    containers(&mut text, spec, None);
+    volumes(&mut text, spec);
+    placement(&mut text, spec);
+    let mut all = "Pod Template:\n".to_owned();
+    for line in text.0.lines() {
+        all.push_str(&format!("  {line}\n"));
+    }
+    all
+}
+
+/// Init containers and containers; how they do only where a pod's status says so.
+fn containers(text: &mut Text, spec: &Value, status: Option<&Value>) {
+    for (title, kind) in [("Init Containers", "initContainer"), ("Containers", "container")] {
+        let list = spec[format!("{kind}s")].as_array();
+        if let Some(list) = list.filter(|list| !list.is_empty()) {
+            text.line(0, &format!("{title}:"));
+            for container in list {
+                let statuses = status.map(|status| &status[format!("{kind}Statuses")]);
+                container_text(text, container, statuses);
+            }
+        }
+    }
+}
+
+fn volumes(text: &mut Text, spec: &Value) {
     match spec["volumes"].as_array().filter(|volumes| !volumes.is_empty()) {
         None => text.field("Volumes", "<none>"),
         Some(volumes) => {
@@ -321,7 +350,9 @@ fn pod(text: &mut Text, object: &Value) {
             }
         }
     }
-    text.field("QoS Class", &plain(&status["qosClass"]));
+}
+
+fn placement(text: &mut Text, spec: &Value) {
     text.map("Node-Selectors", &spec["nodeSelector"], "=");
     let tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
     let shown: Vec<String> = tolerations.iter().map(toleration).collect();
@@ -348,15 +379,20 @@ fn toleration(toleration: &Value) -> String {
     shown
 }
 
-fn container_text(text: &mut Text, container: &Value, statuses: &Value) {
+fn container_text(text: &mut Text, container: &Value, statuses: Option<&Value>) {
     let name = plain(&container["name"]);
-    let status =
-        statuses.as_array().into_iter().flatten().find(|status| status["name"] == name.as_str());
-    let status = status.unwrap_or(&Value::Null);
+    let status = statuses.map(|statuses| {
+        let mut all = statuses.as_array().into_iter().flatten();
+        all.find(|status| status["name"] == name.as_str()).unwrap_or(&Value::Null)
+    });
     text.line(1, &format!("{name}:"));
-    text.indented(2, "Container ID", &plain(&status["containerID"]));
+    if let Some(status) = status {
+        text.indented(2, "Container ID", &plain(&status["containerID"]));
+    }
     text.indented(2, "Image", &plain(&container["image"]));
-    text.indented(2, "Image ID", &plain(&status["imageID"]));
+    if let Some(status) = status {
+        text.indented(2, "Image ID", &plain(&status["imageID"]));
+    }
     let ports = container["ports"].as_array().cloned().unwrap_or_default();
     let of = |key: &str| {
         let shown: Vec<String> = ports
@@ -375,13 +411,16 @@ fn container_text(text: &mut Text, container: &Value, statuses: &Value) {
             }
         }
     }
-    state(text, "State", &status["state"]);
-    if status["lastState"].as_object().is_some_and(|map| !map.is_empty()) {
-        state(text, "Last State", &status["lastState"]);
+    if let Some(status) = status {
+        state(text, "State", &status["state"]);
+        if status["lastState"].as_object().is_some_and(|map| !map.is_empty()) {
+            state(text, "Last State", &status["lastState"]);
+        }
+        let ready = if status["ready"] == true { "True" } else { "False" };
+        text.indented(2, "Ready", ready);
+        let restarts = status["restartCount"].as_i64().unwrap_or(0);
+        text.indented(2, "Restart Count", &restarts.to_string());
     }
-    let ready = if status["ready"] == true { "True" } else { "False" };
-    text.indented(2, "Ready", ready);
-    text.indented(2, "Restart Count", &status["restartCount"].as_i64().unwrap_or(0).to_string());
     for key in ["limits", "requests"] {
         if let Some(map) = container["resources"][key].as_object() {
             text.line(2, &format!("{}:", title(key)));

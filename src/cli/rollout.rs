@@ -15,6 +15,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
+use super::describe;
 use super::resources::{Resources, Selection, select};
 use crate::reconcile::deployment::revision;
 use crate::sys::clock;
@@ -25,17 +26,21 @@ pub enum RolloutCommand {
     Status {
         #[command(flatten)]
         target: Target,
-        /// Look once
-        #[arg(long)]
-        no_watch: bool,
-        /// Give up after so many seconds; 0 waits for ever
-        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
-        timeout: u64,
+        /// Follow it; with =false, look once
+        #[arg(short, long, default_value_t = true, num_args = 0..=1, require_equals = true,
+            default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+        watch: bool,
+        /// Give up after that time, such as 20s or 1m30s (a bare number is seconds); 0s waits for ever
+        #[arg(long, default_value = "0s", value_parser = span, value_name = "DURATION")]
+        timeout: Duration,
     },
     /// List the revisions that can be returned to
     History {
         #[command(flatten)]
         target: Target,
+        /// Show the pod template of this one
+        #[arg(long, default_value_t = 0, value_name = "REVISION")]
+        revision: i64,
     },
     /// Return to the revision before, or to a given one
     Undo {
@@ -117,17 +122,16 @@ pub async fn scale(client: kube::Client, args: ScaleArgs) -> anyhow::Result<Exit
 
 pub async fn rollout(client: kube::Client, command: RolloutCommand) -> anyhow::Result<ExitCode> {
     let (RolloutCommand::Status { target, .. }
-    | RolloutCommand::History { target }
+    | RolloutCommand::History { target, .. }
     | RolloutCommand::Undo { target, .. }
     | RolloutCommand::Restart { target }
     | RolloutCommand::Pause { target }
     | RolloutCommand::Resume { target }) = &command;
     let subject = Subject::find(&client, target).await?;
     match &command {
-        RolloutCommand::Status { no_watch, timeout, .. } => {
-            subject.status(!no_watch, Duration::from_secs(*timeout)).await
-        }
-        RolloutCommand::History { .. } => subject.history().await,
+        RolloutCommand::Status { watch, timeout, .. } => subject.status(*watch, *timeout).await,
+        RolloutCommand::History { revision: 0, .. } => subject.history().await,
+        RolloutCommand::History { revision, .. } => subject.show(*revision).await,
         RolloutCommand::Undo { to_revision, .. } => subject.undo(*to_revision).await,
         RolloutCommand::Restart { .. } => {
             if subject.get().await?.spec.and_then(|spec| spec.paused) == Some(true) {
@@ -241,9 +245,20 @@ impl Subject {
             let cause = set.annotations().get("kubernetes.io/change-cause").cloned();
             [revision::of(set).to_string(), cause.unwrap_or_else(|| "<none>".to_owned())]
         }));
-        for line in super::config::align(&rows) {
-            println!("{line}");
+        let width = rows.iter().map(|[revision, _]| revision.len()).max().unwrap_or(0);
+        for [revision, cause] in &rows {
+            println!("{revision:<width$}  {cause}");
         }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The pod template of one revision.
+    async fn show(&self, wanted: i64) -> anyhow::Result<ExitCode> {
+        let sets = self.revisions(&self.get().await?).await?;
+        let set = find_revision(&sets, wanted)?;
+        let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        println!("deployment.apps/{} with revision #{wanted}", self.name);
+        print!("{}", describe::template(&serde_json::to_value(template)?));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -258,10 +273,12 @@ impl Subject {
         }
         let sets = self.revisions(&deployment).await?;
         let set = match to {
-            0 => sets.iter().rev().nth(1).context("no rollout history found: there is no revision before this one")?,
-            _ => sets.iter().find(|set| revision::of(set) == to).with_context(|| {
-                format!("unable to find specified revision {to} in history; `joey rollout history` lists them")
-            })?,
+            0 => sets
+                .iter()
+                .rev()
+                .nth(1)
+                .context("no rollout history found: there is no revision before this one")?,
+            _ => find_revision(&sets, to)?,
         };
         let mut template =
             set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
@@ -287,6 +304,46 @@ impl Subject {
         println!("deployment.apps/{} rolled back", self.name);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn find_revision(sets: &[ReplicaSet], wanted: i64) -> anyhow::Result<&ReplicaSet> {
+    sets.iter().find(|set| revision::of(set) == wanted).with_context(|| {
+        format!("unable to find specified revision {wanted} in history; `joey rollout history` lists them")
+    })
+}
+
+/// Reads a span as Go writes it: `20s`, `1m30s`, `1.5h`, `300ms`; a bare number is seconds.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration; say for example 20s or 1m30s");
+    let seconds = |number: &str, unit: f64| -> Result<f64, String> {
+        let is_number = number.starts_with(|c: char| c.is_ascii_digit());
+        let number = number.parse::<f64>().ok().filter(|_| is_number).ok_or_else(wrong)?;
+        Ok(number * unit)
+    };
+    let mut total = 0.0;
+    let mut rest = text;
+    while let Some(end) = rest.find(|c: char| c.is_ascii_alphabetic()) {
+        let (number, tail) = rest.split_at(end);
+        let end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        total += seconds(
+            number,
+            match unit {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(wrong()),
+            },
+        )?;
+        rest = tail;
+    }
+    match rest {
+        "" if !text.is_empty() => {}
+        bare if bare.len() == text.len() => total = seconds(bare, 1.0)?,
+        _ => return Err(wrong()),
+    }
+    Duration::try_from_secs_f64(total).map_err(|_| wrong())
 }
 
 #[derive(Debug, PartialEq)]
@@ -339,6 +396,47 @@ mod tests {
         });
         let deployment = serde_json::from_value(deployment).expect("a Deployment");
         assert_eq!(standing(&deployment), (line.to_owned(), progress));
+    }
+
+    #[test]
+    fn a_time_limit_is_given_as_to_kubectl() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("20", 20_000),
+            ("20s", 20_000),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("300ms", 300),
+        ] {
+            assert_eq!(span(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1m30", "20 s", "1d", "+5s", "inf", "9e99h"] {
+            assert!(span(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_flags_of_kubectl_are_taken() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(subcommand)]
+            command: RolloutCommand,
+        }
+        let read = |words: &str| {
+            let line = <Line as clap::Parser>::try_parse_from(words.split(' '));
+            format!("{:?}", line.map(|line| line.command).map_err(|error| error.kind()))
+        };
+        for (words, expected) in [
+            ("rollout status deployment/web", "watch: true, timeout: 0ns"),
+            ("rollout status deployment web -w --timeout=20s", "watch: true, timeout: 20s"),
+            ("rollout status deployment/web --watch=false", "watch: false, timeout: 0ns"),
+            ("rollout status deployment/web --watch --timeout 1m", "watch: true, timeout: 60s"),
+            ("rollout history deployment/web --revision=2", "revision: 2"),
+        ] {
+            assert!(read(words).contains(expected), "{words}: {}", read(words));
+        }
+        assert!(read("rollout status deployment/web --timeout=soon").contains("ValueValidation"));
     }
 
     #[test]

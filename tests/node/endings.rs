@@ -19,6 +19,7 @@ tests![
     a_new_agent_goes_on_where_the_hook_was,
     a_new_agent_does_not_ask_a_container_to_end_twice,
     a_pod_is_told_to_stop_only_when_nobody_talks_to_it,
+    a_pod_that_does_not_want_to_wait_is_told_to_stop_at_once,
 ];
 
 fn is_up(pod: &core::Pod) -> bool {
@@ -132,10 +133,29 @@ async fn a_new_agent_does_not_ask_a_container_to_end_twice(mut scene: Scene) {
     assert_eq!(scene.said("log"), "pre\nterm\n");
 }
 
+/// Answers on port 80. The listener dies with the first process, as a server that ends at once would.
+const SERVER: &str = "trap 'echo term >> /ctl/log; exit 0' TERM; nc -ll -p 80 -e cat & \
+                      while true; do sleep 0.05; done";
+
+async fn a_pod_that_does_not_want_to_wait_is_told_to_stop_at_once(scene: Scene) {
+    scene.create_controlled("web", SERVER, json!({"ports": [{"containerPort": 80}]})).await;
+    let pod = scene.until("web", |p| main_status(p).is_some_and(|c| c.ready)).await;
+    let annotation = json!({"metadata": {"annotations": {"joey/wait-for-connections": "false"}}});
+    let patch = kube::api::Patch::Merge(annotation);
+    scene.pods().patch("web", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    let address = status(&pod).pod_ip.clone().unwrap();
+    let mut client = TcpStream::connect((address.as_str(), 80)).unwrap();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    // Half of this grace would be waited for whoever holds a connection.
+    let grace = DeleteParams { grace_period_seconds: Some(600), ..DeleteParams::default() };
+    scene.pods().delete("web", &grace).await.unwrap();
+    scene.until_gone("web").await;
+    assert_eq!(scene.said("log"), "term\n");
+}
+
 async fn a_pod_is_told_to_stop_only_when_nobody_talks_to_it(scene: Scene) {
-    // The listener on port 80 dies with the first process, as a server that ends at once would.
-    let script = "trap 'echo term >> /ctl/log; exit 0' TERM; nc -ll -p 80 -e cat & \
-                  while true; do sleep 0.05; done";
+    let script = SERVER;
     scene.create_controlled("web", script, json!({"ports": [{"containerPort": 80}]})).await;
     let pod = scene.until("web", |p| main_status(p).is_some_and(|c| c.ready)).await;
     let address = status(&pod).pod_ip.clone().unwrap();

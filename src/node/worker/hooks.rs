@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{self as core, PodStatus};
 
 use super::Worker;
 use super::errands::Report;
@@ -16,6 +16,15 @@ use crate::sys::clock;
 
 /// Data planes answer within half a second; one that does not is passed over.
 const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// On a pod: `"false"` has its containers told to stop as soon as nothing leads to the pod any more, whoever still
+/// talks to it.
+const WAIT_FOR_CONNECTIONS: &str = "joey/wait-for-connections";
+
+fn waits_for_connections(pod: &core::Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(WAIT_FOR_CONNECTIONS)).is_none_or(|word| word != "false")
+}
 
 impl Worker {
     pub(super) fn begin_hook(&mut self, name: &str, hook: Hook) {
@@ -116,6 +125,7 @@ impl Worker {
         let stop_by = want.stop_by.or(self.state.concluded_stop_by);
         let limit = stop_by.map_or(Duration::ZERO, |by| by.since(clock::now()) / 2);
         let address = self.attached.as_ref().map(|attached| attached.address);
+        let address = address.filter(|_| waits_for_connections(&self.pod));
         let (network, uid) = (self.shared.network.clone(), self.uid.clone());
         self.errands.spawn(async move {
             if let Some(address) = address

@@ -4,6 +4,9 @@
 #[path = "harness/cluster.rs"]
 mod cluster;
 
+#[path = "harness/census.rs"]
+mod census;
+
 #[path = "crash/scene.rs"]
 mod scene;
 

@@ -3,6 +3,9 @@
 #[path = "harness/cluster.rs"]
 mod cluster;
 
+#[path = "harness/census.rs"]
+mod census;
+
 #[path = "story/autoscaling.rs"]
 mod autoscaling;
 #[path = "story/capture.rs"]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::census::Census;
 use crate::cluster::Cluster;
 use crate::scene::{Chance, is_long, start};
 
@@ -79,6 +80,7 @@ fn kills_during_rollouts_break_no_promise_and_restart_no_container() {
     // The least that has been wished for since all was well last.
     let (mut least, mut wished) = (3, 3);
     let mut known = standing(&cluster).bodies;
+    let census = Census::start(&mut cluster, "app=web");
     for kill in 0..kills {
         match chance.below(3) {
             0 => {
@@ -110,8 +112,16 @@ fn kills_during_rollouts_break_no_promise_and_restart_no_container() {
             );
         }
         known = now.bodies;
+        // Nor at any moment before.
+        let since = census.catch_up(&mut cluster);
+        assert!(
+            since.most <= MOST && since.fewest_ready >= least,
+            "{since:?} before kill {kill}, between {least} and {MOST} have to be"
+        );
         if chance.below(4) == 0 {
             cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();
+            let since = census.catch_up(&mut cluster);
+            assert!(since.most <= MOST && since.fewest_ready >= least, "{since:?} after {kill}");
             least = wished;
         }
     }

@@ -83,8 +83,6 @@ struct Shared {
     answered: AtomicUsize,
     repeated: AtomicUsize,
     failed: Mutex<Vec<Failed>>,
-    /// The fewest pods that were ready at once.
-    fewest: AtomicUsize,
 }
 
 impl Load {
@@ -128,12 +126,6 @@ impl Load {
     /// How many addresses the next request may go to.
     pub fn knows(&self) -> usize {
         held(&self.shared.addresses).len()
-    }
-
-    /// Of the pods that are followed, the fewest that were ready at once since this was asked last.
-    pub fn fewest(&self) -> usize {
-        let addresses = held(&self.shared.addresses);
-        self.shared.fewest.swap(addresses.len(), Ordering::Relaxed)
     }
 
     pub fn end(self) -> Count {
@@ -214,7 +206,6 @@ impl Shared {
         if serves {
             addresses.push(address);
         }
-        self.fewest.fetch_min(addresses.len(), Ordering::Relaxed);
     }
 
     fn work(&self, number: usize, keeps: bool) {

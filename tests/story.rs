@@ -54,7 +54,12 @@ mod mistakes;
 
 #[path = "story/service.rs"]
 mod service;
+
+#[path = "story/sets.rs"]
+mod sets;
+
 #[path = "story/throughput.rs"]
 mod throughput;
+
 #[path = "story/why.rs"]
 mod why;

@@ -59,6 +59,77 @@ fn restart_policies_decide_what_an_exit_means() {
     cluster.finish();
 }
 
+/// Fails once, then works: the volume remembers.
+const ON_FAILURE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: second-try}
+spec:
+  restartPolicy: OnFailure
+  volumes: [{name: memory, emptyDir: {}}]
+  containers:
+  - name: main
+    image: toolbox
+    imagePullPolicy: IfNotPresent
+    volumeMounts: [{name: memory, mountPath: /memory}]
+    command: [/bin/bash, -c, '[ -e /memory/tried ] && exit 0; touch /memory/tried; exit 3']
+";
+
+#[test]
+fn on_failure_tries_again_until_it_works() {
+    let mut cluster = Cluster::start("second-try");
+    cluster.apply(ON_FAILURE).ok();
+    cluster.wait_for("it has worked", |cluster| {
+        cluster.value("pod/second-try", "{.status.phase}") == "Succeeded"
+    });
+    let codes = "{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].lastState.terminated.exitCode} {.status.containerStatuses[0].state.terminated.exitCode}";
+    assert_eq!(cluster.value("pod/second-try", codes), "1 3 0");
+    cluster.finish();
+}
+
+#[test]
+fn how_a_pod_ended_that_was_told_to_is_recorded() {
+    let mut cluster = Cluster::start("told");
+    let cases =
+        [("obeys", "exit 0", "0"), ("as-a-shell-would", "exit 143", "143"), ("ignores", "", "137")];
+    for (name, answer, _) in cases {
+        let script = format!("trap '{answer}' TERM; echo up; while true; do sleep 0.1; done");
+        cluster
+            .apply(&format!(
+                "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, finalizers: [example.com/hold]}}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: main
+    image: toolbox
+    imagePullPolicy: IfNotPresent
+    command: [/bin/bash, -c, \"{script}\"]
+"
+            ))
+            .ok();
+    }
+    for (name, _, code) in cases {
+        let object = format!("pod/{name}");
+        cluster.wait_for(&format!("{name} hears"), |cluster| {
+            cluster.kubectl(&["logs", name]).stdout.contains("up")
+        });
+        cluster.kubectl(&["delete", &object, "--wait=false"]).ok();
+        // The finalizer keeps it for us to look at.
+        let ended = "{.status.containerStatuses[0].state.terminated.exitCode}";
+        cluster.wait_for(&format!("{name} has ended with {code}"), |cluster| {
+            let found = cluster.value(&object, ended);
+            assert!(found.is_empty() || found == code, "{name} ended with {found}");
+            found == code
+        });
+        let release = "{\"metadata\": {\"finalizers\": null}}";
+        cluster.kubectl(&["patch", &object, "--type=merge", "-p", release]).ok();
+    }
+    cluster.finish();
+}
+
 #[test]
 fn a_killed_daemon_is_not_noticed_by_the_pod() {
     let mut cluster = Cluster::start("killed");

@@ -78,12 +78,18 @@ kill "$sender"
 
 # Names that are not there are remembered, too: as the pod's memory, and given up when it has no more.
 has "a group of one's own" "$(inside 'mkdir /sys/fs/cgroup/more 2>&1; true')" 'Read-only file system'
-takes names 'for ((i = 0; i < 400000; i++)); do [ -e "/var/a-name-that-is-longer-than-what-a-dentry-itself-has-room-for-$i" ]; done; echo asked'
-counted() { [ "$(awk '$1 == "slab" { print $2 }' "$group/memory.stat")" -ge $((24 << 20)) ]; }
+asks='for ((i = 0; i < 200000; i++)); do [ -e "/var/a-name-that-is-longer-than-what-a-dentry-itself-has-room-for-$i" ]; done; exec sleep 2000'
+pod names toolbox "$(jq -n --arg asks "$asks" '{command: ["/bin/bash", "-c", $asks], resources: {limits: {memory: "32Mi"}}}')"
+is_ready names
+of_names=$(container_cgroup names)
+counted() { [ "$(awk '$1 == "slab" { print $2 }' "$of_names/memory.stat")" -ge $((16 << 20)) ]; }
 within 240 "names that are not there are counted as the pod's memory" counted
+at_limit() { [ "$(awk '$1 == "max" { print $2 }' "$of_names/memory.events")" -gt 0 ]; }
+within 240 "the pod has no more memory for names" at_limit
 beside "names that are not there"
-is "names" "$(taken names)" asked
-[ "$(cat "$group/memory.current")" -le $((192 << 20)) ] || fail "more than the limit: $(cat "$group/memory.current")"
+done_asking() { [ "$(ps -o args= -p "$(pids names | head -n 1)")" = "sleep 2000" ]; }
+within 240 "older names make room for newer ones" done_asking
+is "restarts of who asked" "$(field names '{.status.containerStatuses[0].restartCount}')" 0
 
-k delete pods taker other --grace-period=1 --wait=true --timeout=300s >/dev/null
+k delete pods taker other names --grace-period=1 --wait=true --timeout=300s >/dev/null
 is "sleeps left of them" "$(pgrep -c -f '^sleep 2000$' || true)" 0

@@ -5,7 +5,12 @@
 
 name=firewalld
 blocks="each_other api"
-raise() { systemctl start firewalld.service; }
+# It has a name on the bus before it has rules in the kernel.
+raise() {
+    systemctl start firewalld.service
+    within 120 "firewalld has its rules" has_rules
+}
+has_rules() { firewall-cmd --state >/dev/null 2>&1 && nft list table inet firewalld >/dev/null 2>&1; }
 raze() { systemctl stop firewalld.service; }
 undo() {
     sed 's/--add-source/--remove-source/' "$keep/cures" | bash -e

@@ -8,15 +8,15 @@
 # Everything that others have in the kernel, and in files; counters count, and are nobody's change.
 theirs() {
     local table
-    nft list tables | grep -v ' joey_' | while read -r _ table; do
+    nft list tables | sed '/ joey_/d' | while read -r _ table; do
         # shellcheck disable=SC2086
-        nft list table $table
+        nft list table $table 2>/dev/null # it warns of iptables' own
     done | sed -E 's/counter packets [0-9]+ bytes [0-9]+/counter/'
     for program in iptables-save ip6iptables-save ip6tables-save; do
         command -v "$program" >/dev/null || continue
         "$program" 2>/dev/null | sed -E 's/\[[0-9]+:[0-9]+\]//; /^#/d'
     done
-    find /etc/firewalld /etc/ufw /etc/default/ufw /etc/docker /etc/iptables -type f -exec sha256sum {} + 2>/dev/null | sort
+    find /etc/firewalld /etc/ufw /etc/default/ufw /etc/docker /etc/iptables -type f -exec sha256sum {} + 2>/dev/null | sort || true # some are not there
 }
 is_theirs() {
     theirs >"$keep/theirs-now"

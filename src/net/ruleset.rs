@@ -160,7 +160,11 @@ impl RulesetPlan {
         let mut transaction = Transaction::of(&self.table);
         transaction.add("table", json!({"name": self.table}));
         for (name, set) in &self.sets {
-            transaction.add(set.kind(), set.declare(name));
+            // Rules that fill a set make it dynamic, which nft's JSON (1.0.6) cannot say: declared again as it was, it
+            // would be another one (EEXIST).
+            if set.most.is_none() || !present.sets.contains_key(*name) {
+                transaction.add(set.kind(), set.declare(name));
+            }
         }
         for name in self.chains.keys().chain(&self.slots) {
             transaction.add("chain", json!({"name": name}));

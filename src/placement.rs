@@ -297,7 +297,7 @@ mod tests {
             capacity,
         };
         let cpu = short("cpu", NANO, NANO / 2 * 3, 2 * NANO);
-        assert_eq!(node.shortages(&asks("1")), [cpu.clone()]);
+        assert_eq!(node.shortages(&asks("1")), std::slice::from_ref(&cpu));
         node.take(&Demand::default());
         let pods = short("pods", NANO, 2 * NANO, 2 * NANO);
         assert_eq!(node.shortages(&asks("1")), [pods, cpu]);

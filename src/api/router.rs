@@ -403,7 +403,8 @@ fn document(
     }
     match target {
         Target::Health { endpoint, check } => {
-            Ok(well_being(api, endpoint, check.as_deref(), query))
+            let failed = api.inner.store.failed();
+            Ok(well_being(failed.as_deref(), endpoint, check.as_deref(), query))
         }
         Target::Version => Ok(reply::text_response(
             StatusCode::OK,
@@ -429,7 +430,12 @@ fn document(
 }
 
 /// A store that has stopped acknowledging writes makes the server unfit; only a restart helps.
-fn well_being(api: &Api, endpoint: &str, only: Option<&str>, query: &Query) -> Response<Body> {
+fn well_being(
+    failed: Option<&str>,
+    endpoint: &str,
+    only: Option<&str>,
+    query: &Query,
+) -> Response<Body> {
     let question = health::Question {
         endpoint,
         only,
@@ -438,7 +444,7 @@ fn well_being(api: &Api, endpoint: &str, only: Option<&str>, query: &Query) -> R
     };
     let checks = [
         health::Check { name: "ping", is_well: true },
-        health::Check { name: "store", is_well: api.inner.store.failed().is_none() },
+        health::Check { name: "store", is_well: failed.is_none() },
     ];
     let Some(answer) = health::answer(&question, &checks) else { return not_found_page() };
     let code = if answer.is_well { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
@@ -630,6 +636,17 @@ async fn compress(response: Response<Body>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_cannot_write_ends_readiness_without_telling_strangers_why() {
+        let ready = |failed| well_being(failed, "readyz", None, &Query::default());
+        assert_eq!(ready(None).status(), StatusCode::OK);
+        let sick = ready(Some("sync: Input/output error"));
+        assert_eq!(sick.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = sick.into_body().collect().now_or_never().expect("is whole").expect("is text");
+        let told = "[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(body.to_bytes(), told);
+    }
 
     #[test]
     fn timeouts_read_as_go_durations() {

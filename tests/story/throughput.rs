@@ -65,7 +65,7 @@ fn ask(cluster: &Cluster) -> Vec<Served> {
         .map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [by, begun, ended] = words[..] else { panic!("not served: {line}") };
-            let hundredths = |text: &str| text.replace('.', "").parse().unwrap();
+            let hundredths = |text: &str| text.replace('.', "").parse().expect("a time");
             Served { by: by.to_owned(), begun: hundredths(begun), ended: hundredths(ended) }
         })
         .collect();

@@ -15,6 +15,8 @@ use crate::load::{self, Round};
 use crate::peers::Peer;
 
 const DURING: Duration = Duration::from_secs(2);
+/// For requests that are held to be answered.
+const SETTLE: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 /// Threads of an attacker that floods.
@@ -35,7 +37,7 @@ fn attacks() -> Vec<(&'static str, Attack)> {
         bytes: bytes.to_vec(),
     };
     let flood = |next| Attack::Flood { first: preface(&[]), next };
-    let slow_read = "GET /p1/x HTTP/1.1\r\nHost: shop.example\r\n\r\n".repeat(200);
+    let slow_read = "GET /p1/large HTTP/1.1\r\nHost: shop.example\r\n\r\n";
     let mut no_window = preface(&[0, 4, 0, 0, 0, 0]);
     for stream in 0..90 {
         no_window.extend(frame(1, 5, stream * 2 + 1, REQUEST));
@@ -52,7 +54,7 @@ fn attacks() -> Vec<(&'static str, Attack)> {
     vec![
         ("5,000 idle connections", held(5000, b"")),
         ("slowloris, 2,000 heads", held(2000, b"GET /p1/x HTTP/1.1\r\nX-Slow: ")),
-        ("slow reads, 500 x 200", held(500, slow_read.as_bytes())),
+        ("slow reads, 500 x 1 MiB", held(500, slow_read.as_bytes())),
         ("TLS stalls, 2,000", tls),
         ("no window, 100 x 90", held(100, &no_window)),
         ("giant headers", giant),
@@ -159,6 +161,8 @@ impl Siege {
                     held.push(connect_from(number, address));
                     let _ = held[number].write_all(bytes);
                 }
+                // What they ask for is asked once; what they hold is what counts.
+                std::thread::sleep(SETTLE);
             }
             Attack::Flood { first, next } => {
                 for _ in 0..FLOODERS {

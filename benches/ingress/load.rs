@@ -16,8 +16,12 @@ use crate::peers::{Certificate, Peer};
 
 /// Bytes of an answer's body.
 const BODY: usize = 128;
+/// Of the answer to a path that ends with `/large`.
+static LARGE: [u8; 1 << 20] = [b'x'; 1 << 20];
 /// Threads that shake hands.
 const SHAKERS: usize = 4;
+
+type Asked = hyper::Request<hyper::body::Incoming>;
 
 /// What one peer did in one round.
 pub struct Round {
@@ -50,7 +54,7 @@ pub fn median(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
     all[all.len() / 2]
 }
 
-/// A server in a thread of its own that answers 128 bytes.
+/// A server in a thread of its own that answers 128 bytes, or a mebibyte.
 pub fn backend() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.set_nonblocking(true).expect("a socket can be non-blocking");
@@ -62,9 +66,12 @@ pub fn backend() -> SocketAddr {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let _ = stream.set_nodelay(true);
-                let service = hyper::service::service_fn(|_| async {
-                    let body = Full::new(Bytes::from_static(&[b'x'; BODY]));
-                    Ok::<_, Infallible>(hyper::Response::new(body))
+                let service = hyper::service::service_fn(|request: Asked| async move {
+                    let body: &'static [u8] = match request.uri().path().ends_with("/large") {
+                        true => &LARGE,
+                        false => &[b'x'; BODY],
+                    };
+                    Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from_static(body))))
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()

@@ -45,7 +45,10 @@ impl Capture {
             while !over.load(Ordering::Relaxed) {
                 match recv(&socket, &mut block[..], RecvFlags::empty()) {
                     Ok((_, length)) => {
-                        record.lock().unwrap().extend(segment(&block[..length.min(65_536)]));
+                        record
+                            .lock()
+                            .expect("the capture has not broken")
+                            .extend(segment(&block[..length.min(65_536)]));
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => panic!("the capture broke: {error}"),
@@ -57,13 +60,13 @@ impl Capture {
 
     /// What has passed so far.
     pub fn packets(&self) -> Vec<Packet> {
-        self.packets.lock().unwrap().clone()
+        self.packets.lock().expect("the capture has not broken").clone()
     }
 
     pub fn end(self) -> Vec<Packet> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the capture ends well");
-        self.packets.lock().unwrap().clone()
+        self.packets.lock().expect("the capture has not broken").clone()
     }
 }
 

@@ -388,7 +388,6 @@ impl Worker {
         if seen.shim == ShimState::Lost && self.state.shim == Shim::Alive {
             self.state.shim = Shim::Lost;
             for name in self.running() {
-                self.tell_of_lost_shim(&name);
                 let attempt = self.state.containers.get(&name).and_then(Container::attempt);
                 let started_at = match self.state.containers.get(&name).map(|c| &c.run) {
                     Some(Run::Running(running)) => Some(running.started_at),

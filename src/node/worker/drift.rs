@@ -81,16 +81,6 @@ impl Worker {
         }
     }
 
-    /// The same when the process that supervises the pod went first; the kernel took the containers along.
-    pub(super) fn tell_of_lost_shim(&mut self, name: &str) {
-        if self.is_kept(name) {
-            let message = format!(
-                "Container {name} was killed from outside, with the process that supervises it"
-            );
-            self.tell_container(name, events::Kind::Warning, "Killed", message);
-        }
-    }
-
     /// Nobody here has asked the container to end.
     fn is_kept(&mut self, name: &str) -> bool {
         let pod_stays = self.stop_by.is_none() && self.state.outcome.is_none();

@@ -84,7 +84,6 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"map":{"name":"host_ports_at_address","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_at_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_port","family":"inet","table":"joey_abc123"}}}
-            {"flush":{"set":{"name":"refused","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"sources","family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"jump":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}

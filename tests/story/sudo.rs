@@ -37,7 +37,7 @@ fn a_merge_behind_sudo_is_the_callers_own() {
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (12_345, 23_456, 0o600));
         assert!(fs::read_to_string(&file).unwrap().contains("current-context: joey"));
     }
-    assert!(!cluster.dir.join("home/.kube").exists(), "root's own is left alone");
+    assert!(!cluster.dir.join("home/.kube/config").exists(), "root's own is left alone");
     assert!(Command::new("umount").arg("/etc/passwd").status().unwrap().success());
     assert_eq!(cluster.stop_daemon(), 0);
     cluster.finish();

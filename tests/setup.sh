@@ -70,10 +70,11 @@ fi
 
 [ "$what" != demo ] || exit 0
 
-if [ ! -x .tools/kubectl.1.32 ]; then
+# In a directory of its own: kubectl names itself to the API after its file.
+if [ ! -x .tools/1.32/kubectl ]; then
     say "fetching kubectl 1.32"
-    mkdir -p .tools
-    part=.tools/kubectl.1.32.part
+    mkdir -p .tools/1.32
+    part=.tools/1.32/kubectl.part
     site=https://dl.k8s.io/release/v1.32.5/bin/linux/amd64
     if sum=$(curl -fsSL --connect-timeout 10 --retry 2 "$site/kubectl.sha256" 2>/dev/null) && curl -fsSL --connect-timeout 10 --retry 2 -o "$part" "$site/kubectl"; then
         echo "$sum  $part" | sha256sum --check --quiet
@@ -89,5 +90,5 @@ if [ ! -x .tools/kubectl.1.32 ]; then
         cp "$candidate" "$part"
     fi
     chmod 755 "$part"
-    mv "$part" .tools/kubectl.1.32
+    mv "$part" .tools/1.32/kubectl
 fi

@@ -23,7 +23,7 @@ fn tool(name: &str) -> Option<String> {
 
 /// `KUBECTL`, or that of 1.32.
 fn kubectl() -> Option<String> {
-    std::env::var("KUBECTL").ok().or_else(|| tool("kubectl.1.32"))
+    std::env::var("KUBECTL").ok().or_else(|| tool("1.32/kubectl"))
 }
 
 pub struct Terminal {

@@ -60,7 +60,7 @@ pub struct Cluster {
 
 /// The kubectls that tests/setup.sh puts into .tools: the newest, and one of 1.32.
 pub fn kubectls() -> Vec<PathBuf> {
-    let [newest, older] = ["kubectl", "kubectl.1.32"].map(|name| root().join(".tools").join(name));
+    let [newest, older] = ["kubectl", "1.32/kubectl"].map(|name| root().join(".tools").join(name));
     assert!(newest.is_file(), "run tests/setup.sh first: {} is missing", newest.display());
     if older.is_file() {
         return vec![newest, older];

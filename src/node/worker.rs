@@ -24,8 +24,7 @@ use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::farewell::{Farewell, Place};
 use crate::node::health::Health;
 use crate::node::lifecycle::{
-    self, Container, EndReason, Ended, ImageState, MissingReason, Next, Outcome, PodState, Run,
-    Shim, Step, Want,
+    self, Container, EndReason, Ended, ImageState, Next, Outcome, PodState, Run, Shim, Step, Want,
 };
 use crate::node::pods::{ContainerEntry, PodEntry, Pods};
 use crate::node::report::{Reporter, Target};
@@ -639,34 +638,6 @@ impl Worker {
     fn progress(&mut self) {
         self.failures = 0;
         self.state.setback_until = None;
-    }
-
-    /// The back-off has begun: say so once.
-    fn tell_backoff(&mut self, name: &str) {
-        let Some(container) = self.state.containers.get_mut(name) else {
-            return;
-        };
-        container.backoff_told = true;
-        let image_is_missing = matches!(
-            &container.image,
-            ImageState::Missing(missing) if missing.reason == MissingReason::ErrImagePull
-        );
-        let metadata = &self.pod.metadata;
-        if image_is_missing {
-            let image = self.spec_of(name).and_then(|(c, _)| c.image.as_deref());
-            let message = format!("Back-off pulling image {:?}", image.unwrap_or_default());
-            self.tell_container(name, Kind::Normal, "BackOff", message);
-            let message = "Error: ImagePullBackOff".to_owned();
-            self.tell_container(name, Kind::Warning, "Failed", message);
-        } else {
-            let message = format!(
-                "Back-off restarting failed container {name} in pod {}_{}({})",
-                metadata.name.as_deref().unwrap_or_default(),
-                metadata.namespace.as_deref().unwrap_or_default(),
-                self.uid
-            );
-            self.tell_container(name, Kind::Warning, "BackOff", message);
-        }
     }
 }
 

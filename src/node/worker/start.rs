@@ -8,7 +8,7 @@ use std::{fs, io};
 use super::Worker;
 use crate::events::Kind;
 use crate::node::compile::{self, Compiled, ContainerFacts, PodPaths, Refusal, used_image};
-use crate::node::lifecycle::{EndReason, Ended, ImageState, Refused, Run};
+use crate::node::lifecycle::{EndReason, Ended, ImageState, MissingReason, Refused, Run};
 use crate::node::{resolve, volume};
 use crate::runtime::plan::ContainerPlan;
 use crate::runtime::{ContainerPhase, RuntimeError};
@@ -101,6 +101,34 @@ impl Worker {
                 tracing::warn!(pod = %self.uid, container = name, "the shim was lost during a start");
             }
             Err(error) => self.refused(name, "RunContainerError", error.to_string()),
+        }
+    }
+
+    /// The back-off has begun: say so once.
+    pub(super) fn tell_backoff(&mut self, name: &str) {
+        let Some(container) = self.state.containers.get_mut(name) else {
+            return;
+        };
+        container.backoff_told = true;
+        let image_is_missing = matches!(
+            &container.image,
+            ImageState::Missing(missing) if missing.reason == MissingReason::ErrImagePull
+        );
+        let metadata = &self.pod.metadata;
+        if image_is_missing {
+            let image = self.spec_of(name).and_then(|(c, _)| c.image.as_deref());
+            let message = format!("Back-off pulling image {:?}", image.unwrap_or_default());
+            self.tell_container(name, Kind::Normal, "BackOff", message);
+            let message = "Error: ImagePullBackOff".to_owned();
+            self.tell_container(name, Kind::Warning, "Failed", message);
+        } else {
+            let message = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                metadata.name.as_deref().unwrap_or_default(),
+                metadata.namespace.as_deref().unwrap_or_default(),
+                self.uid
+            );
+            self.tell_container(name, Kind::Warning, "BackOff", message);
         }
     }
 

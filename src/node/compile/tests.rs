@@ -101,6 +101,7 @@ fn a_plain_container_gets_the_safe_defaults() {
               "/layers/top"
             ],
             "scratch": "/d/pods/6b1f/containers/a.2",
+            "points": "/r/points",
             "read_only": false
           },
           "process": {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
 use super::frames::{ENDLESS, PREFACE, REQUEST, frame};
-use super::protocols::resident;
+use super::protocols::{alone, resident};
 use super::scene::*;
 
 /// A normal client meanwhile: a hundred requests, none of which may fail.
@@ -35,6 +35,9 @@ fn allow_descriptors(count: u64) {
 
 #[tokio::test]
 async fn five_thousand_idle_dripping_and_stalling_connections_disturb_nobody() {
+    if alone("hostile::five_thousand_idle_dripping_and_stalling_connections_disturb_nobody") {
+        return;
+    }
     allow_descriptors(16_384);
     let pod = Pod::start("ok").await;
     let scene = Scene::start(&[pod.address]).await;
@@ -81,6 +84,9 @@ async fn one_client_cannot_take_every_connection() {
 
 #[tokio::test]
 async fn giant_heads_are_refused_without_being_held() {
+    if alone("hostile::giant_heads_are_refused_without_being_held") {
+        return;
+    }
     let pod = Pod::start("ok").await;
     let scene = Scene::start(&[pod.address]).await;
     let before = resident();
@@ -128,6 +134,9 @@ async fn flood(scene: &Scene, name: &str, mut next: impl FnMut(u32) -> Vec<u8>) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_floods_end_their_connection_and_disturb_nobody() {
+    if alone("hostile::http2_floods_end_their_connection_and_disturb_nobody") {
+        return;
+    }
     let pod = Pod::start("ok").await;
     let scene = Scene::start(&[pod.address]).await;
     is_served(&scene).await;
@@ -172,6 +181,9 @@ async fn http2_floods_end_their_connection_and_disturb_nobody() {
 /// Slow reads: hundreds of answers without end, of which nobody takes a byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_cost_little_and_disturb_nobody() {
+    if alone("hostile::answers_that_nobody_reads_cost_little_and_disturb_nobody") {
+        return;
+    }
     allow_descriptors(16_384);
     // What the kernel holds is not the proxy's: little of it, so that it is soon full.
     let small = || {

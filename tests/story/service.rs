@@ -174,27 +174,30 @@ fn the_storys_service_is_a_name_for_whoever_matches() {
     cluster.finish();
 }
 
-/// Serves its own name; asks the Service and the headless one for as long as its hook runs, and writes down who answers.
+/// Serves its own name. Told to stop, it asks the Service and the headless one, and writes down who answers.
 fn witness(name: &str, out: &std::path::Path) -> String {
-    let ask = "for n in $(seq 30); do for at in web:8080 crowd:80; do \
-               fetch -T 5 -qO- http://$at/name || echo failed; done; done >> /out/heard";
+    let script = format!(
+        "mkdir /tmp/www; echo {name} > /tmp/www/name; httpd -p 80 -h /tmp/www; \
+         ask() {{ for n in $(seq 30); do for at in web:8080 crowd:80; do \
+         fetch -T 5 -qO- http://$at/name || echo failed; done; done >> /out/heard; }}; \
+         trap \"ask; exit 0\" TERM; sleep infinity & wait"
+    );
     format!(
         "
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, labels: {{app: web}}}}
 spec:
-  # The hook is not to be cut short, however busy the machine.
+  # It is not to be cut short, however busy the machine.
   terminationGracePeriodSeconds: 300
   volumes: [{{name: out, hostPath: {{path: {}}}}}]
   containers:
   - name: a
     image: toolbox
     imagePullPolicy: Never
-    command: [/bin/bash, -c, 'mkdir /tmp/www; echo {name} > /tmp/www/name; httpd -p 80 -h /tmp/www; sleep infinity']
+    command: [/bin/bash, -c, '{script}']
     ports: [{{containerPort: 80}}]
     volumeMounts: [{{name: out, mountPath: /out}}]
-    lifecycle: {{preStop: {{exec: {{command: [/bin/bash, -c, '{ask}']}}}}}}
 ---",
         out.display()
     )
@@ -213,7 +216,7 @@ spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 ---
 ";
 
-/// The first thing that a pod hears of its end is its hook; by then nobody is led to it any more, itself included.
+/// By the time a pod hears its stop signal nobody is led to it any more, itself included.
 #[test]
 fn an_endpoint_is_out_of_maps_and_names_before_its_pod_is_told_to_stop() {
     let mut cluster = Cluster::start("withdrawn");
@@ -230,7 +233,7 @@ fn an_endpoint_is_out_of_maps_and_names_before_its_pod_is_told_to_stop() {
         heard.contains("stays") && heard.contains("leaves")
     });
     cluster.kubectl(&["delete", "pod", "leaves"]).ok();
-    let heard = std::fs::read_to_string(out.join("heard")).expect("the hook has run");
+    let heard = std::fs::read_to_string(out.join("heard")).expect("it was told to stop");
     assert_eq!(heard.lines().count(), 60, "{heard}");
     assert!(heard.lines().all(|name| name == "stays"), "{heard}");
     cluster.finish();

@@ -348,13 +348,23 @@ impl Display for Behind {
 
 /// Writes into policies' annotations what is in force.
 async fn announce(client: kube::Client, mut told: mpsc::Receiver<Generations>) {
+    // What was told a moment ago comes back late, and is among the untold until then.
+    let mut done = Generations::new();
     while let Some(generations) = told.recv().await {
-        for ((namespace, name), generation) in generations {
+        done.retain(|policy, _| generations.contains_key(policy));
+        for (policy, generation) in generations {
+            if done.get(&policy) == Some(&generation) {
+                continue;
+            }
+            let (namespace, name) = policy.clone();
             let api: Api<networking::NetworkPolicy> = Api::namespaced(client.clone(), &namespace);
             let annotations = json!({IN_FORCE: generation.to_string()});
             let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-            if let Err(error) = api.patch(&name, &PatchParams::default(), &patch).await {
-                tracing::debug!(namespace, name, %error, "could not tell that a policy is in force");
+            match api.patch(&name, &PatchParams::default(), &patch).await {
+                Ok(_) => drop(done.insert(policy, generation)),
+                Err(error) => {
+                    tracing::debug!(namespace, name, %error, "could not tell that a policy is in force");
+                }
             }
         }
     }

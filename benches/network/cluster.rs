@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::site::{PORT, SERVICE_PORT, SINK_PORT, Site, service as address_of};
+use crate::site::{PORT, SERVICE_PORT, SINK_PORT, Site, inside, service as address_of};
 
 const NODE: &str = "bench";
 const OTHERS: &str = "others";
@@ -221,9 +221,9 @@ impl Cluster {
     /// How long it takes a network that holds nothing to hold `count` Services, each time.
     pub async fn whole_tables(&self, count: usize, rounds: usize) -> Vec<Duration> {
         let facts = facts(count, self.open.server);
-        let other = Site::routed();
+        let (other, ()) = netns::make(|| Ok(())).expect("a namespace can be had");
         let work = move || {
-            other.on_host(|| {
+            inside(other.as_fd(), || {
                 thread::scope(|scope| {
                     let timed = scope.spawn(|| timed_puts(&facts, rounds));
                     timed.join().expect("it ends well")

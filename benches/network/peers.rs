@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{PORT, SERVICE_PORT, SINK_PORT, Site, feed, service};
+use crate::site::{PORT, SERVICE_PORT, SINK_PORT, Site, feed, service, sh};
 
 /// Who programs a host, and the host.
 pub struct Peer {
@@ -29,6 +29,12 @@ pub fn all(count: usize) -> Vec<Peer> {
     ]
     .map(|(name, kind)| {
         let site = Site::routed();
+        // As kube-proxy refuses what has no endpoint; who is told nothing asks again after a second.
+        site.on_host(|| {
+            sh("ip route add 10.43.0.0/16 dev server
+                nft 'add table ip unserved; add chain ip unserved forward { type filter hook forward priority 0; }
+                     add rule ip unserved forward ip daddr 10.43.0.0/16 reject with tcp reset'");
+        });
         let text = kind.whole(&site, count);
         let loaded = site.on_host(|| kind.load(&text));
         Peer { name, site, kind, loaded }

@@ -123,20 +123,20 @@ impl Site {
                     let started = Instant::now();
                     let stream = TcpStream::connect(to);
                     let took = started.elapsed();
-                    hang_up(&stream.unwrap_or_else(|error| panic!("{to}: {error}")));
+                    hang_up(stream.unwrap_or_else(|error| panic!("{to}: {error}")));
                     took.as_secs_f64() * 1e6
                 })
                 .collect()
         })
     }
 
-    /// Connections a second, one after the other.
+    /// Connections a second, one after the other, until the server has let each go.
     pub fn rate(&self, to: impl Fn(usize) -> SocketAddr + Send + Sync, span: Duration) -> f64 {
         inside(self.client.as_fd(), || {
             let started = Instant::now();
             let mut count = 0;
             while started.elapsed() < span {
-                hang_up(&TcpStream::connect(to(count)).expect("the server listens"));
+                hang_up(TcpStream::connect(to(count)).expect("the server listens"));
                 count += 1;
             }
             count as f64 / started.elapsed().as_secs_f64()
@@ -172,10 +172,11 @@ impl Site {
                 loop {
                     let stream = TcpStream::connect_timeout(&to, Duration::from_secs(1));
                     let now = Instant::now();
-                    if let Ok(stream) = &stream {
+                    let has_connected = stream.is_ok();
+                    if let Ok(stream) = stream {
                         hang_up(stream);
                     }
-                    if stream.is_ok() == is_open {
+                    if has_connected == is_open {
                         return now;
                     }
                     assert!(now < patience, "{to} never became open={is_open}");
@@ -192,10 +193,14 @@ pub fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Sen
     netns::enter(namespace, || Ok(work())).expect("a namespace can be entered")
 }
 
-/// No ports are left waiting on either side.
-fn hang_up(stream: &TcpStream) {
+/// Waits until the server has taken the connection and let it go, so that its queue never fills; then no port is left
+/// waiting on either side.
+fn hang_up(mut stream: TcpStream) {
+    let patience = Some(Duration::from_secs(5));
+    stream.set_read_timeout(patience).expect("a socket waits");
+    let _ = stream.read(&mut [0]);
     let now = libc::linger { l_onoff: 1, l_linger: 0 };
-    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &now)
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &now)
         .expect("a TCP socket lingers");
 }
 

@@ -91,9 +91,9 @@ fn tell(shell: &Shell, voice: &Voice, number: usize, chapter: &Chapter) -> anyho
                     bail!("`{run}` {fault}");
                 }
             }
-            Step::Until { until, shows, hides, within } => {
+            Step::Until { until, shows, hides, fails, within } => {
                 voice.command(until)?;
-                let shown = wait(shell, until, shows, hides, *within)?;
+                let shown = wait(shell, until, shows, hides, *fails, *within)?;
                 voice.output(&shown.text);
             }
         }
@@ -107,12 +107,13 @@ fn wait(
     line: &str,
     shows: &[String],
     hides: &[String],
+    fails: bool,
     within_seconds: u64,
 ) -> anyhow::Result<Shown> {
     let end = Instant::now() + Duration::from_secs(within_seconds);
     loop {
         let shown = shell.run(line)?;
-        match fault(&shown, shows, hides, false) {
+        match fault(&shown, shows, hides, fails) {
             None => return Ok(shown),
             Some(fault) if Instant::now() >= end => {
                 bail!("`{line}` {fault} after {within_seconds} s:\n{}", shown.text)

@@ -64,6 +64,9 @@ pub enum Step {
         shows: Vec<String>,
         #[serde(default)]
         hides: Vec<String>,
+        /// It must end with a failure.
+        #[serde(default)]
+        fails: bool,
         /// Seconds.
         #[serde(default = "patience")]
         within: u64,

@@ -186,7 +186,7 @@ fn witness(name: &str, out: &std::path::Path) -> String {
         "
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, labels: {{app: web}}}}
+metadata: {{name: {name}, labels: {{app: web}}, annotations: {{joey/wait-for-connections: 'false'}}}}
 spec:
   # It is not to be cut short, however busy the machine.
   terminationGracePeriodSeconds: 300
@@ -216,7 +216,8 @@ spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 ---
 ";
 
-/// By the time a pod hears its stop signal nobody is led to it any more, itself included.
+/// By the time a pod hears its stop signal nobody is led to it any more, itself included. It is told as soon as that is
+/// acknowledged: no wait for connections hides an acknowledgement that comes too early.
 #[test]
 fn an_endpoint_is_out_of_maps_and_names_before_its_pod_is_told_to_stop() {
     let mut cluster = Cluster::start("withdrawn");

@@ -10,7 +10,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::net::policy::{Asked, Flow};
-use crate::net::tests::machine::{config, on_a_host};
+use crate::net::tests::machine::{ARRIVES, config, on_a_host};
 use crate::net::{NetworkConfig, Policies};
 
 fn pod(uid: &str, app: &str, at: u64) -> Value {
@@ -164,7 +164,8 @@ fn api() -> (kube::Client, mpsc::Receiver<Opened>) {
 async fn next(opened: &mut mpsc::Receiver<Opened>, kinds: &[&str]) -> Vec<Opened> {
     let mut all = Vec::new();
     for _ in kinds {
-        all.push(opened.recv().await.unwrap());
+        let one = tokio::time::timeout(ARRIVES * 5, opened.recv()).await;
+        all.push(one.expect("a watch is opened").unwrap());
     }
     let place = |one: &Opened| kinds.iter().position(|kind| one.path.ends_with(kind));
     all.sort_by_key(place);

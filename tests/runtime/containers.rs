@@ -14,6 +14,7 @@ crate::tests![
     root_is_an_overlay_that_leaves_the_layer_alone,
     read_only_root_still_has_its_mounts,
     volumes_appear_where_asked,
+    mount_points_lie_below_the_image_and_give_way_to_it,
 ];
 
 async fn exit_codes_and_signals_are_reported(scene: Scene) {
@@ -114,6 +115,40 @@ async fn read_only_root_still_has_its_mounts(scene: Scene) {
     assert_eq!(outcome.text, "touch: /file: Read-only file system\nwritten\n");
     assert!(volume.join("file").exists());
     assert_eq!(fs::read_to_string(message).unwrap(), "end\n");
+}
+
+async fn mount_points_lie_below_the_image_and_give_way_to_it(scene: Scene) {
+    let volume = scene.place.join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    fs::write(volume.join("file"), "content").unwrap();
+    let top = scene.place.join("top");
+    fs::create_dir_all(top.join("real")).unwrap();
+    std::os::unix::fs::symlink("/real", top.join("link")).unwrap();
+    let mut plan = scene.script("cat /data/file /new/deep/file /link/x/file; readlink /link");
+    plan.rootfs.lower.insert(0, top);
+    plan.mounts =
+        ["/data", "/new/deep", "/link/x"].map(|target| bind(&volume, target, true)).to_vec();
+    let mut without = scene.script("true");
+    without.process = plan.process.clone();
+    without.rootfs.lower.clone_from(&plan.rootfs.lower);
+    without.rootfs.points = None;
+    without.mounts.clone_from(&plan.mounts);
+    // What the image's own link leads to is nowhere but in the container.
+    for (plan, expected) in
+        [(plan, &["real"][..]), (without, &["data", "dev", "new", "proc", "real", "sys"])]
+    {
+        let pod = scene.pod().await;
+        pod.start(&plan).await.unwrap();
+        exit(&pod, &plan.name).await;
+        assert_eq!(text(&plan), "contentcontentcontent/real\n");
+        let mut made: Vec<_> = fs::read_dir(plan.rootfs.scratch.join("upper"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        made.sort();
+        assert_eq!(made, expected);
+        pod.remove().await.unwrap();
+    }
 }
 
 async fn volumes_appear_where_asked(scene: Scene) {

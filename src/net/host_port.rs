@@ -1,9 +1,9 @@
 //! Ports of the host that lead into pods (pure): which are acceptable, which collide, which map members they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::HostPort;
+use super::{HostPort, Protocol};
 use super::names::{Names, pod_mac};
 use super::ruleset::{Element, Elements, Field};
 use super::skeleton::{HAIRPIN, HOST_PORTS, HOST_PORTS_AT, SOURCES};
@@ -77,24 +77,31 @@ pub fn elements(names: &Names, offset: u32, lease: &Lease) -> Elements {
         (HAIRPIN.into(), BTreeSet::from([itself])),
     ]);
     for port in &lease.ports {
-        let (maps, mut key) = match port.host_ip {
-            Some(ip @ IpAddr::V4(_)) => (HOST_PORTS_AT, vec![Field::Address(ip)]),
-            Some(IpAddr::V6(_)) | None => (HOST_PORTS, Vec::new()),
-        };
-        key.push(Field::Protocol(port.protocol));
-        key.push(Field::Port(port.host_port));
-        for (map, value) in
-            maps.into_iter().zip([address.clone(), Field::Port(port.container_port)])
-        {
-            elements.entry(map.into()).or_default().insert(Element::entry(key.clone(), value));
+        let from = (port.host_ip.filter(IpAddr::is_ipv4), port.host_port);
+        let to = SocketAddr::new(lease.address.into(), port.container_port);
+        for (map, members) in led(port.protocol, from, to) {
+            elements.entry(map).or_default().extend(members);
         }
     }
     elements
 }
 
+/// What leads a port of the host, at one of its addresses or at all, to `to`.
+pub fn led(protocol: Protocol, (ip, port): (Option<IpAddr>, u16), to: SocketAddr) -> Elements {
+    let (maps, mut key) = match ip {
+        Some(ip) => (HOST_PORTS_AT, vec![Field::Address(ip)]),
+        None => (HOST_PORTS, Vec::new()),
+    };
+    key.extend([Field::Protocol(protocol), Field::Port(port)]);
+    let values = [Field::Address(to.ip()), Field::Port(to.port())];
+    let member = |(map, value): (&'static str, Field)| {
+        (map.into(), BTreeSet::from([Element::entry(key.clone(), value)]))
+    };
+    maps.into_iter().zip(values).map(member).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::Protocol;
     use super::*;
 
     fn port(protocol: Protocol, ip: Option<&str>, host_port: u16) -> HostPort {

@@ -1,12 +1,12 @@
 //! Does the host let pods' packets through? Asked with packets; rules of others are read, never changed.
 //!
-//! Two namespaces, wired exactly like pods, exchange a datagram with each other and with the host, from either side:
-//! firewalls let answers through, so who begins matters. What does not arrive becomes a sentence with its cure.
+//! Two namespaces, wired exactly like pods, exchange a datagram with each other and with the host, from either side, and
+//! as through a Service: firewalls let answers through, so who begins matters, and some let translated packets. What does not arrive becomes a sentence with its cure.
 //! Reading rules alone would not do: too many programs can drop a packet.
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,11 +32,13 @@ pub struct Passed {
     pub to_pods: bool,
     /// A pod began.
     pub to_host: bool,
+    /// A pod began, and was led there as by a Service: firewalld lets translated packets in.
+    pub led_to_host: bool,
 }
 
 impl Passed {
     pub fn is_everything(self) -> bool {
-        self.between_pods && self.to_pods && self.to_host
+        self.between_pods && self.to_pods && self.to_host && self.led_to_host
     }
 }
 
@@ -47,11 +49,13 @@ pub fn host_end(gateway: Ipv4Addr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends the packets; the addresses are those the two have, and both may reach `host`.
+/// Sends the packets; the addresses are those the two have, both may reach `host`, and what goes to `led` is translated
+/// to it.
 pub fn run(
     one: (&Prepared, Ipv4Addr),
     other: (&Prepared, Ipv4Addr),
     host: &UdpSocket,
+    led: SocketAddr,
 ) -> io::Result<Passed> {
     let bind = |(prepared, address): (&Prepared, Ipv4Addr)| {
         let socket = netns::enter(prepared.namespace().as_fd(), || UdpSocket::bind((address, 0)))?;
@@ -59,19 +63,25 @@ pub fn run(
         io::Result::Ok(socket)
     };
     let (first, second) = (bind(one)?, bind(other)?);
+    // From a port of its own: translated, the second's would be the same connection as what it has sent straight.
+    let third = bind(other)?;
+    let straight = |from: &UdpSocket, to: &UdpSocket| {
+        io::Result::Ok(exchange(from, to, to.local_addr()?))
+    };
     Ok(Passed {
-        between_pods: exchange(&first, &second),
-        to_pods: exchange(host, &first),
+        between_pods: straight(&first, &second)?,
+        to_pods: straight(host, &first)?,
         // Of the other: the first's packets to the host would be answers by now.
-        to_host: exchange(&second, host),
+        to_host: straight(&second, host)?,
+        led_to_host: exchange(&third, host, led),
     })
 }
 
-/// There and back.
-fn exchange(from: &UdpSocket, to: &UdpSocket) -> bool {
+/// There, to an address that leads to `to`, and back.
+fn exchange(from: &UdpSocket, to: &UdpSocket, address: SocketAddr) -> bool {
     let attempt = || {
         let mut buffer = [0; 8];
-        from.send_to(b"joey", to.local_addr()?)?;
+        from.send_to(b"joey", address)?;
         let (_, back) = to.recv_from(&mut buffer)?;
         to.send_to(b"joey", back)?;
         from.recv_from(&mut buffer)
@@ -81,13 +91,19 @@ fn exchange(from: &UdpSocket, to: &UdpSocket) -> bool {
 
 /// What stands in the way, in words (pure).
 pub fn explain(passed: Passed, pods: Cidr, culprit: &Culprit) -> Vec<String> {
-    let host = match (passed.to_pods, passed.to_host) {
-        (true, true) => None,
-        (false, true) => Some("between the host and its pods, so probes and host ports fail"),
-        (true, false) => {
+    let host = match (passed.to_pods, passed.to_host, passed.led_to_host) {
+        (true, true, true) => None,
+        (false, true, true) => Some("between the host and its pods, so probes and host ports fail"),
+        (true, false, true) => Some(
+            "that pods send to the host, so they reach what listens there only through Services",
+        ),
+        (false, false, true) => Some(
+            "between the host and its pods, so probes and host ports fail, and pods reach what listens on the host only through Services",
+        ),
+        (true, _, false) => {
             Some("that pods send to the host, so they resolve no names and reach no API")
         }
-        (false, false) => Some(
+        (false, _, false) => Some(
             "between the host and its pods, so probes and host ports fail, and pods resolve no names and reach no API",
         ),
     };
@@ -283,31 +299,32 @@ mod tests {
     #[test]
     fn a_rule_that_cures_everything_is_told_once() {
         let pods: Cidr = "10.42.0.0/16".parse().unwrap();
-        let told = |between_pods, to_pods, to_host, culprit| {
-            explain(Passed { between_pods, to_pods, to_host }, pods, &culprit).join("\n")
+        let told = |between_pods, to_pods, to_host, led_to_host, culprit| {
+            let passed = Passed { between_pods, to_pods, to_host, led_to_host };
+            explain(passed, pods, &culprit).join("\n")
         };
         let check = |found: String, expected: expect_test::Expect| expected.assert_eq(&found);
-        check(told(true, true, true, Culprit::Ufw), expect![[""]]);
+        check(told(true, true, true, true, Culprit::Ufw), expect![[""]]);
         check(
-            told(false, true, false, Culprit::Firewalld),
+            told(false, true, false, true, Culprit::Firewalld),
             expect![
-                "firewalld drops packets that the host forwards, so pods reach neither each other nor the outside; and those that pods send to the host, so they resolve no names and reach no API; to let them through: firewall-cmd --permanent --zone=trusted --add-source=10.42.0.0/16 && firewall-cmd --reload"
+                "firewalld drops packets that the host forwards, so pods reach neither each other nor the outside; and those that pods send to the host, so they reach what listens there only through Services; to let them through: firewall-cmd --permanent --zone=trusted --add-source=10.42.0.0/16 && firewall-cmd --reload"
             ],
         );
         check(
-            told(false, true, false, Culprit::Ufw),
+            told(false, true, false, false, Culprit::Ufw),
             expect![[r#"
             ufw drops packets that the host forwards, so pods reach neither each other nor the outside; to let them through: ufw route allow from 10.42.0.0/16 && ufw route allow to 10.42.0.0/16
             ufw drops packets that pods send to the host, so they resolve no names and reach no API; to let them through: ufw allow from 10.42.0.0/16"#]],
         );
         check(
-            told(false, true, true, Culprit::Docker),
+            told(false, true, true, true, Culprit::Docker),
             expect![
                 "Docker's firewall drops packets that the host forwards, so pods reach neither each other nor the outside; to let them through: iptables -I DOCKER-USER -s 10.42.0.0/16 -j ACCEPT && iptables -I DOCKER-USER -d 10.42.0.0/16 -j ACCEPT"
             ],
         );
         check(
-            told(true, false, true, Culprit::Unknown),
+            told(true, false, true, true, Culprit::Unknown),
             expect![
                 "a rule of this host drops packets between the host and its pods, so probes and host ports fail; to let them through: iptables -I INPUT -s 10.42.0.0/16 -j ACCEPT && iptables -I INPUT -d 10.42.0.0/16 -j ACCEPT"
             ],

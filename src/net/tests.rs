@@ -494,6 +494,31 @@ fn rules_that_come_later_are_told_and_so_is_their_going() {
     });
 }
 
+/// As firewalld's do: what Services lead to the host works, and only what goes straight there does not.
+#[test]
+fn rules_that_let_translated_packets_in_are_told_from_others() {
+    on_a_host(|_| async {
+        let walls = |accepted: &str| {
+            sh(&format!(
+                "nft 'add table inet walls; add chain inet walls in {{ type filter hook input priority 0; policy drop; }}
+                 add rule inet walls in {accepted} accept'"
+            ));
+        };
+        walls("ct state established");
+        let problems = network().await.problems();
+        assert!(problems[0].contains("reach no API"), "{problems:?}");
+        sh("nft add rule inet walls in ct status dnat accept");
+        let problems = network().await.problems();
+        assert!(problems[0].contains("only through Services"), "{problems:?}");
+        sh("nft delete table inet walls");
+        walls("ct state established accept; add rule inet walls in ct status dnat drop; add rule inet walls in");
+        let problems = network().await.problems();
+        assert!(problems[0].contains("reach no API"), "{problems:?}");
+        sh("nft delete table inet walls");
+        assert_eq!(network().await.problems(), Vec::<String>::new());
+    });
+}
+
 #[test]
 fn forwarding_is_put_back_unless_somebody_decided_anew() {
     on_a_host(|_| async {

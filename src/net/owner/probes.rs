@@ -3,7 +3,7 @@
 //! What is sent, and what its not arriving means, is `probe`'s.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use super::{Owner, door_elements};
 use crate::net::attach::Prepared;
@@ -57,13 +57,18 @@ impl Owner {
     fn probe_between(&mut self, first: u32, second: u32) -> Result<Passed, NetError> {
         let (one, other) = (self.probe_at(first)?, self.probe_at(second)?);
         let host = probe::host_end(self.fabric.gateway).map_err(step("make the host's end"))?;
-        let port = host.local_addr().map_err(step("make the host's end"))?.port();
+        // Nothing is read from it: it keeps its port free of others.
+        let led = probe::host_end(self.fabric.gateway).map_err(step("make the host's end"))?;
+        let of = |end: &UdpSocket| end.local_addr().map_err(step("make the host's end"));
+        let (port, led) = (of(&host)?.port(), of(&led)?);
         // One that is open already stays so.
         let door: BTreeSet<_> = BTreeSet::from([(Protocol::Udp, port)]);
-        let door = door_elements(&door.difference(&self.doors).copied().collect());
-        self.change(&Elements::new(), &door)?;
-        let passed = probe::run((&one.0, one.1), (&other.0, other.1), &host);
-        self.change(&door, &Elements::new())?;
+        let mut ways = door_elements(&door.difference(&self.doors).copied().collect());
+        let from = (Some(led.ip()), led.port());
+        ways.extend(host_port::led(Protocol::Udp, from, SocketAddr::new(led.ip(), port)));
+        self.change(&Elements::new(), &ways)?;
+        let passed = probe::run((&one.0, one.1), (&other.0, other.1), &host, led);
+        self.change(&ways, &Elements::new())?;
         passed.map_err(step("send a probe"))
     }
 

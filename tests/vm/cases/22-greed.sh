@@ -41,7 +41,7 @@ is "the weight of those that did" "$(cat "$scope/pods/burstable/cpu.weight")" "$
 [ ! -e "$scope/pods/besteffort/io.weight" ] || is "its weight at the disks" "$(cat "$scope/pods/besteffort/io.weight")" "default 1"
 # What was asked for is not reclaimed, nor what shims need; which holds only when every group above says so, too.
 shim_least=$((1 << 20))
-whole=$(((64 << 20) + $(find "$scope/pods" -maxdepth 2 -name 'pod*' | wc -l) * shim_least))
+whole=$(((64 << 20) + $(find "$scope/pods" -mindepth 1 -maxdepth 2 -name 'pod*' | wc -l) * shim_least))
 is "memory of a pod that is not reclaimed" "$(cat "$(pod_cgroup server)/memory.min")" $(((64 << 20) + shim_least))
 is "memory of a shim that is not reclaimed" "$(cat "$(pod_cgroup server)/shim/memory.min")" $shim_least
 is "of its class" "$(cat "$scope/pods/burstable/memory.min")" $(((64 << 20) + shim_least))

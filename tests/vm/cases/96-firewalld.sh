@@ -4,7 +4,7 @@
 . /lane/cases/walls.sh
 
 name=firewalld
-blocks="each_other api"
+blocks=each_other # what is led to the host it lets in: names and the API
 # It has a name on the bus before it has rules in the kernel.
 raise() {
     systemctl start firewalld.service

@@ -35,6 +35,10 @@ cures() { condition message | grep -oP 'to let them through: \K.*?(?= (?:Docker.
 
 beside() {
     [ ! -e /etc/joey/installed.json ] || joey uninstall --yes
+    # A case that failed has left its own.
+    systemctl stop firewalld.service docker.socket docker.service
+    ufw disable >/dev/null
+    iptables -P FORWARD ACCEPT
     raise
     theirs >"$keep/theirs-before"
     joey_is_fresh

@@ -44,8 +44,7 @@ pub fn compile() -> PartPlan {
         Expression::Exceed { set: BY_POD, key: pod, most: CONNECTIONS },
         Expression::Drop,
     ];
-    let counted =
-        Declaration { key: vec![Kind::Address], value: vec![], memory: None, counts: Some(PODS) };
+    let counted = Declaration { counts: Some(PODS), ..Declaration::set(vec![Kind::Address]) };
     PartPlan {
         programs: BTreeMap::from([(LIMITS.to_owned(), vec![rule])]),
         declarations: BTreeMap::from([(BY_POD.into(), counted)]),

@@ -143,13 +143,39 @@ pub struct ProgramChanges {
     pub delete_chains: BTreeSet<String>,
 }
 
-/// Applies `changes` in one transaction.
-pub fn reprogram(socket: &mut Socket, table: &str, changes: &ProgramChanges) -> io::Result<()> {
-    socket.exchange(&program_batch(table, changes))?.except(&[])?;
-    Ok(())
+impl ProgramChanges {
+    /// In two transactions where sets of ranges are new: these first, which nobody looks into yet, then the rest.
+    ///
+    /// In one, a packet may meet the new rules before the kernel shows it the members of such a set: those appear at the
+    /// end of a commit, rules at its beginning, and in between what is allowed is denied.
+    pub fn apart(mut self) -> Vec<ProgramChanges> {
+        let is_early = |name: &SetName, set: &Declaration| {
+            set.is_interval && !self.empty_sets.contains(name.as_ref())
+        };
+        let (early, declare): (BTreeMap<_, _>, _) =
+            self.declare.into_iter().partition(|(name, set)| is_early(name, set));
+        self.declare = declare;
+        if early.is_empty() {
+            return vec![self];
+        }
+        let (members, add): (Elements, _) =
+            self.members.add.into_iter().partition(|(name, _)| early.contains_key(name));
+        self.members.add = add;
+        let members = ElementChanges { add: members, ..ElementChanges::default() };
+        vec![ProgramChanges { declare: early, members, ..ProgramChanges::default() }, self]
+    }
 }
 
-/// What is referred to comes before what refers, and goes after it.
+/// Applies `changes`, whose last transaction is the one that counts.
+pub fn reprogram(socket: &mut Socket, table: &str, changes: &ProgramChanges) -> io::Result<()> {
+    changes.clone().apart().iter().try_for_each(|changes| {
+        socket.exchange(&program_batch(table, changes))?.except(&[])?;
+        Ok(())
+    })
+}
+
+/// What is referred to comes before what refers, and goes after it. Only the last message asks for an answer, lest thousands
+/// of them fill our socket; one that is refused is told all the same (nfnetlink_rcv_batch).
 pub fn program_batch(table: &str, changes: &ProgramChanges) -> Vec<Request> {
     const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
     const DELETE_CHAIN: u16 = NFTABLES << 8 | 5;
@@ -192,6 +218,9 @@ pub fn program_batch(table: &str, changes: &ProgramChanges) -> Vec<Request> {
     }
     for name in &changes.delete_chains {
         requests.push(request(DELETE_CHAIN, 0, 3, name));
+    }
+    if let Some((_, others)) = requests.split_last_mut() {
+        others.iter_mut().for_each(|request| request.flags &= !ACK);
     }
     requests.push(border(BATCH_END));
     requests

@@ -2,8 +2,8 @@
 //!
 //! A part (Services, policies) hands the owner a whole [`PartPlan`] whenever its facts change, and is answered when it is
 //! in force. The owner compares with the last one and changes the kernel in one transaction: over nfnetlink when only
-//! members of sets differ, through `nft` when chains or declarations do. So a plan may be compiled from scratch each time
-//! and costs only what is different.
+//! programs and members of sets differ, through `nft` when chains or declarations in its words do. So a plan may be
+//! compiled from scratch each time and costs only what is different.
 //!
 //! How a part reaches packets: the skeleton calls its *slots*, chains that are empty until a plan names them. Every
 //! other name in a plan begins with the part's prefix, so parts never meet each other or the skeleton, and what an earlier
@@ -64,11 +64,12 @@ impl Part {
 /// Everything a part wants in the kernel: equal intent gives equal plans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartPlan {
-    /// Rules in nft's JSON (`expression`), each a list of expressions.
+    /// Rules in nft's JSON (`expression`), each a list of expressions. In a plan that has programs, too, they stand for
+    /// what never changes, and name no program; nor does a set that they name have members before the programs are there.
     pub chains: BTreeMap<String, Vec<Value>>,
     pub sets: BTreeMap<SetName, Set>,
     pub elements: Elements,
-    /// Instead of `chains` and `sets`, for what nft cannot say. A plan has one or the other.
+    /// For what nft cannot say, or what changes often.
     pub programs: BTreeMap<String, Program>,
     pub declarations: BTreeMap<SetName, Declaration>,
     /// Where translated flows without connections may lead. Those that lead elsewhere are forgotten, so that a client
@@ -87,6 +88,26 @@ pub struct Flow {
 }
 
 impl PartPlan {
+    fn has_programs(&self) -> bool {
+        !self.programs.is_empty() || !self.declarations.is_empty()
+    }
+
+    fn declares(&self, set: &str) -> bool {
+        self.sets.contains_key(set) || self.declarations.contains_key(set)
+    }
+
+    /// The names of all that is in force with it.
+    fn present(&self) -> Present {
+        let sets = self.sets.iter().map(|(name, set)| (name.to_string(), set.kind()));
+        let declared = self.declarations.iter();
+        let declared = declared.map(|(name, set)| (name.to_string(), set.kind()));
+        Present {
+            chains: self.chains.keys().chain(self.programs.keys()).cloned().collect(),
+            sets: sets.chain(declared).collect(),
+            ..Present::default()
+        }
+    }
+
     /// The plan without any member that tells of one of `addresses`.
     pub fn without(mut self, addresses: &BTreeSet<IpAddr>) -> PartPlan {
         let tells = |field: &Field| matches!(field, Field::Address(at) if addresses.contains(at));
@@ -119,9 +140,7 @@ impl PartPlan {
         let is_stray = |name: &str| !name.starts_with(part.prefix());
         let chains = self.chains.keys().chain(self.programs.keys()).map(String::as_str);
         let sets = self.sets.keys().chain(self.declarations.keys()).map(|name| name.as_ref());
-        let is_declared =
-            |name: &SetName| self.sets.contains_key(name) || self.declarations.contains_key(name);
-        let undeclared = self.elements.keys().filter(|name| !is_declared(name));
+        let undeclared = self.elements.keys().filter(|name| !self.declares(name));
         chains
             .chain(sets)
             .filter(|name| is_stray(name))
@@ -148,6 +167,8 @@ pub enum Transition {
     /// A transaction for `nft`.
     Rules(Value),
     Programs(ProgramChanges),
+    /// One after the other.
+    Both(Value, ProgramChanges),
 }
 
 /// A transaction in two: what is new and nobody is led to yet, then the rest, which leads there.
@@ -196,32 +217,14 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
                 false => Transition::Elements(changes),
             }
         }
-        Before::InForce(before) if after.chains.is_empty() && before.chains.is_empty() => {
-            let present = Present {
-                chains: before.programs.keys().cloned().collect(),
-                sets: before
-                    .declarations
-                    .iter()
-                    .map(|(name, declaration)| (name.to_string(), declaration.kind()))
-                    .collect(),
-                ..Present::default()
-            };
-            let mut changes = reprogram(&present, after);
-            changes.empty_sets.clear();
-            changes.members = diff(&before.elements, &after.elements);
-            changes.members.remove.retain(|name, _| after.declarations.contains_key(name));
-            Transition::Programs(changes)
+        Before::InForce(before) if before.chains == after.chains && before.sets == after.sets => {
+            Transition::Programs(reprogram_known(before, after))
+        }
+        Before::InForce(before) if before.has_programs() || after.has_programs() => {
+            both(table, &before.present(), after)
         }
         Before::InForce(before) => {
-            let gone = Present {
-                chains: before.chains.keys().cloned().collect(),
-                sets: before
-                    .sets
-                    .iter()
-                    .map(|(name, set)| (name.clone().into_owned(), set.kind()))
-                    .collect(),
-                ..Present::default()
-            };
+            let gone = before.present();
             let changed = after
                 .chains
                 .iter()
@@ -232,8 +235,8 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
         }
         Before::Unknown(present) => {
             let present = present.below(part.prefix());
-            if after.chains.is_empty() && after.sets.is_empty() {
-                return Transition::Programs(reprogram(&present, after));
+            if after.has_programs() {
+                return both(table, &present, after);
             }
             let chains = after.chains.keys().map(String::as_str).collect();
             // A set of ranges that is emptied and filled anew is empty for a moment (see `apart`).
@@ -248,20 +251,57 @@ pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) ->
     }
 }
 
+/// `before` becomes `after`, which has the same frame: what both hold is not touched.
+fn reprogram_known(before: &PartPlan, after: &PartPlan) -> ProgramChanges {
+    let mut changes = reprogram(&before.present(), after);
+    changes.empty_sets.clear();
+    changes.declare.retain(|name, _| !before.declarations.contains_key(name));
+    changes.write.retain(|name, program| before.programs.get(name) != Some(program));
+    changes.members = diff(&before.elements, &after.elements);
+    changes.members.remove.retain(|name, _| after.declares(name));
+    changes
+}
+
+/// `present`, of which only the names are known, becomes `after`: first what is said in nft's words, whose sets keep
+/// their members until the programs are written.
+fn both(table: &str, present: &Present, after: &PartPlan) -> Transition {
+    let changes = reprogram(present, after);
+    if after.chains.is_empty() && after.sets.is_empty() {
+        return Transition::Programs(changes);
+    }
+    let mut frame = Transaction::of(table);
+    for (name, set) in &after.sets {
+        frame.add(set.kind(), set.declare(name));
+    }
+    for name in after.chains.keys() {
+        frame.add("chain", json!({"name": name}));
+    }
+    for name in after.chains.keys() {
+        frame.flush("chain", name);
+    }
+    for (name, rules) in &after.chains {
+        frame.rules(name, rules);
+    }
+    Transition::Both(frame.finish(), changes)
+}
+
 /// `present`, of which only the names are known, becomes `after`.
 fn reprogram(present: &Present, after: &PartPlan) -> ProgramChanges {
+    let lives =
+        |chain: &String| after.programs.contains_key(chain) || after.chains.contains_key(chain);
     let gone: BTreeSet<String> =
-        present.chains.iter().filter(|name| !after.programs.contains_key(*name)).cloned().collect();
-    let (kept, delete_sets) = present
-        .sets
-        .keys()
-        .cloned()
-        .partition(|name| after.declarations.contains_key(name.as_str()));
+        present.chains.iter().filter(|name| !lives(name)).cloned().collect();
+    let (kept, delete_sets): (BTreeSet<String>, _) =
+        present.sets.keys().cloned().partition(|name| after.declares(name));
+    // A set of ranges that is emptied and filled anew is empty for a moment (`ProgramChanges::apart`).
+    let stays = |name: &str| present.holds(name, after.elements.get(name));
+    let mut members = after.elements.clone();
+    members.retain(|name, _| !stays(name));
     ProgramChanges {
         declare: after.declarations.clone(),
         write: after.programs.clone(),
-        empty_sets: kept,
-        members: ElementChanges { add: after.elements.clone(), ..ElementChanges::default() },
+        empty_sets: kept.into_iter().filter(|name| !stays(name)).collect(),
+        members: ElementChanges { add: members, ..ElementChanges::default() },
         delete_sets,
         delete_chains: gone
             .iter()

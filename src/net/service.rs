@@ -274,12 +274,7 @@ impl Compilation {
         programs.insert(SERVICES_NODE.to_owned(), look(true, NODE_PORTS));
         let service = [Kind::Address, Kind::Protocol, Kind::Port];
         let backend = [Kind::Address, Kind::Port];
-        let map = |key: &[&[Kind]], value: &[Kind]| Declaration {
-            key: key.concat(),
-            value: value.to_vec(),
-            memory: None,
-            counts: None,
-        };
+        let map = |key: &[&[Kind]], value: &[Kind]| Declaration::map(key.concat(), value.to_vec());
         let longest = Duration::from_secs(86_400);
         let declarations = BTreeMap::from([
             (PORTS.into(), map(&[&service], &[Kind::Verdict])),
@@ -353,7 +348,7 @@ impl Choice {
             || [Expression::SourceAddress(CLIENT)].into_iter().chain(service_key(self.is_node));
         let again = keys().chain([
             Expression::Find { map: AFFINITY, key: CLIENT, into: AFTER_SERVICE },
-            Expression::Require { set: MEMBERS, key: SERVICE },
+            Expression::Require { set: MEMBERS.into(), key: SERVICE },
             remember(AFTER_SERVICE),
             Expression::Translate(AFTER_SERVICE),
         ]);

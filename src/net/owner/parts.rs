@@ -5,6 +5,9 @@
 use std::collections::BTreeSet;
 
 use super::{Owner, is_surprise};
+use serde_json::Value;
+
+use crate::net::nfnetlink::ProgramChanges;
 use crate::net::part::{self, Before, Part, PartPlan, Transition};
 use crate::net::ruleset::{Element, Elements, Present};
 use crate::net::{NetError, conntrack, nfnetlink, nft, step};
@@ -25,15 +28,15 @@ impl Owner {
                     outcome => outcome.map_err(step("change the part's members")),
                 }
             }
-            Transition::Rules(transaction) => part::apart(transaction, &before)
-                .iter()
-                .try_for_each(|transaction| self.transact(transaction))
-                .map_err(step("put the part's rules in force")),
+            Transition::Rules(rules) => self.put_rules(rules, &before),
             Transition::Programs(changes) => {
                 match nfnetlink::reprogram(&mut self.elements, &self.table, &changes) {
                     Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
                     outcome => outcome.map_err(step("put the part's programs in force")),
                 }
+            }
+            Transition::Both(rules, changes) => {
+                self.put_rules(rules, &before).and_then(|()| self.put_programs(&changes))
             }
         };
         let outcome = outcome.and_then(|()| {
@@ -102,15 +105,25 @@ impl Owner {
         let present = listing.as_ref().map(Present::read).unwrap_or_default();
         let before = Before::Unknown(present);
         match part::transition(&self.table, part, &before, plan) {
-            Transition::Rules(transaction) => part::apart(transaction, &before)
-                .iter()
-                .try_for_each(|transaction| self.transact(transaction))
-                .map_err(step("put the part's rules in force anew")),
-            Transition::Programs(changes) => {
-                nfnetlink::reprogram(&mut self.elements, &self.table, &changes)
-                    .map_err(step("put the part's programs in force anew"))
+            Transition::Rules(rules) => self.put_rules(rules, &before),
+            Transition::Programs(changes) => self.put_programs(&changes),
+            Transition::Both(rules, changes) => {
+                self.put_rules(rules, &before)?;
+                self.put_programs(&changes)
             }
             Transition::Nothing | Transition::Elements(_) => Ok(()),
         }
+    }
+
+    fn put_rules(&mut self, rules: Value, before: &Before) -> Result<(), NetError> {
+        part::apart(rules, before)
+            .iter()
+            .try_for_each(|transaction| self.transact(transaction))
+            .map_err(step("put the part's rules in force"))
+    }
+
+    fn put_programs(&mut self, changes: &ProgramChanges) -> Result<(), NetError> {
+        nfnetlink::reprogram(&mut self.elements, &self.table, changes)
+            .map_err(step("put the part's programs in force"))
     }
 }

@@ -176,7 +176,7 @@ fn asked(flow: &conntrack::Flow) -> Asked {
 /// New members only allow more; everything else may deny what was allowed. Pods that policies know no more are gone: their
 /// flows end with their address ([`Owner::retire`]), in one walk for all of them.
 fn may_deny_more(before: &PartPlan, after: &PartPlan, is_known: impl Fn(IpAddr) -> bool) -> bool {
-    if before.chains != after.chains || before.sets != after.sets {
+    if before.programs != after.programs || before.declarations != after.declarations {
         return true;
     }
     let removed = diff(&before.elements, &after.elements).remove;

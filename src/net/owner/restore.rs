@@ -181,17 +181,17 @@ pub fn together(
     let closed = closed.filter(|_| !is_known).map(|plan| (Part::Policies, plan));
     for (part, plan) in plans.into_iter().chain(closed) {
         let before = Before::Unknown(present.clone());
-        match part::transition(&skeleton.table, part, &before, plan) {
-            Transition::Rules(more) => {
-                if let (Some(all), Some(more)) =
-                    (rules["nftables"].as_array_mut(), more["nftables"].as_array())
-                {
-                    all.extend(more.iter().cloned());
-                }
-            }
-            Transition::Programs(changes) => programs.push(changes),
-            Transition::Nothing | Transition::Elements(_) => {}
+        let (more, changes) = match part::transition(&skeleton.table, part, &before, plan) {
+            Transition::Rules(more) => (Some(more), None),
+            Transition::Programs(changes) => (None, Some(changes)),
+            Transition::Both(more, changes) => (Some(more), Some(changes)),
+            Transition::Nothing | Transition::Elements(_) => (None, None),
+        };
+        let more = more.as_ref().and_then(|more| more["nftables"].as_array());
+        if let (Some(all), Some(more)) = (rules["nftables"].as_array_mut(), more) {
+            all.extend(more.iter().cloned());
         }
+        programs.extend(changes);
     }
     Whole { rules, programs }
 }

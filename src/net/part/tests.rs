@@ -26,6 +26,7 @@ fn check(before: &Before, after: &PartPlan, expected: Expect) {
         Transition::Nothing => "nothing".to_owned(),
         Transition::Elements(changes) => format!("{changes:?}"),
         Transition::Programs(changes) => format!("{changes:?}"),
+        Transition::Both(..) => panic!("the plan has no programs"),
         Transition::Rules(transaction) => {
             let commands = transaction["nftables"].as_array().unwrap();
             let lines: Vec<String> = commands

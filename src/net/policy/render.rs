@@ -1,5 +1,8 @@
 //! A plan in nftables' words (pure).
 //!
+//! What stands whatever policies say, the frame, is written for `nft`. What they say is programs, so that a change is a few
+//! netlink messages and no run of `nft`.
+//!
 //! ```text
 //! POLICY_EGRESS    pod to itself ▶ on its way; source      ▶ policy_out_…; nobody's address ▶ drop
 //! POLICY_INGRESS   pod to itself ▶ on its way; destination ▶ policy_in_…;  nobody's address ▶ drop
@@ -17,8 +20,11 @@ use serde_json::{Value, json};
 use super::Direction;
 use super::plan::{Allow, Chain, Members, Peers, Plan, Service, Verdict};
 use super::ranges::Family;
-use crate::net::expression::{counted, jump, matches, meta, payload, rule, verdict};
+use crate::net::Protocol;
+use crate::net::expression::{counted, matches, meta, payload, rule, verdict};
+use crate::net::nfnetlink::number;
 use crate::net::part::{POLICY_EGRESS, POLICY_INGRESS, PartPlan};
+use crate::net::program::{Declaration, Expression, Kind, Operator, Program, Register};
 use crate::net::ruleset::{Element, Elements, Field, Set, SetName, Verdict as Word};
 use crate::net::skeleton::HAIRPIN;
 
@@ -40,24 +46,25 @@ const IGNORE: &str = "policy_ignore";
 impl Plan {
     /// Denied packets are shown to `log_group` (NFLOG).
     pub fn render(&self, log_group: u16) -> PartPlan {
-        let mut chains = BTreeMap::from([
+        let chains = BTreeMap::from([
             (POLICY_EGRESS.to_owned(), slot(Direction::Egress)),
             (POLICY_INGRESS.to_owned(), slot(Direction::Ingress)),
             (OPEN.to_owned(), Vec::new()),
             (REFUSE.to_owned(), refuse(log_group)),
             (IGNORE.to_owned(), ignore(log_group)),
         ]);
-        for (name, chain) in &self.chains {
-            chains.insert(name.clone(), chain.render(&self.sets));
-        }
         let mut sets: BTreeMap<SetName, Set> = BTreeMap::new();
-        let mut elements = Elements::new();
         for direction in [Direction::Egress, Direction::Ingress] {
             for family in [Family::V4, Family::V6] {
                 let map = Set::map(&[family.address_type()], "verdict");
                 sets.insert(verdicts(direction, family).into(), map);
             }
         }
+        let programs = self.chains.iter();
+        let programs =
+            programs.map(|(name, chain)| (name.clone(), chain.render(&self.sets))).collect();
+        let mut declarations = BTreeMap::new();
+        let mut elements = Elements::new();
         for ((direction, address), verdict) in &self.verdicts {
             let chain = match verdict {
                 Verdict::Open => OPEN,
@@ -72,12 +79,12 @@ impl Plan {
         }
         for (name, members) in &self.sets {
             let (set, members) = members.render();
-            sets.insert(name.clone().into(), set);
+            declarations.insert(name.clone().into(), set);
             if !members.is_empty() {
                 elements.insert(name.clone().into(), members);
             }
         }
-        PartPlan { chains, sets, elements, ..PartPlan::default() }
+        PartPlan { chains, sets, programs, declarations, elements, ..PartPlan::default() }
     }
 }
 
@@ -101,20 +108,68 @@ impl Family {
     fn field(self, field: &str) -> Value {
         payload(if self == Family::V4 { "ip" } else { "ip6" }, field)
     }
-}
 
-impl Direction {
-    /// The header field that holds the isolated pod's own address, and the one that holds the other's.
-    fn fields(self) -> [&'static str; 2] {
+    fn kind(self) -> Kind {
         match self {
-            Direction::Egress => ["saddr", "daddr"],
-            Direction::Ingress => ["daddr", "saddr"],
+            Family::V4 => Kind::Address,
+            Family::V6 => Kind::Address6,
+        }
+    }
+
+    /// Ends the rule for packets of the other one.
+    fn only(self) -> [Expression; 2] {
+        const V4: u8 = 2;
+        const V6: u8 = 10;
+        let version = if self == Family::V4 { V4 } else { V6 };
+        [Expression::Version(FIRST), compare(Operator::Equal, [version])]
+    }
+
+    fn source(self) -> Expression {
+        match self {
+            Family::V4 => Expression::SourceAddress(FIRST),
+            Family::V6 => Expression::SourceAddress6(FIRST),
+        }
+    }
+
+    fn destination(self) -> Expression {
+        match self {
+            Family::V4 => Expression::DestinationAddress(FIRST),
+            Family::V6 => Expression::DestinationAddress6(FIRST),
+        }
+    }
+
+    /// The first register after an address in the first.
+    fn after(self) -> u8 {
+        match self {
+            Family::V4 => 1,
+            Family::V6 => 4,
+        }
+    }
+
+    /// Its ICMP, and the type that asks for an echo.
+    fn echo(self) -> [u8; 2] {
+        match self {
+            Family::V4 => [1, 8],
+            Family::V6 => [58, 128],
         }
     }
 }
 
+const FIRST: Register = Register(0);
+
+fn compare<const N: usize>(operator: Operator, value: [u8; N]) -> Expression {
+    Expression::Compare { register: FIRST, operator, value: value.to_vec() }
+}
+
+fn protocol(number: u8) -> [Expression; 2] {
+    [Expression::Protocol(FIRST), compare(Operator::Equal, [number])]
+}
+
 fn slot(direction: Direction) -> Vec<Value> {
-    let [own, _] = direction.fields();
+    let own = match direction {
+        Direction::Egress => "saddr",
+        Direction::Ingress => "daddr",
+    };
     let pair = json!({"concat": [payload("ip", "saddr"), payload("ip", "daddr")]});
     let mut rules =
         vec![rule([matches("==", pair, json!(format!("@{HAIRPIN}"))), verdict("return")])];
@@ -150,79 +205,105 @@ fn ignore(log_group: u16) -> Vec<Value> {
 }
 
 impl Chain {
-    fn render(&self, sets: &BTreeMap<String, Members>) -> Vec<Value> {
-        let word = json!({"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]});
-        let flags = json!({"&": [payload("tcp", "flags"), word]});
-        let mut rules =
-            vec![rule([matches("!=", flags, json!("syn")), counted(), verdict("drop")])];
+    fn render(&self, sets: &BTreeMap<String, Members>) -> Program {
+        let mut rules = vec![no_beginning()];
         if self.is_isolating {
-            for allow in &self.allows {
-                rules.extend(allow.render(self.direction, sets));
-            }
+            rules.extend(self.allows.iter().flat_map(|allow| allow.render(self.direction, sets)));
             let denied = match self.direction {
                 Direction::Egress => REFUSE,
                 Direction::Ingress => IGNORE,
             };
-            rules.push(rule([jump(denied)]));
+            rules.push(vec![Expression::Jump(denied.to_owned())]);
         }
         rules
     }
 }
 
+/// Drops what is TCP and not the first packet of a connection.
+fn no_beginning() -> Vec<Expression> {
+    const SYN: u8 = 0x02;
+    const FIN_SYN_RST_ACK: u8 = 0x17;
+    let [load, is_tcp] = protocol(number(Protocol::Tcp));
+    vec![
+        load,
+        is_tcp,
+        Expression::TcpFlags(FIRST),
+        Expression::Mask { register: FIRST, mask: FIN_SYN_RST_ACK },
+        compare(Operator::NotEqual, [SYN]),
+        Expression::Count,
+        Expression::Drop,
+    ]
+}
+
 impl Allow {
-    /// One rule or more, each of which lets go on.
-    fn render(&self, direction: Direction, sets: &BTreeMap<String, Members>) -> Vec<Value> {
+    /// Rules each of which lets go on.
+    fn render(&self, direction: Direction, sets: &BTreeMap<String, Members>) -> Program {
         let family = |set: &String| sets.get(set).map_or(Family::V4, Members::family);
         let (peers, services) = match self {
             Allow::Listed(set) => {
-                let key = [family(set).field("daddr"), meta("l4proto"), payload("th", "dport")];
-                let listed = matches("==", json!({"concat": key}), json!(format!("@{set}")));
-                return vec![rule([listed, verdict("return")])];
+                let family = family(set);
+                let mut rule = family.only().to_vec();
+                rule.extend([
+                    family.destination(),
+                    Expression::Protocol(Register(family.after())),
+                    Expression::DestinationPort(Register(family.after() + 1)),
+                    Expression::Require { set: set.clone().into(), key: FIRST },
+                    Expression::Return,
+                ]);
+                return vec![rule];
             }
-            Allow::Flow { peers: Peers::Anyone, service } => (None, service.render(None)),
+            Allow::Flow { peers: Peers::Anyone, service } => (Vec::new(), service.render(None)),
             Allow::Flow { peers: Peers::In(set), service } => {
-                (Some(set), service.render(Some(family(set))))
+                let family = family(set);
+                let mut peers = family.only().to_vec();
+                peers.push(match direction {
+                    Direction::Egress => family.destination(),
+                    Direction::Ingress => family.source(),
+                });
+                peers.push(Expression::Require { set: set.clone().into(), key: FIRST });
+                (peers, service.render(Some(family)))
             }
         };
-        let [_, other] = direction.fields();
-        let peers =
-            peers.map(|set| matches("==", family(set).field(other), json!(format!("@{set}"))));
-        services
-            .into_iter()
-            .map(|service| {
-                Value::Array(peers.iter().cloned().chain([service, verdict("return")]).collect())
-            })
-            .collect()
+        let rule = |service| [peers.clone(), service, vec![Expression::Return]].concat();
+        services.into_iter().map(rule).collect()
     }
 }
 
 impl Service {
     /// Each of `family` only, where peers are.
-    fn render(&self, family: Option<Family>) -> Vec<Value> {
+    fn render(&self, family: Option<Family>) -> Vec<Vec<Expression>> {
         match self {
             Service::Everything => {
-                let ports = matches("==", meta("l4proto"), json!({"set": ["tcp", "udp", "sctp"]}));
-                let echo = |word| matches("==", payload(word, "type"), json!("echo-request"));
-                let echoes = match family {
-                    None => vec![echo("icmp"), echo("icmpv6")],
-                    Some(Family::V4) => vec![echo("icmp")],
-                    Some(Family::V6) => vec![echo("icmpv6")],
-                };
-                [vec![ports], echoes].concat()
+                let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+                let ports = all.map(|one| protocol(number(one)).to_vec());
+                let families = [Family::V4, Family::V6].into_iter();
+                let echoes = families.filter(|one| family.is_none_or(|only| only == *one));
+                let echoes = echoes.map(|family| {
+                    let [icmp, asks] = family.echo();
+                    let kind = [Expression::IcmpType(FIRST), compare(Operator::Equal, [asks])];
+                    [family.only(), protocol(icmp), kind].concat()
+                });
+                ports.into_iter().chain(echoes).collect()
             }
-            Service::Ports(protocol, ranges) if **ranges == [(0, u16::MAX)] => {
-                vec![matches("==", meta("l4proto"), json!(protocol.word()))]
-            }
-            Service::Ports(protocol, ranges) => {
-                let range = |(first, last): &(u16, u16)| match first == last {
-                    true => json!(first),
-                    false => json!({"range": [first, last]}),
-                };
-                let ports: Vec<_> = ranges.iter().map(range).collect();
-                vec![matches("==", payload(protocol.word(), "dport"), json!({"set": ports}))]
-            }
+            Service::Ports(asked, ranges) => ranges
+                .iter()
+                .map(|range| [&protocol(number(*asked))[..], &port_in(*range)].concat())
+                .collect(),
         }
     }
+}
+
+/// Where the packet goes; nothing is asked about a range that holds all.
+fn port_in((first, last): (u16, u16)) -> Vec<Expression> {
+    let ends = match (first, last) {
+        (0, u16::MAX) => return Vec::new(),
+        _ if first == last => vec![compare(Operator::Equal, first.to_be_bytes())],
+        _ => vec![
+            compare(Operator::AtLeast, first.to_be_bytes()),
+            compare(Operator::AtMost, last.to_be_bytes()),
+        ],
+    };
+    [vec![Expression::DestinationPort(FIRST)], ends].concat()
 }
 
 impl Members {
@@ -234,20 +315,23 @@ impl Members {
         }
     }
 
-    fn render(&self) -> (Set, BTreeSet<Element>) {
-        let key = self.family().address_type();
+    fn render(&self) -> (Declaration, BTreeSet<Element>) {
+        let key = self.family().kind();
         let address = |address: &IpAddr| Field::Address(*address);
         match self {
             Members::Addresses(_, members) => {
                 let members = members.iter().map(|one| Element::member(vec![address(one)]));
-                (Set::of(&[key]), members.collect())
+                (Declaration::set(vec![key]), members.collect())
             }
             Members::Ranges(_, ranges) => {
                 let between = |(first, last): &(IpAddr, IpAddr)| {
                     Field::Between(Box::new(address(first)), Box::new(address(last)))
                 };
                 let members = ranges.iter().map(|range| Element::member(vec![between(range)]));
-                (Set::of(&[key]).interval(), members.collect())
+                (
+                    Declaration { is_interval: true, ..Declaration::set(vec![key]) },
+                    members.collect(),
+                )
             }
             Members::Ports(_, members) => {
                 let members = members.iter().map(|(at, protocol, port)| {
@@ -257,7 +341,7 @@ impl Members {
                         Field::Port(*port),
                     ])
                 });
-                (Set::of(&[key, "inet_proto", "inet_service"]), members.collect())
+                (Declaration::set(vec![key, Kind::Protocol, Kind::Port]), members.collect())
             }
         }
     }

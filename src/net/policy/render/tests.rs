@@ -30,11 +30,11 @@ fn web(policy: Value) -> World {
 /// The rules and members that a policy adds, one a line.
 fn check(policy: Value, expected: Expect) {
     let plan = compile(&web(policy)).render(GROUP);
-    let nothing = Plan::default().render(GROUP);
+    let frame = Plan::default().render(GROUP);
+    assert_eq!((&plan.chains, &plan.sets), (&frame.chains, &frame.sets));
     let mut lines = Vec::new();
-    for (name, rules) in plan.chains.iter().filter(|(name, _)| !nothing.chains.contains_key(*name))
-    {
-        lines.extend(rules.iter().map(|rule| format!("{} {rule}", &name[..13])));
+    for (name, rules) in &plan.programs {
+        lines.extend(rules.iter().map(|rule| format!("{} {rule:?}", &name[..13])));
     }
     for (set, members) in &plan.elements {
         let name = set.split('_').take(2).collect::<Vec<_>>().join("_");
@@ -51,12 +51,15 @@ fn a_policy_becomes_a_chain_for_its_pods() {
             {"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/25"]}}]},
         ]}),
         expect![[r#"
-            policy_in_c72 [{"match":{"op":"!=","left":{"&":[{"payload":{"protocol":"tcp","field":"flags"}},{"|":[{"|":[{"|":["fin","syn"]},"rst"]},"ack"]}]},"right":"syn"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}]
-            policy_in_c72 [{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":"@policy_block_67a6f01cd9e884ac218dbedaab44f25e"}},{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":{"set":["tcp","udp","sctp"]}}},{"return":null}]
-            policy_in_c72 [{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":"@policy_block_67a6f01cd9e884ac218dbedaab44f25e"}},{"match":{"op":"==","left":{"payload":{"protocol":"icmp","field":"type"}},"right":"echo-request"}},{"return":null}]
-            policy_in_c72 [{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":"@policy_pods_b57e36f331ad8702458ef5f1607dcf7d"}},{"match":{"op":"==","left":{"payload":{"protocol":"tcp","field":"dport"}},"right":{"set":[{"range":[90,99]},8080]}}},{"return":null}]
-            policy_in_c72 [{"jump":{"target":"policy_ignore"}}]
-            policy_out_5a [{"match":{"op":"!=","left":{"&":[{"payload":{"protocol":"tcp","field":"flags"}},{"|":[{"|":[{"|":["fin","syn"]},"rst"]},"ack"]}]},"right":"syn"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}]
+            policy_in_c72 [Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, TcpFlags(Register(0)), Mask { register: Register(0), mask: 23 }, Compare { register: Register(0), operator: NotEqual, value: [2] }, Count, Drop]
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_block_67a6f01cd9e884ac218dbedaab44f25e", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, Return]
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_block_67a6f01cd9e884ac218dbedaab44f25e", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [17] }, Return]
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_block_67a6f01cd9e884ac218dbedaab44f25e", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [132] }, Return]
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_block_67a6f01cd9e884ac218dbedaab44f25e", key: Register(0) }, Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [1] }, IcmpType(Register(0)), Compare { register: Register(0), operator: Equal, value: [8] }, Return]
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_pods_b57e36f331ad8702458ef5f1607dcf7d", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, DestinationPort(Register(0)), Compare { register: Register(0), operator: AtLeast, value: [0, 90] }, Compare { register: Register(0), operator: AtMost, value: [0, 99] }, Return]
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_pods_b57e36f331ad8702458ef5f1607dcf7d", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, DestinationPort(Register(0)), Compare { register: Register(0), operator: Equal, value: [31, 144] }, Return]
+            policy_in_c72 [Jump("policy_ignore")]
+            policy_out_5a [Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, TcpFlags(Register(0)), Mask { register: Register(0), mask: 23 }, Compare { register: Register(0), operator: NotEqual, value: [2] }, Count, Drop]
             policy_block Element { key: [Between(Address(192.0.2.128), Address(192.0.2.255))], value: [] }
             policy_egress4 Element { key: [Address(10.42.0.2)], value: [Verdict(Goto("policy_out_5a3adc3e2c863e364ad4d46d53f05348"))] }
             policy_ingress4 Element { key: [Address(10.42.0.2)], value: [Verdict(Goto("policy_in_c72693deeb6c884bc0839710a14b68a9"))] }

@@ -82,8 +82,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         |cidr: Cidr| json!({"prefix": {"addr": cidr.address().to_string(), "len": cidr.prefix()}});
     let pods = range(surroundings.pod_cidr);
     let to_services = || matches("==", ip("daddr"), range(surroundings.service_cidr));
-    // Only pods and the host itself know what an address of a Service means.
-    let not_from_here = || matches("!=", meta("iifname"), json!({"set": [ours, "lo"]}));
+    // Two comparisons and no set of names: one with a wildcard is a set of ranges, which is empty at the beginning of a
+    // commit that writes the rule again (`ProgramChanges::apart`).
+    let not_ours = || matches("!=", meta("iifname"), json!(ours));
+    let not_loop = || matches("!=", meta("iifname"), json!("lo"));
     let not_loopback = || matches("!=", ip("daddr"), prefix(NEVER_TO[0]));
     let seen =
         || json!({"mangle": {"key": meta("mark"), "value": {"|": [meta("mark"), GUARD_MARK]}}});
@@ -99,7 +101,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 vec![
                     rule([
                         matches("==", ip("saddr"), pods.clone()),
-                        not_from_here(),
+                        not_ours(),
+                        not_loop(),
                         jump("impostors"),
                     ]),
                     rule([from_ours(), jump("guard")]),
@@ -161,7 +164,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     rule([from_ours(), jump("node")]),
                     rule([
                         matches("==", ip("daddr"), json!(surroundings.gateway.to_string())),
-                        not_from_here(),
+                        not_ours(),
+                        not_loop(),
                         jump("strangers"),
                     ]),
                 ],
@@ -240,11 +244,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     counted(),
                     verdict("drop"),
                 ]),
-                rule([
-                    matches("==", ip("daddr"), json!({"set": NEVER_TO.map(prefix)})),
-                    counted(),
-                    verdict("drop"),
-                ]),
+                never_to(NEVER_TO[0]),
+                never_to(NEVER_TO[1]),
             ],
         ),
         (
@@ -362,6 +363,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
+}
+
+fn never_to(range: (&str, u8)) -> Value {
+    rule([matches("==", ip("daddr"), prefix(range)), counted(), verdict("drop")])
 }
 
 fn exempt(mark: u32) -> Value {

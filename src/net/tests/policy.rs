@@ -18,11 +18,11 @@ use crate::net::policy::tests::{Random, policy};
 use crate::net::policy::{Asked, Flow, Nature, Pod};
 
 /// More of everything with `JOEY_TEST_LONG=1`.
-fn rounds(normal: usize, long: usize) -> usize {
+pub(super) fn rounds(normal: usize, long: usize) -> usize {
     if std::env::var_os("JOEY_TEST_LONG").is_some() { long } else { normal }
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = std::env::var("JOEY_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or(1);
     println!("JOEY_TEST_SEED={seed}");
@@ -441,7 +441,7 @@ fn labels(app: &str) -> crate::net::policy::Labels {
 
 /// What was sent, and what came of it.
 #[derive(Debug, Default)]
-struct Watch {
+pub(super) struct Watch {
     asked: AtomicUsize,
     lost: AtomicUsize,
     leaked: AtomicUsize,
@@ -451,7 +451,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn check(&self) {
+    pub(super) fn check(&self) {
         assert_eq!(self.leaked.load(Ordering::SeqCst), 0, "denied packets arrived: {self:?}");
         assert_eq!(self.lost.load(Ordering::SeqCst), 0, "allowed packets were lost: {self:?}");
     }
@@ -466,14 +466,14 @@ impl Watch {
 }
 
 /// A client that is denied one server and allowed another, and never stops asking both.
-struct Flood {
-    watch: Arc<Watch>,
+pub(super) struct Flood {
+    pub(super) watch: Arc<Watch>,
     asking: Option<thread::JoinHandle<()>>,
     others: Vec<thread::JoinHandle<()>>,
 }
 
 impl Flood {
-    async fn begin(scene: &mut Scene, random: &mut Random) -> Flood {
+    pub(super) async fn begin(scene: &mut Scene, random: &mut Random) -> Flood {
         // The client asks from a new port each time, and a pod has only so many flows at once (`limits`).
         for timeout in ["udp_timeout", "udp_timeout_stream"] {
             sh(&format!("echo 1 > /proc/sys/net/netfilter/nf_conntrack_{timeout}"));
@@ -527,7 +527,7 @@ impl Flood {
         Flood { watch, asking: Some(asking), others: vec![listening, answering] }
     }
 
-    fn end(mut self) -> usize {
+    pub(super) fn end(mut self) -> usize {
         self.watch.is_over.store(true, Ordering::SeqCst);
         self.asking.take().unwrap().join().unwrap();
         self.watch.is_silent.store(true, Ordering::SeqCst);

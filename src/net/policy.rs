@@ -24,6 +24,7 @@ mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use self::compile::compile;
 pub use self::explain::{Asked, Explanation, Flow, Side, explain, explain_through};
@@ -145,10 +146,25 @@ pub enum Nature {
 /// Everything that decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct World {
-    pub policies: Vec<Policy>,
+    /// By namespace: a policy concerns pods of its own.
+    pub policies: BTreeMap<String, Vec<Arc<Policy>>>,
     /// Labels by name. A pod whose namespace is missing here is nobody's peer and gets no verdict: isolated.
     pub namespaces: BTreeMap<String, Labels>,
     pub pods: Vec<Pod>,
+}
+
+/// Policies as a [`World`] has them, in the same order.
+pub fn by_namespace(
+    policies: impl IntoIterator<Item = Arc<Policy>>,
+) -> BTreeMap<String, Vec<Arc<Policy>>> {
+    let mut all: BTreeMap<String, Vec<Arc<Policy>>> = BTreeMap::new();
+    for policy in policies {
+        match all.get_mut(&policy.namespace) {
+            Some(others) => others.push(policy),
+            None => drop(all.insert(policy.namespace.clone(), vec![policy])),
+        }
+    }
+    all
 }
 
 impl World {
@@ -182,11 +198,10 @@ impl World {
         pod: &'a Pod,
         direction: Direction,
     ) -> impl Iterator<Item = (&'a Policy, &'a [Rule])> {
-        self.policies.iter().filter_map(move |policy| {
-            let selects = pod.nature == Nature::Pod
-                && policy.namespace == pod.namespace
-                && policy.selects.matches(&pod.labels);
-            policy.rules(direction).filter(|_| selects).map(|rules| (policy, rules))
+        let policies = self.policies.get(&pod.namespace).into_iter().flatten();
+        policies.filter_map(move |policy| {
+            let selects = pod.nature == Nature::Pod && policy.selects.matches(&pod.labels);
+            policy.rules(direction).filter(|_| selects).map(|rules| (&**policy, rules))
         })
     }
 }

@@ -1,6 +1,7 @@
 //! From policies, namespaces and pods to a plan (pure).
 //!
-//! Pods that nothing tells apart (namespace, labels, ports) are decided once. Named ports are the reason that ports belong
+//! Pods that nothing tells apart (namespace, labels, ports) are decided once, and policies that select nobody are not compiled:
+//! what it costs depends on the pods that there are. Named ports are the reason that ports belong
 //! to it: an ingress rule means the number that the isolated pod itself gives the name, an egress rule the number that
 //! each destination gives it.
 
@@ -14,28 +15,25 @@ use crate::net::Protocol;
 
 /// The rules that `world` asks for.
 pub fn compile(world: &World) -> Plan {
-    let mut compiler = Compiler::of(world);
-    let rules: Vec<PolicyRules> = world
-        .policies
-        .iter()
-        .map(|policy| PolicyRules {
-            ingress: policy.ingress.as_deref().map(|rules| compiler.ingress_rules(rules)),
-            egress: policy.egress.as_deref().map(|rules| compiler.egress_rules(rules)),
-        })
-        .collect();
-    for (pod, addresses) in std::mem::take(&mut compiler.alike) {
+    let alike = alike(world);
+    let mut compiler = Compiler::of(world, &alike);
+    // By place in its namespace; of those alone that select somebody.
+    let mut rules: BTreeMap<(&str, usize), PolicyRules> = BTreeMap::new();
+    for (pod, addresses) in &alike {
         if pod.nature == Nature::Daemon {
             continue;
         }
-        let selecting: Vec<&PolicyRules> = world
-            .policies
-            .iter()
-            .zip(&rules)
-            .filter(|(policy, _)| {
-                policy.namespace == pod.namespace && policy.selects.matches(&pod.labels)
-            })
-            .map(|(_, rules)| rules)
-            .collect();
+        let policies = world.policies.get(&pod.namespace).into_iter().flatten().enumerate();
+        let selecting: Vec<_> =
+            policies.filter(|(_, policy)| policy.selects.matches(&pod.labels)).collect();
+        for (place, policy) in &selecting {
+            rules.entry((&pod.namespace, *place)).or_insert_with(|| PolicyRules {
+                ingress: policy.ingress.as_deref().map(|rules| compiler.ingress_rules(rules)),
+                egress: policy.egress.as_deref().map(|rules| compiler.egress_rules(rules)),
+            });
+        }
+        let selecting: Vec<&PolicyRules> =
+            selecting.iter().map(|(place, _)| &rules[&(pod.namespace.as_str(), *place)]).collect();
         let ingress: Vec<_> = selecting.iter().filter_map(|rules| rules.ingress.as_ref()).collect();
         let egress: Vec<_> = selecting.iter().filter_map(|rules| rules.egress.as_ref()).collect();
         let is_isolated = !ingress.is_empty() || !egress.is_empty();
@@ -56,7 +54,7 @@ pub fn compile(world: &World) -> Plan {
                 true => Verdict::Chain(compiler.chain_of(&chain)),
                 false => Verdict::Open,
             };
-            for address in &addresses {
+            for address in addresses {
                 compiler.plan.verdicts.insert((chain.direction, *address), verdict.clone());
             }
             if let Verdict::Chain(name) = verdict {
@@ -120,29 +118,36 @@ fn flows(peers: &[Peers], services: &[Service]) -> Vec<Allow> {
         .collect()
 }
 
+/// One of those that nothing tells apart, and the addresses of all.
+type Alike<'a> = (&'a Pod, BTreeSet<IpAddr>);
+
+fn alike(world: &World) -> Vec<Alike<'_>> {
+    let mut alike: BTreeMap<_, Alike<'_>> = BTreeMap::new();
+    for pod in &world.pods {
+        if world.namespaces.contains_key(&pod.namespace) {
+            let key = (&pod.namespace, &pod.labels, &pod.ports, pod.nature);
+            let (_, addresses) = alike.entry(key).or_insert((pod, BTreeSet::new()));
+            addresses.extend(&pod.addresses);
+        }
+    }
+    alike.into_values().collect()
+}
+
 struct Compiler<'a> {
     world: &'a World,
-    /// One of those that nothing tells apart, and the addresses of all.
-    alike: Vec<(&'a Pod, BTreeSet<IpAddr>)>,
+    alike: &'a [Alike<'a>],
     /// Those that pods have; sets of addresses are made for no others.
     families: BTreeSet<Family>,
     plan: Plan,
 }
 
 impl<'a> Compiler<'a> {
-    fn of(world: &'a World) -> Compiler<'a> {
-        let mut alike: BTreeMap<_, (&Pod, BTreeSet<IpAddr>)> = BTreeMap::new();
+    fn of(world: &'a World, alike: &'a [Alike<'a>]) -> Compiler<'a> {
         // IPv4 always, so that the first pod changes members only.
         let mut families = BTreeSet::from([Family::V4]);
-        for pod in &world.pods {
-            if world.namespaces.contains_key(&pod.namespace) {
-                let key = (&pod.namespace, &pod.labels, &pod.ports, pod.nature);
-                let (_, addresses) = alike.entry(key).or_insert((pod, BTreeSet::new()));
-                addresses.extend(&pod.addresses);
-                families.extend(pod.addresses.iter().map(|address| Family::of(*address)));
-            }
-        }
-        Compiler { world, alike: alike.into_values().collect(), families, plan: Plan::default() }
+        let addresses = alike.iter().flat_map(|(_, addresses)| addresses);
+        families.extend(addresses.map(|address| Family::of(*address)));
+        Compiler { world, alike, families, plan: Plan::default() }
     }
 
     fn ingress_rules(&mut self, rules: &[Rule]) -> Vec<IngressRule> {
@@ -191,7 +196,7 @@ impl<'a> Compiler<'a> {
     /// what the daemon serves.
     fn listed(&self, family: Family, rule: &Rule) -> BTreeSet<(IpAddr, Protocol, u16)> {
         let mut listed = BTreeSet::new();
-        for (pod, addresses) in &self.alike {
+        for (pod, addresses) in self.alike {
             let is_asked = |port: &&NamedPort| {
                 let covers = |asked: &Port| match (&asked.number, pod.nature) {
                     (PortNumber::Named(_), _) | (_, Nature::Daemon) => {

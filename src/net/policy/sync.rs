@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::follow::{Told, follow};
-use super::{Labels, NamedPort, Nature, Pod, Policy, World, compile};
+use super::{Labels, NamedPort, Nature, Pod, Policy, World, by_namespace, compile};
 use crate::net::owner::PolicyOrder;
 use crate::net::{NetError, Network, Protocol};
 
@@ -92,7 +92,7 @@ impl<T> Mirror<T> {
 
 /// A policy, its generation, and the one that its annotation tells.
 struct Known {
-    policy: Policy,
+    policy: Arc<Policy>,
     generation: i64,
     told: Option<i64>,
 }
@@ -120,7 +120,7 @@ impl Seen {
     fn take(&mut self, change: Change) {
         match change {
             Change::Policy(told) => self.policies.take(told, |object, _| Known {
-                policy: Policy::read(object),
+                policy: Policy::read(object).into(),
                 generation: object.metadata.generation.unwrap_or_default(),
                 told: object.annotations().get(IN_FORCE).and_then(|told| told.parse().ok()),
             }),
@@ -169,7 +169,7 @@ impl Seen {
             Some(Pod { addresses: vec![*address], ..pod.clone() })
         });
         World {
-            policies: self.policies.known.values().map(|known| known.policy.clone()).collect(),
+            policies: by_namespace(self.policies.known.values().map(|known| known.policy.clone())),
             pods: leased.chain(dns.map(self::dns)).collect(),
             namespaces,
         }

@@ -23,7 +23,7 @@ pub struct Cluster {
 impl Cluster {
     pub fn world(&self) -> World {
         World {
-            policies: self.policies.iter().map(Policy::read).collect(),
+            policies: by_namespace(self.policies.iter().map(|object| Policy::read(object).into())),
             namespaces: self.namespaces.clone(),
             pods: self.pods.clone(),
         }

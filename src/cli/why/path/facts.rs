@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt};
 
 use super::target::word;
 use crate::model::cidr::Cidr;
-use crate::net::policy::{Pod, Policy, World, dns};
+use crate::net::policy::{Pod, Policy, World, by_namespace, dns};
 use crate::net::service::{self, ServiceName};
 use crate::net::{Protocol, dns as cluster_dns, sync};
 
@@ -65,7 +65,7 @@ impl Facts {
             nodes.list(&all),
         )?;
         let world = World {
-            policies: policies.items.iter().map(Policy::read).collect(),
+            policies: by_namespace(policies.items.iter().map(|object| Policy::read(object).into())),
             namespaces: namespaces
                 .items
                 .iter()

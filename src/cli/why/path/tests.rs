@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::facts::Node;
 use super::*;
-use crate::net::policy::{Labels, NamedPort, Nature, Pod, Policy, World};
+use crate::net::policy::{Labels, NamedPort, Nature, Pod, Policy, World, by_namespace};
 use crate::net::{service, sync};
 
 fn pod(namespace: &str, name: &str, at: &str, labels: &[(&str, &str)]) -> Pod {
@@ -67,7 +67,7 @@ fn story() -> Facts {
         (name.to_owned(), labels)
     };
     let world = World {
-        policies: vec![Policy::read(&object)],
+        policies: by_namespace([Policy::read(&object).into()]),
         namespaces: BTreeMap::from([
             namespace("default", &[]),
             namespace("membership", &[("project", "membership"), ("role", "api")]),

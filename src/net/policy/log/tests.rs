@@ -2,7 +2,7 @@ use expect_test::expect;
 use serde_json::json;
 
 use super::super::tests::{labels, policy};
-use super::super::{Nature, Pod, Policy};
+use super::super::{Nature, Pod, Policy, by_namespace};
 use super::*;
 use crate::net::Protocol;
 use crate::net::packet::{Head, Speaks};
@@ -17,12 +17,10 @@ fn world() -> World {
         nature: Nature::Pod,
     };
     let types = json!(["Ingress", "Egress"]);
+    let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": types});
+    let deny = policy("shop", "deny", spec);
     World {
-        policies: vec![Policy::read(&policy(
-            "shop",
-            "deny",
-            json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": types}),
-        ))],
+        policies: by_namespace([Policy::read(&deny).into()]),
         namespaces: [("shop".to_owned(), labels(&[]))].into(),
         pods: vec![pod("web", "10.42.0.2"), pod("db", "10.42.0.3")],
     }

@@ -1,7 +1,7 @@
 use expect_test::{Expect, expect};
 use k8s_openapi::api::networking::v1 as networking;
 
-use super::super::{Labels, NamedPort, Nature, Pod, Policy, World, compile};
+use super::super::{Labels, NamedPort, Nature, Pod, Policy, World, by_namespace, compile};
 use super::*;
 use crate::net::Protocol;
 
@@ -14,7 +14,7 @@ fn web(policy: Value) -> World {
         serde_json::from_value(json!({"metadata": metadata, "spec": policy})).unwrap();
     let port = NamedPort::new("http", Protocol::Tcp, 8080);
     World {
-        policies: vec![Policy::read(&object)],
+        policies: by_namespace([Policy::read(&object).into()]),
         namespaces: BTreeMap::from([("shop".to_owned(), Labels::new())]),
         pods: vec![Pod {
             namespace: "shop".to_owned(),

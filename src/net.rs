@@ -52,6 +52,7 @@ pub use self::drift::{Repaired, What};
 pub use self::listeners::until_listening;
 pub use self::names::{PROBE_MARK, PROXY_MARK};
 use self::owner::{Command, InForce, Owner, PolicyOrder, Seen};
+use self::part::PlanChange;
 pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};
 pub use self::ruleset::{Element, Elements, Field, Set, SetName, Verdict};
@@ -368,6 +369,11 @@ impl Network {
     /// Brings the rules of a part to `plan`; they are in force on return. See [`PartPlan`].
     pub async fn put(&self, part: Part, plan: PartPlan) -> Result<(), NetError> {
         self.ask(|answer| Command::Put { part, plan, answer }).await
+    }
+
+    /// Changes the plan of a part that was put in force last; an error when that is not known to have succeeded.
+    async fn change(&self, part: Part, change: PlanChange) -> Result<(), NetError> {
+        self.ask(|answer| Command::Change { part, change, answer }).await
     }
 
     /// Pods that hold an address, in order.

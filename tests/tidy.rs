@@ -62,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const FOLLOWERS: &[&str] = &[
     "net/sync.rs",
     "net/sync/facts.rs",
+    "net/sync/told.rs",
     "net/ingress/observe.rs",
     "net/ingress/sync.rs",
     "net/policy/read.rs",

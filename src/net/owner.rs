@@ -39,7 +39,7 @@ use super::journal::Journal;
 use super::link::Link;
 use super::names::Names;
 use super::netlink::Socket;
-use super::part::{Before, Part, PartPlan};
+use super::part::{Before, Part, PartPlan, PlanChange};
 use super::ruleset::{self, Element, Elements, Field, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
@@ -64,6 +64,12 @@ pub enum Command {
     Put {
         part: Part,
         plan: PartPlan,
+        answer: oneshot::Sender<Result<(), NetError>>,
+    },
+    /// Of a part's plan only this.
+    Change {
+        part: Part,
+        change: PlanChange,
         answer: oneshot::Sender<Result<(), NetError>>,
     },
     /// Something there may have been changed by hand.
@@ -323,6 +329,9 @@ impl Owner {
                 }
                 Command::Put { part, plan, answer } => {
                     let _ = answer.send(self.put(part, plan));
+                }
+                Command::Change { part, change, answer } => {
+                    let _ = answer.send(self.change_part(part, &change));
                 }
                 Command::PutPolicies { order, answer } => {
                     let _ = answer.send(self.put_policies(&order));

@@ -1,17 +1,16 @@
 //! What the cluster's state adds to the rules: plans of parts, and the way from one to the next (pure).
 //!
-//! A part (Services, policies) hands the owner a whole [`PartPlan`] whenever its facts change, and is answered when it is
-//! in force. The owner compares with the last one and changes the kernel in one transaction: over nfnetlink when only
-//! programs and members of sets differ, through `nft` when chains or declarations in its words do. So a plan may be
-//! compiled from scratch each time and costs only what is different.
+//! A part (Services, policies) hands the owner a whole [`PartPlan`], and later another or only what is to change
+//! ([`PlanChange`]), and is answered when it is in force. The kernel is changed in one transaction over nfnetlink, which
+//! names nothing that stays.
 //!
 //! How a part reaches packets: the skeleton calls its *slots*, chains that are empty until a plan names them. Every
 //! other name in a plan begins with the part's prefix, so parts never meet each other or the skeleton, and what an earlier
 //! daemon left under the prefix can be told from what is wanted.
 //!
 //! After a start the kernel still holds the last plan of the daemon before. Nothing of it is touched until the
-//! first new plan comes; that one replaces everything under the prefix, in one transaction. A transaction that fails
-//! changes nothing, and the next plan again replaces everything.
+//! first new plan comes; that one replaces everything under the prefix, in one transaction after its frame, whose rules
+//! are the same as before. A transaction that fails changes nothing, and the next plan again replaces everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +21,7 @@ use super::Protocol;
 use super::nfnetlink::ProgramChanges;
 use super::program::{Declaration, Program};
 use super::ruleset::{
-    Counted, ElementChanges, Elements, Field, Present, Set, SetName, Transaction, diff,
+    Counted, Element, ElementChanges, Elements, Field, Present, Set, SetName, Transaction, diff,
 };
 
 /// To what only pods and the host may reach; `nat`, from both.
@@ -64,12 +63,12 @@ impl Part {
 /// Everything a part wants in the kernel: equal intent gives equal plans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartPlan {
-    /// Rules in nft's JSON (`expression`), each a list of expressions. In a plan that has programs, too, they stand for
-    /// what never changes, and name no program; nor does a set that they name have members before the programs are there.
+    /// The frame: rules in nft's JSON (`expression`), each a list of expressions, and the sets that they name. It says what
+    /// does not change as long as the daemon lives, and names no program.
     pub chains: BTreeMap<String, Vec<Value>>,
     pub sets: BTreeMap<SetName, Set>,
     pub elements: Elements,
-    /// For what nft cannot say, or what changes often.
+    /// What nft cannot say, or what changes.
     pub programs: BTreeMap<String, Program>,
     pub declarations: BTreeMap<SetName, Declaration>,
     /// Where translated flows without connections may lead. Those that lead elsewhere are forgotten, so that a client
@@ -88,16 +87,12 @@ pub struct Flow {
 }
 
 impl PartPlan {
-    fn has_programs(&self) -> bool {
-        !self.programs.is_empty() || !self.declarations.is_empty()
-    }
-
     fn declares(&self, set: &str) -> bool {
         self.sets.contains_key(set) || self.declarations.contains_key(set)
     }
 
     /// The names of all that is in force with it.
-    fn present(&self) -> Present {
+    pub fn present(&self) -> Present {
         let sets = self.sets.iter().map(|(name, set)| (name.to_string(), set.kind()));
         let declared = self.declarations.iter();
         let declared = declared.map(|(name, set)| (name.to_string(), set.kind()));
@@ -110,12 +105,9 @@ impl PartPlan {
 
     /// The plan without any member that tells of one of `addresses`.
     pub fn without(mut self, addresses: &BTreeSet<IpAddr>) -> PartPlan {
-        let tells = |field: &Field| matches!(field, Field::Address(at) if addresses.contains(at));
         if !addresses.is_empty() {
-            for members in self.elements.values_mut() {
-                members.retain(|member| !member.key.iter().chain(&member.value).any(tells));
-            }
-            self.elements.retain(|_, members| !members.is_empty());
+            let told = self.telling_of(addresses);
+            self.change(&PlanChange::removing(told));
         }
         self
     }
@@ -159,116 +151,110 @@ pub enum Before {
     Unknown(Present),
 }
 
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transition {
-    Nothing,
-    Elements(ElementChanges),
-    /// A transaction for `nft`.
-    Rules(Value),
-    Programs(ProgramChanges),
-    /// One after the other.
-    Both(Value, ProgramChanges),
+/// From one plan to the next with the same frame: what both hold is not named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanChange {
+    pub programs: ProgramChanges,
+    pub flows_gone: BTreeSet<Flow>,
+    pub flows_new: BTreeSet<Flow>,
 }
 
-/// A transaction in two: what is new and nobody is led to yet, then the rest, which leads there.
-///
-/// In one, a packet may meet the new rules before the kernel shows it the members of a new set of ranges: those appear
-/// at the end of a commit, rules at its beginning, and in between what is allowed is denied.
-pub fn apart(transaction: Value, before: &Before) -> Vec<Value> {
-    let is_known = |name: &str| {
-        // Whatever stood before: packets come there.
-        SLOTS.contains(&name)
-            || match before {
-                Before::InForce(plan) => {
-                    plan.chains.contains_key(name) || plan.sets.contains_key(name)
-                }
-                Before::Unknown(present) => {
-                    present.chains.contains(name) || present.sets.contains_key(name)
-                }
-            }
-    };
-    let is_new = |command: &Value| {
-        let made = command.get("add").or_else(|| command.get("flush")).and_then(Value::as_object);
-        let object = made.and_then(|made| made.iter().next());
-        object.is_some_and(|(kind, object)| {
-            let place = if kind == "rule" { "chain" } else { "name" };
-            object.get(place).and_then(Value::as_str).is_some_and(|name| !is_known(name))
-        })
-    };
-    let commands = transaction["nftables"].as_array().cloned().unwrap_or_default();
-    let (first, second): (Vec<Value>, Vec<Value>) = commands.into_iter().partition(is_new);
-    let parts = [first, second].into_iter().filter(|commands| !commands.is_empty());
-    parts.map(|commands| json!({ "nftables": commands })).collect()
-}
+impl PlanChange {
+    /// Nothing but the removal of `members`.
+    pub fn removing(members: Elements) -> PlanChange {
+        let members = ElementChanges { remove: members, ..ElementChanges::default() };
+        let programs = ProgramChanges { members, ..ProgramChanges::default() };
+        PlanChange { programs, ..PlanChange::default() }
+    }
 
-/// The way from `before` to `after`.
-pub fn transition(table: &str, part: Part, before: &Before, after: &PartPlan) -> Transition {
-    match before {
-        Before::InForce(before)
-            if before.chains == after.chains
-                && before.sets == after.sets
-                && before.programs == after.programs
-                && before.declarations == after.declarations =>
-        {
-            let changes = diff(&before.elements, &after.elements);
-            match changes.is_empty() {
-                true => Transition::Nothing,
-                false => Transition::Elements(changes),
-            }
-        }
-        Before::InForce(before) if before.chains == after.chains && before.sets == after.sets => {
-            Transition::Programs(reprogram_known(before, after))
-        }
-        Before::InForce(before) if before.has_programs() || after.has_programs() => {
-            both(table, &before.present(), after)
-        }
-        Before::InForce(before) => {
-            let gone = before.present();
-            let changed = after
-                .chains
-                .iter()
-                .filter(|(name, rules)| before.chains.get(*name) != Some(rules))
-                .map(|(name, _)| name.as_str());
-            let changes = diff(&before.elements, &after.elements);
-            replace(table, &gone, after, &changed.collect(), &BTreeSet::new(), &changes)
-        }
-        Before::Unknown(present) => {
-            let present = present.below(part.prefix());
-            if after.has_programs() {
-                return both(table, &present, after);
-            }
-            let chains = after.chains.keys().map(String::as_str).collect();
-            // A set of ranges that is emptied and filled anew is empty for a moment (see `apart`).
-            let stays = |name: &SetName| present.holds(name, after.elements.get(name));
-            let sets = after.sets.keys().filter(|name| !stays(name));
-            let sets = sets.map(|name| name.as_ref()).collect();
-            let mut add = after.elements.clone();
-            add.retain(|name, _| !stays(name));
-            let changes = ElementChanges { add, ..ElementChanges::default() };
-            replace(table, &present, after, &chains, &sets, &changes)
-        }
+    pub fn is_empty(&self) -> bool {
+        *self == PlanChange::default()
+    }
+
+    pub fn changes_flows(&self) -> bool {
+        !self.flows_gone.is_empty() || !self.flows_new.is_empty()
+    }
+
+    /// Whether the same rules stand, and only members of sets differ.
+    pub fn keeps_rules(&self) -> bool {
+        let ProgramChanges { declare, write, empty_sets, delete_sets, empty_chains, .. } =
+            &self.programs;
+        declare.is_empty()
+            && write.is_empty()
+            && [empty_sets, delete_sets, empty_chains].iter().all(|names| names.is_empty())
     }
 }
 
-/// `before` becomes `after`, which has the same frame: what both hold is not touched.
-fn reprogram_known(before: &PartPlan, after: &PartPlan) -> ProgramChanges {
-    let mut changes = reprogram(&before.present(), after);
-    changes.empty_sets.clear();
-    changes.declare.retain(|name, _| !before.declarations.contains_key(name));
-    changes.write.retain(|name, program| before.programs.get(name) != Some(program));
-    changes.members = diff(&before.elements, &after.elements);
-    changes.members.remove.retain(|name, _| after.declares(name));
-    changes
+impl PartPlan {
+    /// Whether what is said in nft's words is the same.
+    pub fn has_frame_of(&self, other: &PartPlan) -> bool {
+        self.chains == other.chains && self.sets == other.sets
+    }
+
+    /// The way to `after`, which has the same frame.
+    pub fn difference(&self, after: &PartPlan) -> PlanChange {
+        let mut changes = replacement(&self.present(), after);
+        changes.empty_sets.clear();
+        changes.declare.retain(|name, _| !self.declarations.contains_key(name));
+        changes.write.retain(|name, program| self.programs.get(name) != Some(program));
+        changes.members = diff(&self.elements, &after.elements);
+        // They go with their sets.
+        changes.members.remove.retain(|name, _| after.declares(name));
+        PlanChange {
+            programs: changes,
+            flows_gone: self.flows.difference(&after.flows).cloned().collect(),
+            flows_new: after.flows.difference(&self.flows).cloned().collect(),
+        }
+    }
+
+    /// Goes that way.
+    pub fn change(&mut self, change: &PlanChange) {
+        let PlanChange { programs, flows_gone, flows_new } = change;
+        let ProgramChanges { declare, write, empty_sets: _, members, delete_sets, .. } = programs;
+        for set in delete_sets {
+            self.declarations.remove(set.as_str());
+            self.elements.remove(set.as_str());
+        }
+        for chain in programs.delete_chains.iter().chain(&programs.empty_chains) {
+            self.programs.remove(chain);
+        }
+        self.declarations.extend(declare.clone());
+        self.programs.extend(write.clone());
+        for (set, gone) in &members.remove {
+            if let Some(members) = self.elements.get_mut(set) {
+                for member in gone {
+                    members.remove(member);
+                }
+            }
+        }
+        for (set, new) in &members.add {
+            self.elements.entry(set.clone()).or_default().extend(new.iter().cloned());
+        }
+        for set in members.remove.keys() {
+            if self.elements.get(set).is_some_and(BTreeSet::is_empty) {
+                self.elements.remove(set);
+            }
+        }
+        for flow in flows_gone {
+            self.flows.remove(flow);
+        }
+        self.flows.extend(flows_new.iter().cloned());
+    }
+
+    /// Its members that tell of one of `addresses`.
+    pub fn telling_of(&self, addresses: &BTreeSet<IpAddr>) -> Elements {
+        let tells = |field: &Field| matches!(field, Field::Address(at) if addresses.contains(at));
+        let is_told = |member: &&Element| member.key.iter().chain(&member.value).any(tells);
+        let told = self.elements.iter().map(|(set, members)| {
+            (set.clone(), members.iter().filter(is_told).cloned().collect::<BTreeSet<_>>())
+        });
+        told.filter(|(_, members)| !members.is_empty()).collect()
+    }
 }
 
-/// `present`, of which only the names are known, becomes `after`: first what is said in nft's words, whose sets keep
-/// their members until the programs are written.
-fn both(table: &str, present: &Present, after: &PartPlan) -> Transition {
-    let changes = reprogram(present, after);
-    if after.chains.is_empty() && after.sets.is_empty() {
-        return Transition::Programs(changes);
-    }
+/// What is in nft's words, for a transaction of its own or as a part of another's; `None` when there is nothing. Its
+/// sets keep their members, which come and go with the programs.
+pub fn frame(table: &str, after: &PartPlan) -> Option<Value> {
     let mut frame = Transaction::of(table);
     for (name, set) in &after.sets {
         frame.add(set.kind(), set.declare(name));
@@ -282,11 +268,12 @@ fn both(table: &str, present: &Present, after: &PartPlan) -> Transition {
     for (name, rules) in &after.chains {
         frame.rules(name, rules);
     }
-    Transition::Both(frame.finish(), changes)
+    (!frame.is_empty()).then(|| frame.finish())
 }
 
-/// `present`, of which only the names are known, becomes `after`.
-fn reprogram(present: &Present, after: &PartPlan) -> ProgramChanges {
+/// What follows the frame of `after` where `present` stands, of which only the names are known: it replaces everything of
+/// the part, in one transaction.
+pub fn replacement(present: &Present, after: &PartPlan) -> ProgramChanges {
     let lives =
         |chain: &String| after.programs.contains_key(chain) || after.chains.contains_key(chain);
     let gone: BTreeSet<String> =
@@ -309,57 +296,6 @@ fn reprogram(present: &Present, after: &PartPlan) -> ProgramChanges {
             .cloned()
             .collect(),
         empty_chains: gone,
-    }
-}
-
-/// `present` becomes `after`: `chains` are written anew, `sets` emptied first, then members change.
-fn replace(
-    table: &str,
-    present: &Present,
-    after: &PartPlan,
-    chains: &BTreeSet<&str>,
-    sets: &BTreeSet<&str>,
-    changes: &ElementChanges,
-) -> Transition {
-    let mut transaction = Transaction::of(table);
-    for (name, set) in &after.sets {
-        transaction.add(set.kind(), set.declare(name));
-    }
-    for name in after.chains.keys() {
-        transaction.add("chain", json!({"name": name}));
-    }
-    let gone = present.chains.iter().filter(|name| !after.chains.contains_key(*name));
-    let gone: Vec<&str> = gone.map(String::as_str).collect();
-    // All references go before anything that is referred to.
-    for name in chains.iter().chain(&gone) {
-        transaction.flush("chain", name);
-    }
-    for name in sets {
-        transaction.flush(after.sets[*name].kind(), name);
-    }
-    let sets_gone: Vec<(&String, &str)> = present
-        .sets
-        .iter()
-        .filter(|(name, _)| !after.sets.contains_key(name.as_str()))
-        .map(|(name, kind)| (name, *kind))
-        .collect();
-    let lives = |name: &SetName| after.sets.contains_key(name);
-    let mut remove = changes.remove.clone();
-    remove.retain(|name, _| lives(name));
-    transaction.members("delete", &remove);
-    for name in chains {
-        transaction.rules(name, &after.chains[*name]);
-    }
-    transaction.elements(&changes.add);
-    for (name, kind) in sets_gone {
-        transaction.delete(kind, name);
-    }
-    for name in gone.into_iter().filter(|name| !SLOTS.contains(name)) {
-        transaction.delete("chain", name);
-    }
-    match transaction.is_empty() {
-        true => Transition::Nothing,
-        false => Transition::Rules(transaction.finish()),
     }
 }
 

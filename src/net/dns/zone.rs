@@ -3,9 +3,13 @@
 //! Names are lower-case text without the last dot. Every name has a node, and so has every name above one: what has a node
 //! but not the type that was asked for exists without data, everything else does not exist (RFC 2308, RFC 8020).
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+mod shards;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use self::shards::Shards;
 use super::super::Protocol;
 use super::super::service::{Endpoint, Facts, Service, ServiceName, Slice};
 use crate::model::cidr::Cidr;
@@ -22,17 +26,31 @@ pub struct Node {
     pub text: Option<&'static str>,
 }
 
-#[derive(Debug, Clone)]
+/// One that is made from another shares what is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     domain: String,
     /// Their reverse names and pod records are ours.
     ranges: Ranges,
-    nodes: HashMap<String, Node>,
-    reverse: HashMap<IpAddr, BTreeSet<String>>,
+    /// Names that are there whatever the cluster holds.
+    fixed: Arc<BTreeMap<String, Node>>,
+    /// By Service, as `NAME.NAMESPACE`.
+    services: Shards<String, Names>,
+    /// How many Services each has.
+    namespaces: BTreeMap<String, usize>,
+    reverse: Shards<IpAddr, BTreeSet<String>>,
+}
+
+/// What a Service's name has at and below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Names {
+    /// By what stands before the Service's own name; nothing: itself.
+    nodes: BTreeMap<String, Node>,
+    reverse: BTreeMap<IpAddr, BTreeSet<String>>,
 }
 
 /// The cluster's addresses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranges {
     pub pods: Cidr,
     pub services: Cidr,
@@ -51,101 +69,74 @@ pub enum Found {
 
 impl Zone {
     pub fn empty(domain: &str, ranges: Ranges) -> Zone {
-        let mut zone = Zone {
-            domain: domain.trim_end_matches('.').to_ascii_lowercase(),
+        let domain = domain.trim_end_matches('.').to_ascii_lowercase();
+        let version = Node { text: Some(VERSION), ..Node::default() };
+        let fixed = [
+            (domain.clone(), Node::default()),
+            (format!("svc.{domain}"), Node::default()),
+            (format!("pod.{domain}"), Node::default()),
+            (format!("dns-version.{domain}"), version),
+        ];
+        Zone {
+            domain,
             ranges,
-            nodes: HashMap::new(),
-            reverse: HashMap::new(),
-        };
-        let domain = zone.domain.clone();
-        zone.nodes.insert(domain.clone(), Node::default());
-        zone.node(&format!("svc.{domain}"));
-        zone.node(&format!("pod.{domain}"));
-        zone.node(&format!("dns-version.{domain}")).text = Some(VERSION);
-        zone
+            fixed: Arc::new(fixed.into()),
+            services: Shards::default(),
+            namespaces: BTreeMap::new(),
+            reverse: Shards::default(),
+        }
     }
 
     /// The names for `facts`; `withheld` addresses have none.
     pub fn of(empty: &Zone, facts: &Facts, withheld: &BTreeSet<IpAddr>) -> Zone {
-        let mut zone = Zone::empty(&empty.domain, empty.ranges);
-        for (name, service) in &facts.services {
+        let names = facts.services.keys().cloned().collect();
+        Zone::empty(&empty.domain, empty.ranges).with(&names, facts, withheld)
+    }
+
+    /// The same zone, with the Services of these names as `facts` have them, if they do.
+    pub fn with(
+        &self,
+        names: &BTreeSet<ServiceName>,
+        facts: &Facts,
+        withheld: &BTreeSet<IpAddr>,
+    ) -> Zone {
+        let mut zone = self.clone();
+        for name in names {
             let host = format!("{}.{}.svc.{}", name.name, name.namespace, zone.domain);
-            if let Some(target) = &service.external_name {
-                let target = target.trim_end_matches('.').to_ascii_lowercase();
-                zone.node(&host).alias = Some(target);
-            } else if service.addresses.is_empty() {
-                zone.headless(&host, name, facts, withheld);
-            } else {
-                zone.with_address(&host, service);
-            }
+            let own = facts.services.get(name).map(|service| {
+                let slices = facts.slices.get(name).into_iter().flat_map(BTreeMap::values);
+                Names::of(&host, service, slices, withheld)
+            });
+            zone.put(name, own);
         }
         zone
     }
 
-    fn with_address(&mut self, host: &str, service: &Service) {
-        self.node(host).addresses.extend(&service.addresses);
-        for address in &service.addresses {
-            self.reverse.entry(*address).or_default().insert(host.to_owned());
+    fn put(&mut self, name: &ServiceName, names: Option<Names>) {
+        let key = format!("{}.{}", name.name, name.namespace);
+        let new = names.as_ref().map(|names| names.reverse.clone());
+        let old = match names {
+            Some(names) => self.services.insert(key, names),
+            None => self.services.remove(&key),
+        };
+        let of_namespace = self.namespaces.entry(name.namespace.clone()).or_default();
+        *of_namespace += usize::from(new.is_some());
+        *of_namespace -= usize::from(old.is_some());
+        if *of_namespace == 0 {
+            self.namespaces.remove(&name.namespace);
         }
-        for port in &service.ports {
-            self.service(host, &port.name, port.protocol, (host.to_owned(), port.port));
-        }
-    }
-
-    fn headless(
-        &mut self,
-        host: &str,
-        name: &ServiceName,
-        facts: &Facts,
-        withheld: &BTreeSet<IpAddr>,
-    ) {
-        self.node(host);
-        let slices = facts.slices.get(name);
-        for slice in slices.into_iter().flat_map(|slices| slices.values()) {
-            let serving =
-                |endpoint: &&Endpoint| endpoint.is_ready && !withheld.contains(&endpoint.address);
-            for endpoint in slice.endpoints.iter().filter(serving) {
-                self.endpoint(host, slice, endpoint);
+        for (address, hosts) in old.map(|names| names.reverse).unwrap_or_default() {
+            let mut left = self.reverse.remove(&address).unwrap_or_default();
+            left.retain(|host| !hosts.contains(host));
+            if !left.is_empty() {
+                self.reverse.insert(address, left);
             }
         }
-    }
-
-    fn endpoint(&mut self, host: &str, slice: &Slice, endpoint: &Endpoint) {
-        let label = endpoint
-            .hostname
-            .as_ref()
-            .map_or_else(|| dashed(endpoint.address), |hostname| hostname.to_ascii_lowercase());
-        let own = format!("{label}.{host}");
-        self.node(host).addresses.insert(endpoint.address);
-        self.node(&own).addresses.insert(endpoint.address);
-        self.reverse.entry(endpoint.address).or_default().insert(own.clone());
-        for port in &slice.ports {
-            self.service(host, &port.name, port.protocol, (own.clone(), port.port));
+        for (address, hosts) in new.unwrap_or_default() {
+            let mut all = self.reverse.remove(&address).unwrap_or_default();
+            all.extend(hosts);
+            self.reverse.insert(address, all);
         }
-    }
-
-    fn service(&mut self, host: &str, port: &str, protocol: Protocol, target: (String, u16)) {
-        if !port.is_empty() {
-            let name = format!("_{}._{}.{host}", port.to_ascii_lowercase(), protocol.word());
-            self.node(&name).services.insert(target.clone());
-        }
-        self.node(host).services.insert(target);
-    }
-
-    /// The node of `name`, made with all above it.
-    fn node(&mut self, name: &str) -> &mut Node {
-        let mut above = name;
-        while let Some((_, rest)) = above.split_once('.') {
-            if self.nodes.contains_key(rest) {
-                break;
-            }
-            self.nodes.insert(rest.to_owned(), Node::default());
-            if rest == self.domain {
-                break;
-            }
-            above = rest;
-        }
-        self.nodes.entry(name.to_owned()).or_default()
     }
 
     pub fn domain(&self) -> &str {
@@ -154,7 +145,7 @@ impl Zone {
 
     /// `name` in lower case without the last dot.
     pub fn find(&self, name: &str) -> Found {
-        if let Some(node) = self.nodes.get(name) {
+        if let Some(node) = self.fixed.get(name) {
             return Found::Node(node.clone());
         }
         if let Some(address) = reverse_address(name) {
@@ -172,10 +163,23 @@ impl Zone {
         else {
             return Found::Foreign;
         };
-        match self.pod(below) {
+        match self.service(below).or_else(|| self.pod(below)) {
             Some(node) => Found::Node(node),
             None => Found::Missing,
         }
+    }
+
+    /// `NAME.NAMESPACE.svc` and what is below, or `NAMESPACE.svc`.
+    fn service(&self, below: &str) -> Option<Node> {
+        let rest = below.strip_suffix(".svc")?;
+        let Some((before, _)) = rest.rsplit_once('.') else {
+            return self.namespaces.contains_key(rest).then(Node::default);
+        };
+        let (own, service) = match before.rfind('.') {
+            Some(dot) => (&rest[..dot], &rest[dot + 1..]),
+            None => ("", rest),
+        };
+        self.services.get(service)?.nodes.get(own).cloned()
     }
 
     /// `10-42-0-5.NAMESPACE.pod`: says what it is asked, for addresses of pods.
@@ -193,9 +197,75 @@ impl Zone {
         is_pod.then(|| Node { addresses: [address.into()].into(), ..Node::default() })
     }
 
-    /// Every address that a headless Service gives away.
-    pub fn addresses_of_pods(&self) -> impl Iterator<Item = IpAddr> {
-        self.reverse.keys().copied().filter(|address| !self.ranges.services.contains(*address))
+    /// Whether a headless Service gives the address away.
+    pub fn gives(&self, address: IpAddr) -> bool {
+        !self.ranges.services.contains(address) && self.reverse.get(&address).is_some()
+    }
+}
+
+impl Names {
+    /// `host` is the whole name of the Service.
+    fn of<'a>(
+        host: &str,
+        service: &Service,
+        slices: impl Iterator<Item = &'a Slice>,
+        withheld: &BTreeSet<IpAddr>,
+    ) -> Names {
+        let mut names = Names::default();
+        names.node("");
+        if let Some(target) = &service.external_name {
+            let target = target.trim_end_matches('.').to_ascii_lowercase();
+            names.node("").alias = Some(target);
+        } else if service.addresses.is_empty() {
+            let serves =
+                |endpoint: &&Endpoint| endpoint.is_ready && !withheld.contains(&endpoint.address);
+            for slice in slices {
+                for endpoint in slice.endpoints.iter().filter(serves) {
+                    names.endpoint(host, slice, endpoint);
+                }
+            }
+        } else {
+            names.node("").addresses.extend(&service.addresses);
+            for address in &service.addresses {
+                names.reverse.entry(*address).or_default().insert(host.to_owned());
+            }
+            for port in &service.ports {
+                names.service(&port.name, port.protocol, (host.to_owned(), port.port));
+            }
+        }
+        names
+    }
+
+    fn endpoint(&mut self, host: &str, slice: &Slice, endpoint: &Endpoint) {
+        let label = endpoint
+            .hostname
+            .as_ref()
+            .map_or_else(|| dashed(endpoint.address), |hostname| hostname.to_ascii_lowercase());
+        let own = format!("{label}.{host}");
+        self.node("").addresses.insert(endpoint.address);
+        self.node(&label).addresses.insert(endpoint.address);
+        self.reverse.entry(endpoint.address).or_default().insert(own.clone());
+        for port in &slice.ports {
+            self.service(&port.name, port.protocol, (own.clone(), port.port));
+        }
+    }
+
+    fn service(&mut self, port: &str, protocol: Protocol, target: (String, u16)) {
+        if !port.is_empty() {
+            let name = format!("_{}._{}", port.to_ascii_lowercase(), protocol.word());
+            self.node(&name).services.insert(target.clone());
+        }
+        self.node("").services.insert(target);
+    }
+
+    /// The node, made with all above it.
+    fn node(&mut self, name: &str) -> &mut Node {
+        let mut above = name;
+        while let Some((_, rest)) = above.split_once('.') {
+            self.nodes.entry(rest.to_owned()).or_default();
+            above = rest;
+        }
+        self.nodes.entry(name.to_owned()).or_default()
     }
 }
 

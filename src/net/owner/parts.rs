@@ -5,87 +5,116 @@
 use std::collections::BTreeSet;
 
 use super::{Owner, is_surprise};
-use serde_json::Value;
-
 use crate::net::nfnetlink::ProgramChanges;
-use crate::net::part::{self, Before, Part, PartPlan, Transition};
+use crate::net::part::{self, Before, Flow, Part, PartPlan, PlanChange};
 use crate::net::ruleset::{Element, Elements, Present};
 use crate::net::{NetError, conntrack, nfnetlink, nft, step};
+
+const CHANGE: &str = "change the part's rules";
 
 impl Owner {
     /// Brings the part's rules to `plan`; on return they are in force, or as they were.
     pub fn put(&mut self, part: Part, plan: PartPlan) -> Result<(), NetError> {
         let strays = plan.strays(part);
         assert!(strays.is_empty(), "{part:?} names what is not its own: {strays:?}");
-        let before = self.parts.remove(&part);
-        let before = before.unwrap_or_else(|| Before::Unknown(self.found.clone()));
-        let outcome = match part::transition(&self.table, part, &before, &plan) {
-            Transition::Nothing => Ok(()),
-            Transition::Elements(changes) => {
-                match nfnetlink::apply(&mut self.elements, &self.table, &changes) {
-                    // Somebody else changed the table: what is there counts, not what we remember.
-                    Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
-                    outcome => outcome.map_err(step("change the part's members")),
-                }
-            }
-            Transition::Rules(rules) => self.put_rules(rules, &before),
-            Transition::Programs(changes) => {
-                match nfnetlink::reprogram(&mut self.elements, &self.table, &changes) {
-                    Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
-                    outcome => outcome.map_err(step("put the part's programs in force")),
-                }
-            }
-            Transition::Both(rules, changes) => {
-                self.put_rules(rules, &before).and_then(|()| self.put_programs(&changes))
-            }
+        if let Some(change) = self.way_to(part, &plan) {
+            return self.change_part(part, &change);
+        }
+        let (present, flows) = match self.parts.remove(&part) {
+            Some(Before::InForce(before)) => (before.present(), before.flows),
+            Some(Before::Unknown(present)) => (present, BTreeSet::new()),
+            None => (self.found.clone(), BTreeSet::new()),
         };
-        let outcome = outcome.and_then(|()| {
-            let old = match &before {
-                Before::InForce(before) if before.flows == plan.flows => return Ok(()),
-                Before::InForce(before) => before.flows.clone(),
-                Before::Unknown(_) => BTreeSet::new(),
-            };
-            conntrack::forget_strays(
-                &mut self.elements,
-                self.surroundings.service_cidr,
-                &old,
-                &plan.flows,
-            )
-            .map_err(step("forget flows to endpoints that are gone"))
-        });
-        let outcome = outcome.and_then(|()| self.forget_remembered(&before, &plan));
-        match outcome {
-            Ok(()) => {
-                self.parts.insert(part, Before::InForce(plan));
-                Ok(())
-            }
-            Err(error) => {
-                // Nothing has changed, unless the answer was lost on its way. The next plan replaces everything.
-                match nft::list(&self.table) {
-                    Ok(listing) => {
-                        let present = listing.as_ref().map(Present::read).unwrap_or_default();
-                        self.parts.insert(part, Before::Unknown(present));
-                    }
-                    Err(_) => drop(self.parts.insert(part, before)),
-                }
-                Err(error)
-            }
+        let outcome = self.replace(part, &present, &plan);
+        let outcome = outcome.and_then(|()| self.forget_strays(&flows, &plan.flows));
+        let outcome = outcome.and_then(|()| self.forget_remembered(&plan, |_| true));
+        self.settle(part, plan, outcome)
+    }
+
+    /// What is to change for `plan`, where another one with its frame is in force.
+    pub fn way_to(&self, part: Part, plan: &PartPlan) -> Option<PlanChange> {
+        match self.parts.get(&part)? {
+            Before::InForce(before) if before.has_frame_of(plan) => Some(before.difference(plan)),
+            Before::InForce(_) | Before::Unknown(_) => None,
         }
     }
 
-    /// Takes out of the maps that rules write what is no longer valid.
-    fn forget_remembered(&mut self, before: &Before, plan: &PartPlan) -> Result<(), NetError> {
+    /// Changes the plan that is in force; an error where none is known.
+    pub fn change_part(&mut self, part: Part, change: &PlanChange) -> Result<(), NetError> {
+        let before = match self.parts.remove(&part) {
+            Some(Before::InForce(before)) => before,
+            other => {
+                self.parts.extend(other.map(|other| (part, other)));
+                let reason = "which ones are in force is not known".to_owned();
+                return Err(NetError::Step { step: CHANGE, reason });
+            }
+        };
+        let flows = if change.changes_flows() { before.flows.clone() } else { BTreeSet::new() };
+        let mut plan = before;
+        plan.change(change);
+        if change.is_empty() {
+            return self.settle(part, plan, Ok(()));
+        }
+        let outcome = match nfnetlink::reprogram(&mut self.elements, &self.table, &change.programs)
+        {
+            // Somebody else changed the table: what is there counts, not what we remember.
+            Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
+            outcome => outcome.map_err(step(CHANGE)),
+        };
+        let outcome = outcome.and_then(|()| match change.changes_flows() {
+            true => self.forget_strays(&flows, &plan.flows),
+            false => Ok(()),
+        });
+        let gone = &change.programs.members.remove;
+        let outcome =
+            outcome.and_then(|()| self.forget_remembered(&plan, |set| gone.contains_key(set)));
+        self.settle(part, plan, outcome)
+    }
+
+    /// Remembers what is in force now.
+    fn settle(
+        &mut self,
+        part: Part,
+        plan: PartPlan,
+        outcome: Result<(), NetError>,
+    ) -> Result<(), NetError> {
+        let known = match &outcome {
+            Ok(()) => Before::InForce(plan),
+            // Nothing has changed, unless the answer was lost on its way. The next plan replaces everything.
+            Err(_) => match nft::list(&self.table) {
+                Ok(listing) => {
+                    Before::Unknown(listing.as_ref().map(Present::read).unwrap_or_default())
+                }
+                Err(_) => Before::Unknown(plan.present()),
+            },
+        };
+        self.parts.insert(part, known);
+        outcome
+    }
+
+    fn forget_strays(
+        &mut self,
+        old: &BTreeSet<Flow>,
+        now: &BTreeSet<Flow>,
+    ) -> Result<(), NetError> {
+        let services = self.surroundings.service_cidr;
+        conntrack::forget_strays(&mut self.elements, services, old, now)
+            .map_err(step("forget flows to endpoints that are gone"))
+    }
+
+    /// Takes out of the maps that rules write what is no longer valid, if the set that says so may have become smaller.
+    fn forget_remembered(
+        &mut self,
+        plan: &PartPlan,
+        is_smaller: impl Fn(&str) -> bool,
+    ) -> Result<(), NetError> {
         for (name, declaration) in &plan.declarations {
-            let Some(memory) = &declaration.memory else {
+            let memory = declaration.memory.as_ref().filter(|memory| is_smaller(memory.valid));
+            let Some(memory) = memory else {
                 continue;
             };
             let none = BTreeSet::new();
             let valid = plan.elements.get(memory.valid).unwrap_or(&none);
-            if let Before::InForce(before) = before
-                && before.elements.get(memory.valid).unwrap_or(&none).is_subset(valid)
-            {
-                continue;
-            }
             let held = nfnetlink::list(&mut self.elements, &self.table, name, declaration)
                 .map_err(step("list what is remembered"))?;
             let is_wrong = |element: &Element| {
@@ -103,26 +132,19 @@ impl Owner {
     fn put_anew(&mut self, part: Part, plan: &PartPlan) -> Result<(), NetError> {
         let listing = nft::list(&self.table).map_err(step("list the rules"))?;
         let present = listing.as_ref().map(Present::read).unwrap_or_default();
-        let before = Before::Unknown(present);
-        match part::transition(&self.table, part, &before, plan) {
-            Transition::Rules(rules) => self.put_rules(rules, &before),
-            Transition::Programs(changes) => self.put_programs(&changes),
-            Transition::Both(rules, changes) => {
-                self.put_rules(rules, &before)?;
-                self.put_programs(&changes)
-            }
-            Transition::Nothing | Transition::Elements(_) => Ok(()),
+        self.replace(part, &present, plan)
+    }
+
+    /// Puts all of `plan` where `present` stands.
+    fn replace(&mut self, part: Part, present: &Present, plan: &PartPlan) -> Result<(), NetError> {
+        if let Some(frame) = part::frame(&self.table, plan) {
+            self.transact(&frame).map_err(step("put the part's rules in force"))?;
         }
+        let changes = part::replacement(&present.below(part.prefix()), plan);
+        self.put_programs(&changes)
     }
 
-    fn put_rules(&mut self, rules: Value, before: &Before) -> Result<(), NetError> {
-        part::apart(rules, before)
-            .iter()
-            .try_for_each(|transaction| self.transact(transaction))
-            .map_err(step("put the part's rules in force"))
-    }
-
-    fn put_programs(&mut self, changes: &ProgramChanges) -> Result<(), NetError> {
+    pub fn put_programs(&mut self, changes: &ProgramChanges) -> Result<(), NetError> {
         nfnetlink::reprogram(&mut self.elements, &self.table, changes)
             .map_err(step("put the part's programs in force"))
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Owner, door_elements};
 use crate::net::netlink::Socket;
 use crate::net::nfnetlink::ProgramChanges;
-use crate::net::part::{self, Before, Part, PartPlan, Transition};
+use crate::net::part::{self, Before, Part, PartPlan};
 use crate::net::policy::{Plan, VERDICTS};
 use crate::net::ruleset::{Elements, Present, RulesetPlan};
 use crate::net::{NetError, Policies, guard, host_port, nfnetlink, nft, skeleton, step};
@@ -127,8 +127,7 @@ impl Owner {
         let whole = together(&skeleton, &present, plans.collect(), closed.as_ref());
         self.transact(&whole.rules).map_err(step("put the rules back"))?;
         for changes in &whole.programs {
-            nfnetlink::reprogram(&mut self.elements, &self.table, changes)
-                .map_err(step("put the programs back"))?;
+            self.put_programs(changes)?;
         }
         // What only an earlier daemon knew is gone now.
         self.found = self.present()?;
@@ -166,8 +165,9 @@ pub fn closed(policies: Policies, log_group: u16) -> Option<PartPlan> {
     }
 }
 
-/// Everything at once: at no instant do base chains stand without what policies say. Where no plan of policies is
-/// known and none is left from before, `closed` is.
+/// At no instant do base chains stand without the frame of policies, which lets nobody through of whom it knows
+/// nothing; what it knew before it goes on knowing. Where no plan of policies is known and none is left from before,
+/// `closed` is.
 pub fn together(
     skeleton: &RulesetPlan,
     present: &Present,
@@ -180,18 +180,12 @@ pub fn together(
         || present.sets.contains_key(VERDICTS[0]);
     let closed = closed.filter(|_| !is_known).map(|plan| (Part::Policies, plan));
     for (part, plan) in plans.into_iter().chain(closed) {
-        let before = Before::Unknown(present.clone());
-        let (more, changes) = match part::transition(&skeleton.table, part, &before, plan) {
-            Transition::Rules(more) => (Some(more), None),
-            Transition::Programs(changes) => (None, Some(changes)),
-            Transition::Both(more, changes) => (Some(more), Some(changes)),
-            Transition::Nothing | Transition::Elements(_) => (None, None),
-        };
-        let more = more.as_ref().and_then(|more| more["nftables"].as_array());
+        let frame = part::frame(&skeleton.table, plan);
+        let more = frame.as_ref().and_then(|frame| frame["nftables"].as_array());
         if let (Some(all), Some(more)) = (rules["nftables"].as_array_mut(), more) {
             all.extend(more.iter().cloned());
         }
-        programs.extend(changes);
+        programs.push(part::replacement(&present.below(part.prefix()), plan));
     }
     Whole { rules, programs }
 }

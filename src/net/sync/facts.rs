@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::Protocol;
 use super::super::service::{Endpoint, Facts, Service, ServiceName, ServicePort, Slice, SlicePort};
@@ -21,28 +22,32 @@ pub fn read<'a>(
     slices: impl Iterator<Item = &'a discovery::EndpointSlice>,
 ) -> Facts {
     let mut facts = Facts::default();
-    for object in services {
-        let name = ServiceName {
-            namespace: object.metadata.namespace.clone().unwrap_or_default(),
-            name: object.metadata.name.clone().unwrap_or_default(),
-        };
-        facts.services.insert(name, service(object));
-    }
-    for object in slices {
-        let labels = object.metadata.labels.as_ref();
-        if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_LABEL)) {
-            let name = ServiceName {
-                namespace: object.metadata.namespace.clone().unwrap_or_default(),
-                name: service.clone(),
-            };
-            let own = object.metadata.name.clone().unwrap_or_default();
-            facts.slices.entry(name).or_default().insert(own, slice(object));
-        }
+    facts.services.extend(services.map(service));
+    for (name, own, slice) in slices.filter_map(slice) {
+        facts.slices.entry(name).or_default().insert(own, slice);
     }
     facts
 }
 
-fn service(object: &core::Service) -> Service {
+pub fn service(object: &core::Service) -> (ServiceName, Service) {
+    (service_name(&object.metadata, object.metadata.name.as_deref()), service_of(object))
+}
+
+/// Whose it is, and its own name; nothing where it says of no Service that it is its.
+pub fn slice(object: &discovery::EndpointSlice) -> Option<(ServiceName, String, Slice)> {
+    let service = object.metadata.labels.as_ref()?.get(SERVICE_LABEL)?;
+    let own = object.metadata.name.clone().unwrap_or_default();
+    Some((service_name(&object.metadata, Some(service)), own, slice_of(object)))
+}
+
+fn service_name(metadata: &ObjectMeta, name: Option<&str>) -> ServiceName {
+    ServiceName {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: name.unwrap_or_default().to_owned(),
+    }
+}
+
+fn service_of(object: &core::Service) -> Service {
     let spec = object.spec.clone().unwrap_or_default();
     let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
     let addresses = match &spec.cluster_ips {
@@ -83,7 +88,7 @@ fn service(object: &core::Service) -> Service {
     }
 }
 
-fn slice(object: &discovery::EndpointSlice) -> Slice {
+fn slice_of(object: &discovery::EndpointSlice) -> Slice {
     let ports = object.ports.as_deref().unwrap_or_default();
     let endpoint = |endpoint: &discovery::Endpoint| {
         let conditions = endpoint.conditions.clone().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Plans of parts meet packets: in force when acknowledged, kept across a restart, all or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 
 use super::super::expression::{counted, ip, matches, rule, verdict};
 use super::machine::*;
@@ -78,59 +78,98 @@ fn a_plan_that_the_kernel_refuses_changes_nothing_and_the_next_one_heals() {
     });
 }
 
+/// An earlier release declared its sets through nft, in the same words and under the same names.
 #[test]
-fn ranges_mean_the_same_by_either_way_in() {
+fn sets_that_nft_declared_are_those_of_programs() {
     on_a_host(|_| async {
         let network = network().await;
-        let a = network.attach("a", &[]).await.unwrap();
-        let b = network.attach("b", &[]).await.unwrap();
         let between = |first: Field, last: Field| Field::Between(Box::new(first), Box::new(last));
         let here = |last: u8| Field::Address(Ipv4Addr::new(10, 42, 0, last).into());
-        let port = |first, last| between(Field::Port(first), Field::Port(last));
-        let plan = |is_on: bool| {
-            let deny = |left, set: &str| {
-                rule([
-                    matches("==", left, serde_json::json!(format!("@{set}"))),
-                    counted(),
-                    verdict("drop"),
-                ])
-            };
-            let pair =
-                serde_json::json!({"concat": [ip("daddr"), expression::payload("th", "dport")]});
-            let members = [
-                ("policy_one", Element::member(vec![between(here(200), here(255))])),
-                ("policy_two", Element::member(vec![between(here(2), here(9)), port(80, 90)])),
-            ];
-            let sets = [
-                ("policy_one".into(), Set::of(&["ipv4_addr"]).interval()),
-                ("policy_two".into(), Set::of(&["ipv4_addr", "inet_service"]).interval()),
-            ];
-            PartPlan {
-                chains: BTreeMap::from([(
-                    "policy_ranges".to_owned(),
-                    vec![deny(ip("daddr"), "policy_one"), deny(pair, "policy_two")],
-                )]),
-                sets: BTreeMap::from(sets),
-                elements: members
-                    .into_iter()
-                    .filter(|_| is_on)
-                    .map(|(set, member)| (set.into(), BTreeSet::from([member])))
-                    .collect(),
-                ..PartPlan::default()
-            }
+        let six = Field::Address("fd00::2".parse().unwrap());
+        let (tcp, port) = (Field::Protocol(Protocol::Tcp), Field::Port(80));
+        type Declared = (&'static str, &'static [&'static str], Vec<Kind>, Element);
+        let sets: [Declared; 5] = [
+            (
+                "policy_block",
+                &["ipv4_addr"],
+                vec![Kind::Address],
+                Element::member(vec![between(here(200), here(255))]),
+            ),
+            ("policy_pods", &["ipv4_addr"], vec![Kind::Address], Element::member(vec![here(3)])),
+            (
+                "policy_pods6",
+                &["ipv6_addr"],
+                vec![Kind::Address6],
+                Element::member(vec![six.clone()]),
+            ),
+            (
+                "policy_ports",
+                &["ipv4_addr", "inet_proto", "inet_service"],
+                vec![Kind::Address, Kind::Protocol, Kind::Port],
+                Element::member(vec![here(3), tcp.clone(), port.clone()]),
+            ),
+            (
+                "policy_ports6",
+                &["ipv6_addr", "inet_proto", "inet_service"],
+                vec![Kind::Address6, Kind::Protocol, Kind::Port],
+                Element::member(vec![six, tcp, port]),
+            ),
+        ];
+        let is_interval = |name: &str| name == "policy_block";
+        let deny = |key: serde_json::Value, set: &str| {
+            let set = serde_json::json!(format!("@{set}"));
+            rule([matches("==", key, set), counted(), verdict("drop")])
         };
-        // Once through nft, once as members alone; both list alike.
-        let listing = || {
-            sh("nft list set inet joey_abc123 policy_one; nft list set inet joey_abc123 policy_two")
+        let through_nft = PartPlan {
+            chains: BTreeMap::from([(
+                "policy_in_a".to_owned(),
+                vec![deny(ip("daddr"), "policy_block")],
+            )]),
+            sets: sets
+                .iter()
+                .map(|(name, key, ..)| {
+                    let set = Set::of(key);
+                    ((*name).into(), if is_interval(name) { set.interval() } else { set })
+                })
+                .collect(),
+            ..PartPlan::default()
         };
-        network.put(Part::Policies, plan(true)).await.unwrap();
-        let through_nft = listing();
-        assert!(through_nft.contains("10.42.0.200-10.42.0.255"), "{through_nft}");
-        assert!(through_nft.contains("10.42.0.2-10.42.0.9 . 80-90"), "{through_nft}");
-        network.put(Part::Policies, plan(false)).await.unwrap();
-        assert!(!listing().contains("80-90"));
-        network.put(Part::Policies, plan(true)).await.unwrap();
-        assert_eq!(listing(), through_nft);
-        let _: (Attached, TcpListener) = (a, listen(&b, 80));
+        let members: Elements = sets
+            .iter()
+            .map(|(name, .., member)| ((*name).into(), BTreeSet::from([member.clone()])))
+            .collect();
+        let drop = vec![
+            Expression::DestinationAddress(Register(0)),
+            Expression::Require { set: "policy_block".into(), key: Register(0) },
+            Expression::Drop,
+        ];
+        let as_programs = PartPlan {
+            programs: BTreeMap::from([("policy_in_a".to_owned(), vec![drop])]),
+            declarations: sets
+                .iter()
+                .map(|(name, _, key, _)| {
+                    let set = Declaration::set(key.clone());
+                    ((*name).into(), Declaration { is_interval: is_interval(name), ..set })
+                })
+                .collect(),
+            elements: members.clone(),
+            ..PartPlan::default()
+        };
+        let listing = || sh("nft list table inet joey_abc123 | grep -A4 'set policy_'");
+        let through_nft = PartPlan { elements: members, ..through_nft };
+        network.put(Part::Policies, through_nft).await.unwrap();
+        let before = listing();
+        for word in ["10.42.0.200-10.42.0.255", "10.42.0.3 . tcp . 80", "fd00::2 . tcp . 80"] {
+            assert!(before.contains(word), "{word} in {before}");
+        }
+        std::mem::drop(network);
+        let network = machine::network().await;
+        network.put(Part::Policies, as_programs.clone()).await.unwrap();
+        assert_eq!(listing(), before);
+        // A set of its own name is declared in the same way where nothing is.
+        network.put(Part::Policies, PartPlan::default()).await.unwrap();
+        assert!(!sh("nft list table inet joey_abc123").contains("set policy_"));
+        network.put(Part::Policies, as_programs).await.unwrap();
+        assert_eq!(listing(), before);
     });
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use super::super::service::{
-    Endpoint, Facts, Service, ServiceName, ServicePort, Slice, SlicePort, compile,
+    Compiled, Endpoint, Facts, Service, ServiceName, ServicePort, Slice, SlicePort, compile,
 };
 use super::machine::*;
 use super::*;
@@ -298,6 +298,47 @@ fn datagrams_follow_when_their_endpoint_goes() {
         assert_eq!(heard(&on_c, say), Some(a.address), "flows go on meanwhile");
         put(&network, &facts(&[&b], |_| {})).await;
         assert_eq!(heard(&on_b, say), Some(a.address));
+    });
+}
+
+/// As from the second time on: the owner is told what differs and nothing else.
+#[test]
+fn a_change_alone_is_in_force_like_a_whole_plan() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let [a, b, c] = pods(&network).await;
+        let (on_b, on_c) = (listen(&b, 8080), listen(&c, 8080));
+        let (ear_b, client) = (bound(&b, 8080), bound(&a, 0));
+        let nothing = PlanChange::default();
+        network.change(Part::Services, nothing).await.expect_err("no plan is in force");
+
+        let nobody = BTreeSet::new();
+        let mut compiled = Compiled::default();
+        let (plan, _) = compiled.whole(&facts(&[&b], |_| {}), "here", &nobody);
+        network.put(Part::Services, plan).await.unwrap();
+        let mut change = async |pods: &[&Attached]| {
+            let now = facts(pods, |_| {});
+            let names = now.services.keys().cloned().collect();
+            let compilation = compiled.update(&names, &now, "here", &nobody);
+            network.change(Part::Services, compilation.change).await.unwrap();
+        };
+        let call = || inside(&a, || connect((SERVICE, 80)));
+        talk(&on_b, call()).unwrap();
+        change(&[&c]).await;
+        talk(&on_c, call()).unwrap();
+        change(&[&b, &c]).await;
+        // What somebody took away is no reason to fail, and is back.
+        sh("nft flush map inet joey_abc123 services_ports");
+        change(&[&b]).await;
+        talk(&on_b, call()).unwrap();
+        let say = || client.send_to(b"hello", (SERVICE, 80)).map(drop);
+        assert_eq!(heard(&ear_b, say), Some(a.address));
+        change(&[]).await;
+        assert_eq!(call().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let listing = sh("nft list table inet joey_abc123");
+        assert!(!listing.contains("services_pick") && !listing.contains("services_node_pick"));
+        change(&[&c]).await;
+        talk(&on_c, call()).unwrap();
     });
 }
 

@@ -23,6 +23,8 @@ mod pod;
 mod deployment;
 #[path = "story/ingress.rs"]
 mod ingress;
+#[path = "story/killed.rs"]
+mod killed;
 #[path = "story/load.rs"]
 mod load;
 #[path = "story/lossless.rs"]

@@ -215,7 +215,7 @@ async fn a_silent_pod_is_given_up_and_named() {
     assert!(answer.body.contains("Service shop/web did not answer"), "{answer:?}");
 }
 
-type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
+pub type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 #[tokio::test]
 async fn http2_clients_are_served_from_http1_pods() {
@@ -310,7 +310,7 @@ pub async fn http2(address: std::net::SocketAddr) -> hyper::client::conn::http2:
     sender
 }
 
-fn tokio_stream(
+pub fn tokio_stream(
     receiver: tokio::sync::mpsc::Receiver<&'static str>,
 ) -> impl futures::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Sync {
     futures::stream::unfold(receiver, |mut receiver| async move {

@@ -1,5 +1,9 @@
 //! "I want to control which services talk to each other": the story's NetworkPolicy, from inside real pods.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
 use crate::cluster::Cluster;
 
 /// As the story has it, word for word.
@@ -90,7 +94,7 @@ fn connects(cluster: &Cluster, from: &str, address: &str, port: u16) -> bool {
 }
 
 /// Until the policy's own annotation says that the rules follow it.
-fn wait_in_force(cluster: &mut Cluster, policy: &str) {
+pub fn wait_in_force(cluster: &mut Cluster, policy: &str) {
     cluster.wait_for(&format!("{policy} is in force"), |cluster| {
         let generation = cluster.value(policy, "{.metadata.generation}");
         let in_force = "{.metadata.annotations.policy\\.joey\\.dev/generation-in-force}";
@@ -348,7 +352,7 @@ fn what_is_denied_is_seen_in_events_figures_and_the_log() {
     let mut follower = cluster
         .joey_command()
         .args(["policy", "log", "-f"])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("joey can run");
     let out = follower.stdout.take().expect("its output is piped");
@@ -362,7 +366,7 @@ fn what_is_denied_is_seen_in_events_figures_and_the_log() {
     follower.wait().expect("it ends");
 
     // Whoever flushes the rules opens nothing, and is told of.
-    std::process::Command::new("nft").args(["flush", "ruleset"]).status().expect("nft can run");
+    Command::new("nft").args(["flush", "ruleset"]).status().expect("nft can run");
     cluster.wait_for("the node tells of it", |cluster| {
         let events = ["get", "events", "-A", "-o", "jsonpath={.items[*].reason}"];
         cluster.kubectl(&events).ok().contains("NetworkRulesRestored")
@@ -395,5 +399,111 @@ fn rules_outlive_the_daemon_and_are_followed_again_by_the_next() {
     cluster.wait_for("nothing is denied any more", |cluster| {
         connects(cluster, "default/one", &two, 80)
     });
+    cluster.finish();
+}
+
+const WEB: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {role: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec:
+  ingressClassName: joey
+  defaultBackend: {service: {name: web, port: {number: 80}}}
+";
+
+/// Lets in whom the ingress leads in from `CIDR`.
+const FROM_OUTSIDE: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {role: web}}
+  ingress: [{from: [{ipBlock: {cidr: CIDR}}]}]
+";
+
+/// A program of the pod: begins an answer on each connection and hands it over, head read.
+fn serve(cluster: &Cluster, pod: &str) -> TcpListener {
+    let uid = cluster.value(&format!("pod/{pod}"), "{.metadata.uid}");
+    let netns =
+        std::fs::File::open(cluster.run_dir().join("netns").join(uid)).expect("it is pinned");
+    let bind = move || {
+        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("it can be entered");
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).expect("nobody listens there")
+    };
+    std::thread::spawn(bind).join().expect("it binds")
+}
+
+fn begin_answer(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().expect("somebody connects");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a request comes");
+        head.extend(byte);
+    }
+    let begin = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n";
+    stream.write_all(begin).expect("the answer begins");
+    stream
+}
+
+/// A client over HTTP/2 from outside, whom the pod is answering when a policy takes the client's leave back.
+#[test]
+fn a_policy_that_allows_less_cuts_an_http2_stream_through_the_ingress_and_lets_no_other_begin() {
+    let mut cluster = Cluster::start("policy-stream");
+    cluster.apply(&[server("default", "web", "web"), WEB.to_owned()].concat()).ok();
+    cluster.wait_running("web");
+    let listener = serve(&cluster, "web");
+    let curl = |path: &str| {
+        let mut command = Command::new("curl");
+        let url = format!("http://127.0.0.1/{path}");
+        let args = ["-sS", "-N", "--http2-prior-knowledge", "--max-time", "60", "-o", "-"];
+        command.args(args).args(["-w", "\n%{http_version} %{http_code}"]).arg(url);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    cluster.apply(&FROM_OUTSIDE.replace("CIDR", "0.0.0.0/0")).ok();
+    wait_in_force(&mut cluster, "networkpolicy/web");
+    // Until the ingress knows the rule and the pod, nothing comes.
+    cluster.wait_for("the ingress leads to the pod", |cluster| {
+        let told = cluster.fetch("http://127.0.0.1/").stdout;
+        listener.set_nonblocking(true).expect("a socket does not wait");
+        let has_come = listener.accept().is_ok();
+        has_come || told.contains("first")
+    });
+    listener.set_nonblocking(false).expect("a socket waits");
+    while listener.set_nonblocking(true).is_ok() && listener.accept().is_ok() {}
+    listener.set_nonblocking(false).expect("a socket waits");
+
+    let mut client = curl("events").spawn().expect("curl can run");
+    let mut served = begin_answer(&listener);
+    let mut out = client.stdout.take().expect("it is piped");
+    let mut first = [0; 6];
+    out.read_exact(&mut first).expect("the beginning comes");
+    assert_eq!(&first, b"first\n");
+    // Another policy that allows the same: the stream goes on.
+    cluster.apply(&FROM_OUTSIDE.replace("CIDR", "127.0.0.0/8")).ok();
+    wait_in_force(&mut cluster, "networkpolicy/web");
+    served.write_all(b"7\r\nsecond\n\r\n").expect("the proxy reads");
+    let mut second = [0; 7];
+    out.read_exact(&mut second).expect("it goes on");
+    assert_eq!(&second, b"second\n");
+
+    cluster.apply(&FROM_OUTSIDE.replace("CIDR", "192.0.2.0/24")).ok();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("text");
+    let ended = client.wait().expect("it ends");
+    // CURLE_HTTP2_STREAM: no end that looks like a whole answer's.
+    assert_eq!((ended.code(), rest.trim()), (Some(92), "2 200"));
+    let _ = served.read_to_end(&mut Vec::new());
+    assert_eq!(served.write_all(b"x").and_then(|()| served.read(&mut [0])).unwrap_or(0), 0);
+    wait_in_force(&mut cluster, "networkpolicy/web");
+    let denied = curl("again").output().expect("curl can run");
+    let said = String::from_utf8_lossy(&denied.stdout);
+    assert!(said.ends_with("\n2 403"), "{said}");
     cluster.finish();
 }

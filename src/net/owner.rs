@@ -40,6 +40,7 @@ use super::link::Link;
 use super::names::Names;
 use super::netlink::Socket;
 use super::part::{Before, Part, PartPlan, PlanChange};
+use super::policy::Plan;
 use super::ruleset::{self, Element, Elements, Field, Present, RulesetPlan};
 use super::skeleton::{self, Surroundings};
 use super::{
@@ -150,6 +151,8 @@ pub struct Owner {
     own: OwnGenerations,
     doors: BTreeSet<(Protocol, u16)>,
     policies: Policies,
+    /// What was put in force last of them, if it is known what is.
+    ordered: Arc<Plan>,
     /// Flows that the policies in force deny may still be known to the kernel.
     owes_end: bool,
     born: Instant,
@@ -269,6 +272,7 @@ impl Owner {
             own,
             doors: BTreeSet::new(),
             policies: config.policies,
+            ordered: Arc::default(),
             owes_end: false,
             born: Instant::now(),
             journal,

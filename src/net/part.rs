@@ -174,15 +174,6 @@ impl PlanChange {
     pub fn changes_flows(&self) -> bool {
         !self.flows_gone.is_empty() || !self.flows_new.is_empty()
     }
-
-    /// Whether the same rules stand, and only members of sets differ.
-    pub fn keeps_rules(&self) -> bool {
-        let ProgramChanges { declare, write, empty_sets, delete_sets, empty_chains, .. } =
-            &self.programs;
-        declare.is_empty()
-            && write.is_empty()
-            && [empty_sets, delete_sets, empty_chains].iter().all(|names| names.is_empty())
-    }
 }
 
 impl PartPlan {

@@ -25,7 +25,7 @@ const TOGETHER: usize = 8192;
 /// A plan, and what it was compiled from.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyOrder {
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub world: Arc<World>,
     /// Addresses by pod, as they were when the plan was compiled.
     pub leases: Arc<BTreeMap<String, IpAddr>>,
@@ -57,13 +57,13 @@ impl Owner {
             order.plan.verdicts.contains_key(&(policy::Direction::Egress, address))
         };
         let change = self.way_to(Part::Policies, &plan);
-        let may_deny = change.as_ref().is_none_or(|change| may_deny_more(change, is_known));
         // Owed until it is done: the next try finds this plan in force, and nothing new that it denies.
-        self.owes_end |= may_deny;
+        self.owes_end |= change.is_none() || order.plan.may_deny_more(&self.ordered);
         match &change {
             Some(change) => self.change_part(Part::Policies, change)?,
             None => self.put(Part::Policies, plan)?,
         }
+        self.ordered = Arc::clone(&order.plan);
         let has_ended = self.owes_end;
         if self.owes_end {
             self.end_denied(&order.world)?;
@@ -171,87 +171,5 @@ fn asked(flow: &conntrack::Flow) -> Asked {
         (Some(protocol), Some(port), _) => Asked::Port(protocol, port),
         (None, _, Some(8)) => Asked::Echo,
         (Some(_) | None, _, _) => Asked::Other,
-    }
-}
-
-/// New members only allow more; everything else may deny what was allowed. Pods that policies know no more are gone: their
-/// flows end with their address ([`Owner::retire`]), in one walk for all of them.
-fn may_deny_more(change: &PlanChange, is_known: impl Fn(IpAddr) -> bool) -> bool {
-    if !change.keeps_rules() {
-        return true;
-    }
-    let removed = &change.programs.members.remove;
-    let keys = policy::VERDICTS.iter().filter_map(|map| removed.get(*map)).flatten();
-    let gone: BTreeSet<IpAddr> = keys
-        .filter_map(|entry| match entry.key.first() {
-            Some(Field::Address(address)) if !is_known(*address) => Some(*address),
-            _ => None,
-        })
-        .collect();
-    let is_gone = |field: &Field| matches!(field, Field::Address(at) if gone.contains(at));
-    let stays = |member: &Element| !member.key.iter().chain(&member.value).any(is_gone);
-    removed.values().flatten().any(stays)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::nfnetlink::ProgramChanges;
-    use crate::net::policy::VERDICTS;
-
-    /// Who is known to policies: everybody up to .9.
-    fn is_known(address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if address.octets()[3] < 10)
-    }
-
-    fn pod(last: u8) -> Field {
-        Field::Address(Ipv4Addr::new(10, 42, 0, last).into())
-    }
-
-    fn verdict(last: u8) -> Elements {
-        let goto = Field::Verdict(Verdict::Goto("policy_in_a".into()));
-        let entry = Element::entry(vec![pod(last)], goto);
-        VERDICTS.map(|map| (map.into(), BTreeSet::from([entry.clone()]))).into()
-    }
-
-    /// In the set of somebody's peers.
-    fn peer(last: u8) -> Elements {
-        Elements::from([(
-            "policy_pods_a".into(),
-            BTreeSet::from([Element::member(vec![pod(last)])]),
-        )])
-    }
-
-    fn together(some: Elements, more: Elements) -> PlanChange {
-        PlanChange::removing(some.into_iter().chain(more).collect())
-    }
-
-    /// A walk through the kernel's table of connections is not made for nothing, and never left out.
-    #[test]
-    fn flows_are_looked_through_when_somebody_who_stays_may_do_less() {
-        for (what, expected, change) in [
-            ("nothing", false, PlanChange::default()),
-            ("a pod has gone, and out of others' peers", false, together(verdict(20), peer(20))),
-            ("a pod has gone, another only out of peers", true, together(verdict(20), peer(3))),
-            ("a pod that is known is led elsewhere", true, together(verdict(3), Elements::new())),
-            (
-                "a pod that is known is nobody's peer any more",
-                true,
-                together(peer(3), Elements::new()),
-            ),
-            // Its verdict says who has gone: without one, nobody has.
-            ("nobody has gone", true, together(peer(20), Elements::new())),
-        ] {
-            assert_eq!(may_deny_more(&change, is_known), expected, "{what}");
-        }
-        let add = peer(3);
-        let members = ElementChanges { add, ..ElementChanges::default() };
-        let more = ProgramChanges { members, ..ProgramChanges::default() };
-        let write = BTreeMap::from([("policy_in_b".to_owned(), Vec::new())]);
-        let rules = ProgramChanges { write, ..ProgramChanges::default() };
-        for (programs, expected) in [(more, false), (rules, true)] {
-            let change = PlanChange { programs, ..PlanChange::default() };
-            assert_eq!(may_deny_more(&change, is_known), expected, "{change:?}");
-        }
     }
 }

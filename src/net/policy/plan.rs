@@ -74,6 +74,55 @@ pub enum Members {
     Ports(Family, BTreeSet<(IpAddr, Protocol, u16)>),
 }
 
+impl Plan {
+    /// Whether something may be denied that `before` allowed, between pods that both know: flows of others end with their
+    /// addresses. A rule that is said in other words counts as lost.
+    pub fn may_deny_more(&self, before: &Plan) -> bool {
+        let is_gone = |address: IpAddr| {
+            let egress = (Direction::Egress, address);
+            before.verdicts.contains_key(&egress) && !self.verdicts.contains_key(&egress)
+        };
+        let loses_rules = |(key, old): (&(Direction, IpAddr), &Verdict)| {
+            self.verdicts.get(key).is_some_and(|new| !self.allows_all_of(new, before, old))
+        };
+        let loses_members = |(set, old): (&String, &Members)| {
+            self.sets.get(set).is_some_and(|new| !new.hold_all_of(old, is_gone))
+        };
+        before.verdicts.iter().any(loses_rules) || before.sets.iter().any(loses_members)
+    }
+
+    /// Whether `own` lets through whatever `other` of `before` does, as long as their sets hold the same.
+    fn allows_all_of(&self, own: &Verdict, before: &Plan, other: &Verdict) -> bool {
+        let isolating = |plan: &Plan, verdict: &Verdict| match verdict {
+            Verdict::Open => None,
+            Verdict::Chain(name) => {
+                plan.chains.get(name).filter(|chain| chain.is_isolating).cloned()
+            }
+        };
+        match (isolating(self, own), isolating(before, other)) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(other)) => own.allows.is_superset(&other.allows),
+        }
+    }
+}
+
+impl Members {
+    fn hold_all_of(&self, old: &Members, is_gone: impl Fn(IpAddr) -> bool) -> bool {
+        match (self, old) {
+            (Members::Addresses(_, new), Members::Addresses(_, old)) => {
+                old.difference(new).all(|address| is_gone(*address))
+            }
+            (Members::Ports(_, new), Members::Ports(_, old)) => {
+                old.difference(new).all(|(address, ..)| is_gone(*address))
+            }
+            // Named after what they hold.
+            (Members::Ranges(_, new), Members::Ranges(_, old)) => new == old,
+            (Members::Addresses(..) | Members::Ports(..) | Members::Ranges(..), _) => false,
+        }
+    }
+}
+
 /// A name for whatever `identity` tells from others. Its text in Rust's debug notation quotes what users wrote, so
 /// different identities have different texts; 128 bits of SHA-256 cannot be made to collide.
 pub fn name(kind: &str, identity: &impl Debug) -> String {

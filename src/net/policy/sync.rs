@@ -325,7 +325,7 @@ impl Inside {
         let (world, leases) = (Arc::new(world), Arc::clone(&seen.leases));
         self.last = None;
         let order = PolicyOrder {
-            plan: compile(&world),
+            plan: compile(&world).into(),
             world: Arc::clone(&world),
             leases: Arc::clone(&leases),
         };

@@ -384,3 +384,88 @@ fn a_detour_through_a_proxy_gives_a_pod_nothing_and_lets_those_outside_in_by_its
         }
     }
 }
+
+/// A walk through the kernel's table of connections is not made for nothing, and never left out.
+#[test]
+fn flows_are_looked_through_when_somebody_who_stays_may_do_less() {
+    let allow = |ports: Value| {
+        let rule = json!({"from": [{"podSelector": {}}], "ports": ports});
+        vec![policy("shop", "in", json!({"podSelector": {}, "ingress": [rule]}))]
+    };
+    let plan = |policies: &[networking::NetworkPolicy], pods: &dyn Fn(&mut Vec<Pod>)| {
+        let mut world = shop(policies.to_vec()).world();
+        pods(&mut world.pods);
+        compile(&world)
+    };
+    let (as_is, none): (&dyn Fn(&mut Vec<Pod>), _) = (&|_| {}, vec![]);
+    let (one, two) = (allow(json!([{"port": 80}])), allow(json!([{"port": 80}, {"port": 81}])));
+    let without_db = |pods: &mut Vec<Pod>| pods.retain(|pod| pod.name != "db");
+    let relabelled = |pods: &mut Vec<Pod>| {
+        pods.iter_mut()
+            .filter(|pod| pod.name == "db")
+            .for_each(|pod| pod.namespace = "monitoring".into());
+    };
+    for (what, before, after, expected) in [
+        ("the same again", plan(&one, as_is), plan(&one, as_is), false),
+        ("nobody is isolated any more", plan(&one, as_is), plan(&none, as_is), false),
+        ("everybody is isolated now", plan(&none, as_is), plan(&one, as_is), true),
+        ("another port is closed", plan(&two, as_is), plan(&one, as_is), true),
+        ("a pod has gone", plan(&one, as_is), plan(&one, &without_db), false),
+        ("a pod has come", plan(&one, &without_db), plan(&one, as_is), false),
+        ("a pod is nobody's peer any more", plan(&one, as_is), plan(&one, &relabelled), true),
+        ("a pod has gone, a port with it", plan(&two, as_is), plan(&one, &without_db), true),
+    ] {
+        assert_eq!(after.may_deny_more(&before), expected, "{what}");
+    }
+}
+
+/// Whoever stays keeps what he had wherever flows are not looked through.
+#[test]
+fn what_is_said_to_deny_no_more_denies_no_more() {
+    let (mut looked_through, mut spared, mut flows) = (0, 0, 0);
+    for seed in 1..1500 {
+        let mut random = Random::new(seed);
+        let before = random.cluster();
+        let mut after = Cluster {
+            policies: before.policies.clone(),
+            namespaces: before.namespaces.clone(),
+            pods: before.pods.clone(),
+        };
+        for _ in 0..=random.below(2) {
+            let place = random.below(6);
+            match random.below(5) {
+                0 if place < after.policies.len() => drop(after.policies.remove(place)),
+                1 => after.policies.push(random.policy()),
+                2 if after.pods.len() > 1 => drop(after.pods.remove(place % after.pods.len())),
+                3 => {
+                    let place = place % after.pods.len();
+                    after.pods[place].labels = random.labels();
+                }
+                _ => {} // Nothing happens.
+            }
+        }
+        let plans = [&before, &after].map(|cluster| compile(&cluster.world()));
+        if plans[1].may_deny_more(&plans[0]) {
+            looked_through += 1;
+            continue;
+        }
+        spared += 1;
+        let is_pod = |cluster: &Cluster, at: IpAddr| {
+            cluster.pods.iter().any(|pod| pod.addresses.contains(&at))
+        };
+        let ends = random.ends(&before);
+        let stay = |at: &&IpAddr| is_pod(&after, **at) || !is_pod(&before, **at);
+        for source in ends.iter().filter(stay) {
+            for destination in ends.iter().filter(stay) {
+                for asked in random.questions(&before, *destination) {
+                    let flow = Flow { source: *source, destination: *destination, asked };
+                    let is_lost = oracle::allows(&before, flow) && !oracle::allows(&after, flow);
+                    assert!(!is_lost, "seed {seed}: {flow:?}\n{}", explained(&after, flow));
+                    flows += 1;
+                }
+            }
+        }
+    }
+    println!("{looked_through} looked through, {spared} not, with {flows} flows");
+    assert!(spared > 200 && looked_through > 200, "{spared} and {looked_through}");
+}

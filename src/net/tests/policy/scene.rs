@@ -172,7 +172,10 @@ impl Scene {
 
 async fn put(network: &Network, cluster: &Cluster, leases: Arc<BTreeMap<String, IpAddr>>) {
     let world = Arc::new(cluster.world());
-    network.put_policies(PolicyOrder { plan: compile(&world), world, leases }).await.unwrap();
+    network
+        .put_policies(PolicyOrder { plan: compile(&world).into(), world, leases })
+        .await
+        .unwrap();
 }
 
 /// How a pod is called by others.

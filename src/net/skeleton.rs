@@ -6,13 +6,13 @@
 //! ```text
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
-//! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ SERVICES_NODE, host_ports
+//! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ to_host: SERVICES_NODE, host_ports
 //! prerouting -50      admit_hook    from our ports, a reset ──▶ refusals; from our ports, to pods ▶ marked as seen
 //!                                   (`guard`), once all is translated
-//! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ SERVICES_NODE, host_ports
+//! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ to_host
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
-//! forward    filter   forward_hook  to the service range ▶ unserved; from our ports ▶ from_pods, with POLICY_EGRESS
-//!                                   and POLICY_INGRESS; to our ports ▶ to_pods, with POLICY_INGRESS; else ▶ transit
+//! forward    filter   forward_hook  from our ports ▶ from_pods, with POLICY_EGRESS and POLICY_INGRESS; to our ports ▶
+//!                                   to_pods, with POLICY_INGRESS; to the service range ▶ unserved; else ▶ transit
 //! output     filter   output_hook   to the service range ▶ unserved; to our ports ▶ to_ports, with POLICY_INGRESS
 //! postrouting srcnat  outbound_hook from the pod range ▶ outbound
 //! ```
@@ -99,13 +99,9 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "prerouting",
                 -300,
                 vec![
-                    rule([
-                        matches("==", ip("saddr"), pods.clone()),
-                        not_ours(),
-                        not_loop(),
-                        jump("impostors"),
-                    ]),
+                    // Nobody comes back from there.
                     rule([from_ours(), jump("guard")]),
+                    rule([matches("==", ip("saddr"), pods.clone()), not_loop(), jump("impostors")]),
                 ],
             ),
         ),
@@ -115,11 +111,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "nat",
                 "prerouting",
                 -100,
-                vec![
-                    rule([from_ours(), jump(SERVICES_NAT)]),
-                    rule([to_local(), jump(SERVICES_NODE)]),
-                    rule([to_local(), jump("host_ports")]),
-                ],
+                vec![rule([from_ours(), jump(SERVICES_NAT)]), rule([to_local(), jump("to_host")])],
             ),
         ),
         (
@@ -134,7 +126,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                         matches("in", payload("tcp", "flags"), json!("rst")),
                         jump("refusals"),
                     ]),
-                    rule([from_ours(), seen()]),
+                    rule([from_ours(), seen(), verdict("accept")]),
                     rule([matches("==", ip("daddr"), pods.clone()), seen()]),
                 ],
             ),
@@ -149,8 +141,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 -100,
                 vec![
                     rule([jump(SERVICES_NAT)]),
-                    rule([not_loopback(), to_local(), jump(SERVICES_NODE)]),
-                    rule([not_loopback(), to_local(), jump("host_ports")]),
+                    rule([not_loopback(), to_local(), jump("to_host")]),
                 ],
             ),
         ),
@@ -178,9 +169,9 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "forward",
                 -5,
                 vec![
-                    rule([to_services(), jump("unserved")]),
                     rule([from_ours(), jump("from_pods")]),
                     rule([to_ours(), jump("to_pods")]),
+                    rule([to_services(), jump("unserved")]),
                     rule([jump("transit")]),
                 ],
             ),
@@ -246,8 +237,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 ]),
                 never_to(NEVER_TO[0]),
                 never_to(NEVER_TO[1]),
+                rule([verdict("accept")]),
             ],
         ),
+        ("to_host", vec![rule([jump(SERVICES_NODE)]), rule([jump("host_ports")])]),
         (
             "host_ports",
             vec![
@@ -270,6 +263,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             "from_pods",
             vec![
                 established(),
+                rule([to_services(), jump("unserved")]),
                 invalid(),
                 late(),
                 // A pod that is gone: its address must not be looked for outside.

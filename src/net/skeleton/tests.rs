@@ -48,6 +48,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"to_host","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"transit","family":"inet","table":"joey_abc123"}}}
@@ -57,7 +58,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"hooks_4715f2d35485","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"hooks_302e30098952","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"admit_hook","type":"filter","hook":"prerouting","prio":-50,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard_hook","type":"filter","hook":"prerouting","prio":-300,"policy":"accept","family":"inet","table":"joey_abc123"}}}
@@ -74,6 +75,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"to_host","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_ports","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"transit","family":"inet","table":"joey_abc123"}}}
@@ -86,26 +88,25 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"map":{"name":"host_ports_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"sources","family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"jump":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"from_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_pods"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"jump":{"target":"transit"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"guard_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":"lo"}},{"jump":{"target":"impostors"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"guard"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"guard_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":"lo"}},{"jump":{"target":"impostors"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"inbound_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"services_nat"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"inbound_hook","expr":[{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"inbound_hook","expr":[{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"host_ports"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"inbound_hook","expr":[{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"to_host"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"local_hook","expr":[{"jump":{"target":"services_nat"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"local_hook","expr":[{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"local_hook","expr":[{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"host_ports"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"local_hook","expr":[{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"match":{"op":"==","left":{"fib":{"result":"type","flags":["daddr"]}},"right":"local"}},{"jump":{"target":"to_host"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"node"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"node_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"10.42.0.1"}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"!=","left":{"meta":{"key":"iifname"}},"right":"lo"}},{"jump":{"target":"strangers"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"jump":{"target":"outbound"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_ports"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
@@ -117,6 +118,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"!=","left":{"concat":[{"meta":{"key":"iifname"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ether","field":"saddr"}}]},"right":"@sources"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"169.254.0.0","len":16}}}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"guard","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"host_ports","expr":[{"dnat":{"family":"ip","addr":{"map":{"key":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_at_address"}},"port":{"map":{"key":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_at_port"}}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"host_ports","expr":[{"dnat":{"family":"ip","addr":{"map":{"key":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_address"}},"port":{"map":{"key":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"th","field":"dport"}}]},"data":"@host_ports_port"}}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"impostors","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
@@ -139,6 +141,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"refusals","expr":[{"set":{"op":"add","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@refused"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_host","expr":[{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"to_host","expr":[{"jump":{"target":"host_ports"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_pods","expr":[{"match":{"op":"!","left":{"ct":{"key":"status"}},"right":"dnat"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}

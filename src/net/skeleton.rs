@@ -7,8 +7,8 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ to_host: SERVICES_NODE, host_ports
-//! prerouting -50      admit_hook    from our ports, a reset ──▶ refusals; from our ports, to pods ▶ marked as seen
-//!                                   (`guard`), once all is translated
+//! prerouting -50      admit_hook    from our ports, TCP that begins or ends ──▶ answers; from our ports, to pods ▶
+//!                                   marked as seen (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ to_host
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
 //! forward    filter   forward_hook  from our ports ▶ from_pods, with POLICY_EGRESS and POLICY_INGRESS; to our ports ▶
@@ -58,6 +58,12 @@ const REFUSED: &str = "refused";
 const REFUSED_ONCE: Duration = Duration::from_secs(3);
 /// So many of them at a time; those beyond are told at once.
 const REFUSALS: u32 = 16_384;
+/// Ports of pods behind a Service on which something has just listened: a connection was made there, or ended.
+const ANSWERING: &str = "answering";
+/// What has not listened for so long has not just died. An ending process closes its connections, so that a long one counts.
+const ANSWERED_LATELY: Duration = Duration::from_secs(10);
+/// So many of them at a time; a refusal of those beyond is told at once.
+const ANSWERERS: u32 = 16_384;
 
 /// What rules depend on beside the pods themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,8 +129,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 vec![
                     rule([
                         from_ours(),
-                        matches("in", payload("tcp", "flags"), json!("rst")),
-                        jump("refusals"),
+                        matches("in", payload("tcp", "flags"), json!(["syn", "fin", "rst"])),
+                        jump("answers"),
                     ]),
                     rule([from_ours(), seen(), verdict("accept")]),
                     rule([matches("==", ip("daddr"), pods.clone()), seen()]),
@@ -252,7 +258,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             ],
         ),
         ("node", node_rules(established(), invalid(), late())),
-        ("refusals", refusal_rules()),
+        ("answers", answer_rules()),
         // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
         // A neighbour that says it is a pod would be let in by the policies that let that pod in.
         ("impostors", vec![rule([counted(), verdict("drop")])]),
@@ -354,6 +360,12 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             REFUSED,
             Set::of(&["ipv4_addr", "inet_service"]).passing(REFUSED_ONCE).filled_by_rules(REFUSALS),
         ),
+        (
+            ANSWERING,
+            Set::of(&["ipv4_addr", "inet_service"])
+                .passing(ANSWERED_LATELY)
+                .filled_by_rules(ANSWERERS),
+        ),
     ]);
     let slots = part::SLOTS.iter().copied().collect();
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
@@ -385,18 +397,29 @@ fn refuse(icmp: &str) -> Vec<Value> {
 /// A process that has just died refuses what was on its way to it; that nobody is led to it any more is in the rules
 /// milliseconds later. So the first refusal of a translated connection is kept from the client: it tries again after a
 /// second, connection tracking has forgotten the first try by then, and it is led to another pod, or to this one if that
-/// is back. The second refusal is told.
-fn refusal_rules() -> Vec<Value> {
+/// is back. The second refusal is told, and so is the first where nothing has listened lately: there nothing has died, and
+/// a wrong `targetPort` is not to look like a slow Service.
+fn answer_rules() -> Vec<Value> {
     let status = || json!({"ct": {"key": "status"}});
     let client = || json!({"concat": [ip("daddr"), payload("tcp", "dport")]});
+    let server = || json!({"concat": [ip("saddr"), payload("tcp", "sport")]});
+    let no_reset = || matches("!", payload("tcp", "flags"), json!("rst"));
+    let established = || matches("in", status(), json!("assured"));
+    let listens =
+        || json!({"set": {"op": "update", "elem": server(), "set": format!("@{ANSWERING}")}});
     vec![
         rule([
             matches("==", json!({"ct": {"key": "direction"}}), json!("original")),
             verdict("return"),
         ]),
         rule([matches("!", status(), json!("dnat")), verdict("return")]),
-        // It was established: what is lost is lost.
-        rule([matches("in", status(), json!("assured")), verdict("return")]),
+        // A full set ends the rule that adds to it, so verdicts stand by themselves.
+        rule([no_reset(), listens()]),
+        rule([no_reset(), verdict("return")]),
+        // What is lost is lost.
+        rule([established(), listens()]),
+        rule([established(), verdict("return")]),
+        rule([matches("!=", server(), json!(format!("@{ANSWERING}"))), verdict("return")]),
         rule([matches("==", client(), json!(format!("@{REFUSED}"))), verdict("return")]),
         rule([
             json!({"set": {"op": "add", "elem": client(), "set": format!("@{REFUSED}")}}),

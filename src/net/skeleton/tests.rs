@@ -31,6 +31,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
         &Present::default(),
         expect![[r#"
             {"add":{"table":{"name":"joey_abc123","family":"inet","table":"joey_abc123"}}}
+            {"add":{"set":{"name":"answering","type":["ipv4_addr","inet_service"],"flags":["timeout"],"timeout":10,"size":16384,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"doors","type":["inet_proto","inet_service"],"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"ended","type":["inet_proto","ipv4_addr","inet_service","ipv4_addr","inet_service"],"flags":["timeout"],"timeout":60,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"hairpin","type":["ipv4_addr","ipv4_addr"],"family":"inet","table":"joey_abc123"}}}
@@ -40,13 +41,13 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"map":{"name":"host_ports_port","type":["inet_proto","inet_service"],"map":"inet_service","family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"refused","type":["ipv4_addr","inet_service"],"flags":["timeout"],"timeout":3,"size":16384,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"sources","type":["ifname","ipv4_addr","ether_addr"],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"answers","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_host","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
@@ -67,13 +68,13 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"node_hook","type":"filter","hook":"input","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound_hook","type":"nat","hook":"postrouting","prio":100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"output_hook","type":"filter","hook":"output","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"answers","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
-            {"flush":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_host","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
@@ -87,7 +88,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"map":{"name":"host_ports_at_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"sources","family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"jump":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":["syn","fin","rst"]}},{"jump":{"target":"answers"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"from_pods"}}],"family":"inet","table":"joey_abc123"}}}
@@ -105,6 +106,15 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"outbound_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"jump":{"target":"outbound"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_ports"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"original"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!","left":{"ct":{"key":"status"}},"right":"dnat"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!=","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"right":"@answering"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"right":"@refused"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"set":{"op":"add","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@refused"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
@@ -134,11 +144,6 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"node","expr":[{"reject":{"type":"icmpx","expr":"admin-prohibited"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ip","field":"daddr"}}]},"right":"@hairpin"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"original"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"!","left":{"ct":{"key":"status"}},"right":"dnat"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"right":"@refused"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"refusals","expr":[{"set":{"op":"add","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@refused"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_host","expr":[{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}

@@ -1,6 +1,7 @@
 //! Services with real packets: who is reached, by whom, and how evenly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
@@ -149,34 +150,76 @@ fn a_pod_sees_the_pod_that_calls_it_by_whatever_way() {
     });
 }
 
+/// Clients and ports in a set that rules fill.
+fn members(set: &str) -> bool {
+    sh(&format!("nft list set inet joey_abc123 {set}")).contains("elements")
+}
+
 #[test]
 fn a_client_whom_a_dying_pod_refused_is_led_on_and_told_only_when_it_is_refused_again() {
     on_a_host(|_| async move {
         let network = network().await;
         let [client, dead, other] = pods(&network).await;
-        put(&network, &facts(&[&dead], |_| {})).await;
-        let refused = || sh("nft list set inet joey_abc123 refused").contains("elements");
         let ways: [&dyn Fn() -> io::Result<std::net::TcpStream>; 2] =
             [&|| inside(&client, || connect((SERVICE, 80))), &|| connect((SERVICE, 80))];
         for connects in ways {
             put(&network, &facts(&[&dead], |_| {})).await;
-            // Nobody listens, now and a second later.
+            talk(&listen(&dead, 8080), connects()).unwrap();
+            // Nobody listens any more, now and a second later.
             let error = connects().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert!(members("refused"), "the first refusal is kept from it");
             // Nobody listens, and a second later the rules know it.
-            eventually("it is forgotten", || !refused());
+            eventually("it is forgotten", || !members("refused"));
             let server = listen(&other, 8080);
             let next = facts(&[&other], |_| {});
             std::thread::scope(|threads| {
                 let network = &network;
                 let tokio = tokio::runtime::Handle::current();
                 threads.spawn(move || {
-                    eventually("it is refused", refused);
+                    eventually("it is refused", || members("refused"));
                     tokio.block_on(put(network, &next));
                 });
                 talk(&server, connects()).unwrap();
             });
         }
+    });
+}
+
+#[test]
+fn a_client_of_a_port_on_which_nothing_has_listened_is_refused_at_once() {
+    on_a_host(|_| async move {
+        let network = network().await;
+        let [client, deaf] = pods(&network).await;
+        put(&network, &facts(&[&deaf], |_| {})).await;
+        // On another port something does.
+        let other_port = listen(&deaf, 8081);
+        talk(&other_port, inside(&client, || connect((v4(&deaf), 8081)))).unwrap();
+        let refused = |why: &str| {
+            for from in [&|| inside(&client, || connect((SERVICE, 80))), &|| connect((SERVICE, 80))]
+                as [&dyn Fn() -> io::Result<std::net::TcpStream>; 2]
+            {
+                assert_eq!(from().unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{why}");
+                assert!(!members("refused"), "{why}: no refusal is kept from anybody");
+            }
+        };
+        refused("nothing ever listened");
+
+        // What ends with its connections has listened until now, however long ago they were made.
+        let server = listen(&deaf, 8080);
+        let mut first = inside(&client, || connect((SERVICE, 80))).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        say(&mut first, &mut served).unwrap();
+        sh("nft flush set inet joey_abc123 answering");
+        drop((server, served));
+        assert_eq!(first.read(&mut [0; 1]).unwrap(), 0, "it ends");
+        assert!(members("answering"));
+        let error = connect((SERVICE, 80)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(members("refused"), "the first refusal is kept from it");
+
+        sh("nft flush set inet joey_abc123 answering; nft flush set inet joey_abc123 refused");
+        refused("nothing has listened for a while");
     });
 }
 

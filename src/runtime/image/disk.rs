@@ -79,7 +79,15 @@ pub struct Disk {
 /// A held file lock; released when dropped, also by the kernel when its process dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for Lock {
+    /// Closing alone leaves the lock to whatever process another thread has forked and that has not come to execve yet:
+    /// it holds the same open file (flock(2)), and a sweep in that moment would find somebody at work.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// A directory for content in the making; gone when dropped or, after a crash, with the next sweep.
@@ -136,7 +144,7 @@ impl Disk {
         let file = self.lock_file(name)?;
         loop {
             match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => return Ok(Lock { file }),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(io("lock the image store")(error.into())),
             }
@@ -166,7 +174,7 @@ impl Disk {
         let file = OwnedFd::from(file);
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| io("lock the working directory")(e.into()))?;
-        Ok(Work { path, _lock: Lock { _file: file } })
+        Ok(Work { path, _lock: Lock { file } })
     }
 
     /// Whether the layer is here.
@@ -329,7 +337,7 @@ impl Disk {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
             Err(error) => return Err(io("lock the image store")(error.into())),
         }
-        let _exclusive = Lock { _file: file };
+        let _exclusive = Lock { file };
         let _records = self.lock_records()?;
         let images = self.all_images()?;
         let mut layers = std::collections::BTreeSet::new();
@@ -538,7 +546,24 @@ fn corrupt(reason: &str) -> ImageError {
 
 #[cfg(test)]
 mod tests {
-    use super::writable_blocks;
+    use super::{Disk, writable_blocks};
+    use crate::runtime::image::tests::place;
+
+    #[test]
+    fn a_lock_that_a_forked_process_shares_is_released_when_it_is_dropped() {
+        let place = place();
+        let disk = Disk::open(&place.root).unwrap();
+        let lock = disk.lock_shared().unwrap();
+        // What fork(2) gives a child: the same open file.
+        let _inherited = lock.file.try_clone().unwrap();
+        let stray = place.root.join("layers").join("0".repeat(64));
+        std::fs::create_dir(&stray).unwrap();
+        disk.sweep().unwrap();
+        assert!(stray.exists(), "somebody makes content");
+        drop(lock);
+        disk.sweep().unwrap();
+        assert!(!stray.exists(), "nobody does");
+    }
 
     #[test]
     fn a_tenth_stays_free_wherever_it_is_kept() {

@@ -27,6 +27,9 @@ const PACE: Duration = Duration::from_millis(4);
 /// How many requests a kept connection is for.
 const KEPT_FOR: usize = 25;
 
+/// Two that keep connections, and two that make a new one each time.
+pub const CLIENTS: usize = 4;
+
 /// Where clients go.
 #[derive(Debug, Clone)]
 pub enum Aim {
@@ -41,6 +44,7 @@ pub enum Aim {
 /// What became of a request that was not answered.
 #[derive(Debug, Clone)]
 pub struct Failed {
+    pub client: usize,
     pub address: SocketAddr,
     pub begun: Instant,
     pub why: String,
@@ -86,7 +90,6 @@ struct Shared {
 }
 
 impl Load {
-    /// Two clients that keep connections, and two that make a new one each time.
     pub fn start(cluster: &Cluster, aim: &Aim) -> Load {
         let path = match aim {
             Aim::Ingress { path, .. } => path,
@@ -107,7 +110,7 @@ impl Load {
                 netns = Some(within.clone());
             }
         }
-        for number in 0..4 {
+        for number in 0..CLIENTS {
             let (shared, netns) = (shared.clone(), netns.clone());
             threads.push(std::thread::spawn(move || {
                 if let Some(netns) = netns {
@@ -231,17 +234,17 @@ impl Shared {
                         self.repeated.fetch_add(1, Ordering::Relaxed);
                     }
                     Err(Missed::InTheAnswer(why)) => {
-                        self.fail(held.address, begun, why);
+                        self.fail(number, held.address, begun, why);
                         continue;
                     }
                 }
             }
-            kept = self.ask_anew(turn, keeps);
+            kept = self.ask_anew(number, turn, keeps);
         }
     }
 
     /// A request on a new connection, which is handed back when it stays open.
-    fn ask_anew(&self, turn: usize, keeps: bool) -> Option<Kept> {
+    fn ask_anew(&self, number: usize, turn: usize, keeps: bool) -> Option<Kept> {
         let address = {
             let addresses = held(&self.addresses);
             *addresses.get(turn % addresses.len().max(1))?
@@ -265,14 +268,14 @@ impl Shared {
                 keeps.then_some(Kept { address, connection, asked: 1 })
             }
             Err(why) => {
-                self.fail(address, begun, why);
+                self.fail(number, address, begun, why);
                 None
             }
         }
     }
 
-    fn fail(&self, address: SocketAddr, begun: Instant, why: String) {
-        held(&self.failed).push(Failed { address, begun, why });
+    fn fail(&self, client: usize, address: SocketAddr, begun: Instant, why: String) {
+        held(&self.failed).push(Failed { client, address, begun, why });
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! The manifest is the story's: no preStop hook, no probe, no readiness gate.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::census::{Census, Extremes};
 use crate::cluster::Cluster;
 use crate::deployment::{DEPLOYMENT, NAME, SELECTOR, roll_out};
-use crate::load::{Aim, Count, Failed, Load};
+use crate::load::{Aim, CLIENTS, Count, Failed, Load};
 use crate::service::{SERVICE, TOOLS};
 
 pub fn is_long() -> bool {
@@ -168,13 +169,14 @@ fn a_crash_costs_what_was_under_way_to_the_dead_pod_and_nothing_else() {
     cluster.wait_for("there is load", |_| load.answered() > 100);
     let crash = Instant::now();
     cluster.fetch(&format!("http://{address}/crash?code=7")).refused();
+    // Its end has closed that connection, and every other.
+    let dead = Instant::now();
     cluster.wait_for("the others know", |cluster| {
         let path = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}";
         let select = "kubernetes.io/service-name=kangaroo-backend";
         let ready = cluster.kubectl(&["get", "endpointslices", "-l", select, "-o", path]).ok();
         !ready.split_whitespace().any(|ready| ready == address)
     });
-    let told = Instant::now();
     let before = load.answered();
     cluster.wait_for("two serve for three", |_| load.answered() > before + 500);
     let why = cluster.joey(&["why", &victim]).stdout;
@@ -192,12 +194,23 @@ fn a_crash_costs_what_was_under_way_to_the_dead_pod_and_nothing_else() {
         .iter()
         .map(|failed| {
             let after = failed.begun.saturating_duration_since(crash);
-            format!("{} {after:?} after the crash: {}", failed.address, failed.why)
+            format!(
+                "client {} to {}, begun {after:?} after the crash: {}",
+                failed.client, failed.address, failed.why
+            )
         })
         .collect();
-    println!("{} answered; under way: {spans:#?}", count.answered);
+    println!(
+        "a crash under load: {} answered, {} repeated on kept connections; under way to the dead pod: {} of {CLIENTS} at most {spans:#?}",
+        count.answered,
+        count.repeated,
+        count.failed.len()
+    );
     let refused = |failed: &Failed| failed.why.contains("refused");
     assert!(!count.failed.iter().any(refused), "new connections were refused: {spans:#?}");
-    assert!(count.failed.iter().all(|failed| failed.begun < told), "lost afterwards: {spans:#?}");
+    assert!(count.failed.iter().all(|failed| failed.begun < dead), "lost afterwards: {spans:#?}");
+    // Nobody has two requests under way at a time.
+    let unlucky: BTreeSet<usize> = count.failed.iter().map(|failed| failed.client).collect();
+    assert_eq!(unlucky.len(), count.failed.len(), "somebody lost two: {spans:#?}");
     cluster.finish();
 }

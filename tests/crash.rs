@@ -22,6 +22,9 @@ mod unwatched;
 #[path = "crash/anywhere.rs"]
 mod anywhere;
 
+#[path = "crash/calm.rs"]
+mod calm;
+
 #[path = "crash/shim.rs"]
 mod shim;
 

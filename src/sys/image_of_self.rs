@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create, sendfile};
 use rustix::io::Errno;
@@ -38,9 +39,25 @@ fn sealed_copy() -> io::Result<OwnedFd> {
             sent => left = left.saturating_sub(sent),
         }
     }
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    fcntl_add_seals(&copy, seals)?;
+    seal(copy.as_fd(), || std::thread::sleep(PAUSE))?;
     Ok(copy)
+}
+
+/// Whoever holds a page for a moment, as compaction does, makes the kernel refuse after it has waited for 150 ms itself
+/// (memfd_wait_for_pins of mm/memfd.c).
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Nobody can write to it or change its size any more. Between two attempts `pause` is called.
+fn seal(copy: BorrowedFd<'_>, mut pause: impl FnMut()) -> io::Result<()> {
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    for _ in 1..ATTEMPTS {
+        match fcntl_add_seals(copy, seals) {
+            Err(Errno::BUSY) => pause(),
+            other => return Ok(other?),
+        }
+    }
+    Ok(fcntl_add_seals(copy, seals)?)
 }
 
 fn read_only_view() -> io::Result<OwnedFd> {
@@ -57,4 +74,35 @@ fn read_only_view() -> io::Result<OwnedFd> {
         Propagate::Private,
     )?;
     Ok(view)
+}
+
+#[cfg(test)]
+#[expect(unsafe_code, reason = "no safe wrapper of mmap(2) lets go before its file")]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn whoever_holds_a_page_for_a_moment_is_waited_for() {
+        let copy = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&copy, 4096).unwrap();
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let null = std::ptr::null_mut();
+        // SAFETY: a new mapping of a file that lives and is long enough, at an address that the kernel chooses.
+        let page = unsafe { libc::mmap(null, 4096, access, libc::MAP_SHARED, copy.as_raw_fd(), 0) };
+        assert_ne!(page, libc::MAP_FAILED);
+        let mut pauses = 0;
+        seal(copy.as_fd(), || {
+            pauses += 1;
+            if pauses == 3 {
+                // SAFETY: the mapping from above, of which there is no reference, and which goes once.
+                assert_eq!(unsafe { libc::munmap(page, 4096) }, 0);
+            }
+        })
+        .unwrap();
+        assert_eq!(pauses, 3);
+        let refused = rustix::io::write(&copy, b"x").unwrap_err();
+        assert_eq!(refused, Errno::PERM);
+    }
 }

@@ -13,6 +13,7 @@ mod balance;
 mod body;
 mod classes;
 mod deadline;
+mod drive;
 mod figures;
 pub(crate) mod forward;
 mod gate;

@@ -101,6 +101,12 @@ impl RequestSource {
         self.0.lock().is_awaited
     }
 
+    /// Whether all of it has come.
+    pub fn is_whole(&self) -> bool {
+        let stream = self.0.lock();
+        stream.is_over || stream.incoming.is_end_stream()
+    }
+
     /// Whether a further attempt would send all of it.
     pub fn can_be_sent_again(&self) -> bool {
         !self.0.lock().is_past_replay
@@ -343,7 +349,12 @@ impl Streamed {
             let piece = self.rest.split_to(PIECE.min(self.rest.len()));
             return Poll::Ready(Some(Ok(self.hand_over(piece))));
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let incoming = &mut self.incoming;
+        let mut next = |cx: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = match &mut self.lease {
+            Some(lease) => lease.poll(cx, next),
+            None => next(cx),
+        };
         if self.is_denied(cx, polled.is_pending()) {
             self.lease = None;
             self.meter.broke();

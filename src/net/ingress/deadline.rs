@@ -20,6 +20,11 @@ impl Deadline {
         }
     }
 
+    /// Sets it whether it is set or not.
+    pub fn set(&mut self, at: Instant) {
+        self.at = Some(at);
+    }
+
     /// Moves it if it is set.
     pub fn postpone(&mut self, span: Duration) {
         if let Some(at) = &mut self.at {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, Version};
 
 use crate::model::cidr::Cidr;
 
@@ -116,6 +117,13 @@ fn is_no_trailer(name: &str) -> bool {
 pub fn answer(headers: &mut HeaderMap) {
     end_of_hop(headers);
     drop_named(headers, is_of_hop);
+}
+
+/// Whether the connection that an answer comes over carries no other one (RFC 9112 §9.3). One from before HTTP/1.1 is not
+/// trusted with it.
+pub fn ends_connection<B>(answer: &Response<B>) -> bool {
+    answer.version() < Version::HTTP_11
+        || answer.headers().get_all(header::CONNECTION).iter().any(says(b"close"))
 }
 
 /// Drops what Connection names.

@@ -176,9 +176,12 @@ struct Http2 {
     is_leaving: bool,
 }
 
-enum Filled {
-    Some,
-    End,
+/// What may be done with what has come.
+enum Judged {
+    /// So many bytes may be handed over.
+    Passes(usize),
+    /// Its place takes the question why.
+    Refused,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
@@ -216,15 +219,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Moves on with what is in the buffer; true when it is enough to hand something over or to end.
     fn advance(&mut self) -> io::Result<bool> {
-        match &mut self.state {
+        let buffer = std::mem::take(&mut self.buffer);
+        let judged = self.judge(&buffer);
+        self.buffer = buffer;
+        match judged? {
+            Judged::Passes(0) => Ok(matches!(self.state, State::Ended)),
+            Judged::Passes(bytes) => {
+                self.checked = bytes;
+                Ok(true)
+            }
+            Judged::Refused => {
+                self.substitute();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Puts the question in the place of what was refused.
+    fn substitute(&mut self) {
+        self.buffer = BytesMut::from(SUBSTITUTE);
+        self.checked = SUBSTITUTE.len();
+    }
+
+    /// How many bytes of what comes next may be handed over, by the state, which moves on.
+    fn judge(&mut self, bytes: &[u8]) -> io::Result<Judged> {
+        Ok(Judged::Passes(match &mut self.state {
+            State::Head if bytes.is_empty() => 0,
             State::Head => {
-                if self.buffer.is_empty() {
-                    return Ok(false);
-                }
-                match head::examine(&self.buffer) {
-                    Ok(None) => return Ok(false),
+                let length = match head::examine(bytes) {
+                    Ok(None) => return Ok(Judged::Passes(0)),
                     Ok(Some(head)) => {
-                        self.checked = head.length;
                         self.state = match head.framing {
                             _ if head.is_upgrade => {
                                 self.talk.upgrade.store(UNDECIDED, Ordering::Release);
@@ -234,63 +258,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                             Framing::Length(left) => State::Body { left },
                             Framing::Chunked => State::Chunks(Chunked::default()),
                         };
+                        Some(head.length)
                     }
                     Err(refusal) => {
                         self.talk.refuse(refusal);
-                        self.buffer = BytesMut::from(SUBSTITUTE);
-                        self.checked = SUBSTITUTE.len();
                         self.state = State::Refused;
+                        None
                     }
-                }
+                };
                 self.reading.clear();
-                Ok(true)
+                match length {
+                    Some(length) => length,
+                    None => return Ok(Judged::Refused),
+                }
             }
             State::Body { left } => {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
-                self.checked = here;
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= here as u64;
                 if *left == 0 {
                     self.state = State::Head;
                 }
-                Ok(here > 0)
+                here
             }
             State::Chunks(chunked) => {
-                let here = chunked.follow(&self.buffer).map_err(|refusal| {
+                let here = chunked.follow(bytes).map_err(|refusal| {
                     self.talk.refuse(refusal);
                     io::Error::new(io::ErrorKind::InvalidData, refusal)
                 })?;
-                self.checked = here;
                 if chunked.is_done() {
                     self.state = State::Head;
                 }
-                Ok(here > 0)
+                here
             }
             State::Held => match self.talk.upgrade.load(Ordering::Acquire) {
                 GRANTED => {
                     self.state = State::Tunnel;
-                    self.advance()
+                    return self.judge(bytes);
                 }
                 DENIED => {
                     self.state = State::Head;
-                    self.advance()
+                    return self.judge(bytes);
                 }
-                _ => Ok(false),
+                _ => 0,
             },
-            State::Tunnel => {
-                self.checked = self.buffer.len();
-                Ok(self.checked > 0)
-            }
+            State::Tunnel => bytes.len(),
             State::Http2(http2) => {
                 // Pings and windows alone keep no connection.
-                if http2.budget.follow(&self.buffer)? == Followed::Wish {
+                if http2.budget.follow(bytes)? == Followed::Wish {
                     self.reading.clear();
                 }
-                self.checked = self.buffer.len();
-                Ok(self.checked > 0)
+                bytes.len()
             }
-            State::Refused => Ok(false),
-            State::Ended => Ok(true),
-        }
+            State::Refused | State::Ended => 0,
+        }))
     }
 
     /// How long the next byte may take in this state; `None`: as long as it likes.
@@ -308,12 +328,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Filled>> {
+    /// Ready when the next byte has taken too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self.patience_for_next_byte() {
             Some(patience) => self.reading.set_once(patience),
             None => self.reading.clear(),
         }
-        while self.reading.poll_passed(cx).is_ready() {
+        loop {
+            ready!(self.reading.poll_passed(cx));
             match &mut self.state {
                 // Closing without a word would lose what it asks for at this moment.
                 State::Http2(http2) if !http2.is_leaving => {
@@ -328,15 +350,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                     self.reading.clear();
                     self.reading.set_once(self.patience.idle);
                 }
-                _ => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                _ => return Poll::Ready(io::ErrorKind::TimedOut.into()),
             }
         }
-        let before = self.buffer.len();
-        self.buffer.reserve(BLOCK);
-        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer);
-        if ready!(read)? == 0 {
-            return Poll::Ready(Ok(Filled::End));
+    }
+
+    /// Reads once, by `read`, which returns how many bytes came; 0 is the end.
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        // What comes in HTTP/2 need not be anything asked for, and does not hold up its clock.
+        if matches!(self.state, State::Http2(_))
+            && let Poll::Ready(late) = self.poll_late(cx)
+        {
+            return Poll::Ready(Err(late));
         }
+        let before = self.buffer.len();
+        let Poll::Ready(read) = read(self, cx) else {
+            return match self.poll_late(cx) {
+                Poll::Ready(late) => Poll::Ready(Err(late)),
+                Poll::Pending => Poll::Pending,
+            };
+        };
+        let read = read?;
         // A head has one deadline from its first byte on; a body starts anew with each byte. What an HTTP/2 client says has
         // to be looked at first.
         match self.state {
@@ -344,7 +382,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             State::Head if before > 0 => {}
             _ => self.reading.clear(),
         }
-        Poll::Ready(Ok(Filled::Some))
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads behind what is in the buffer.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_more(cx, |gate, cx| {
+            gate.buffer.reserve(BLOCK);
+            tokio_util::io::poll_read_buf(Pin::new(&mut gate.io), cx, &mut gate.buffer)
+        })
+    }
+
+    /// Reads to where it is wanted and takes back what may not be handed over yet: nothing, nearly always, so that a
+    /// connection needs no buffer of its own. The buffer is empty. `None`: nothing may be.
+    fn poll_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Option<()>>> {
+        let before = out.filled().len();
+        let read = ready!(self.poll_more(cx, |gate, cx| {
+            ready!(Pin::new(&mut gate.io).poll_read(cx, out))?;
+            Poll::Ready(Ok(out.filled().len() - before))
+        }))?;
+        if read == 0 {
+            self.state = State::Ended;
+            return Poll::Ready(Ok(Some(())));
+        }
+        let received = &out.filled()[before..];
+        let passes = match self.judge(received) {
+            Ok(Judged::Passes(passes)) => {
+                self.buffer.extend_from_slice(&received[passes..]);
+                passes
+            }
+            Ok(Judged::Refused) => {
+                self.substitute();
+                0
+            }
+            Err(error) => {
+                out.set_filled(before);
+                return Poll::Ready(Err(error));
+            }
+        };
+        out.set_filled(before + passes);
+        Poll::Ready(Ok((passes > 0).then_some(())))
     }
 }
 
@@ -363,6 +444,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                 out.put_slice(&gate.buffer[..here]);
                 gate.buffer.advance(here);
                 gate.checked -= here;
+                if gate.buffer.is_empty() {
+                    // Those who rest hold no memory.
+                    gate.buffer = BytesMut::new();
+                }
                 return Poll::Ready(Ok(()));
             }
             if may_advance && gate.advance()? {
@@ -371,28 +456,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                     _ => continue,
                 }
             }
-            gate.talk.reader.register(cx.waker());
             match gate.state {
                 // Nothing is read before the answer: early bytes wait in the kernel.
-                State::Held => match gate.talk.upgrade.load(Ordering::Acquire) {
-                    UNDECIDED => return Poll::Pending,
-                    _ => continue,
-                },
+                State::Held => {
+                    gate.talk.reader.register(cx.waker());
+                    match gate.talk.upgrade.load(Ordering::Acquire) {
+                        UNDECIDED => return Poll::Pending,
+                        _ => {
+                            may_advance = true;
+                            continue;
+                        }
+                    }
+                }
                 State::Refused => return Poll::Pending,
+                State::Http2(_) => gate.talk.reader.register(cx.waker()),
                 _ => {}
             }
-            let before = gate.buffer.len();
-            match ready!(gate.poll_fill(cx))? {
-                Filled::End => gate.state = State::Ended,
-                // Looking again at a growing head costs its length: only a new line can finish it.
-                Filled::Some => {
-                    may_advance = !matches!(gate.state, State::Head)
-                        || gate.buffer.len() >= head::MAX_HEAD
-                        || gate.buffer[before..].contains(&b'\n');
-                    continue;
+            if gate.buffer.is_empty() && out.remaining() > 0 {
+                match ready!(gate.poll_through(cx, out))? {
+                    Some(()) => return Poll::Ready(Ok(())),
+                    None => {
+                        may_advance = false;
+                        continue;
+                    }
                 }
             }
-            may_advance = true;
+            let before = gate.buffer.len();
+            may_advance = match ready!(gate.poll_fill(cx))? {
+                0 => {
+                    gate.state = State::Ended;
+                    true
+                }
+                // Looking again at a growing head costs its length: only a new line can finish it.
+                _ => {
+                    !matches!(gate.state, State::Head)
+                        || gate.buffer.len() >= head::MAX_HEAD
+                        || gate.buffer[before..].contains(&b'\n')
+                }
+            };
         }
     }
 }
@@ -427,7 +528,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self;
         let flushed = Pin::new(&mut gate.io).poll_flush(cx);
-        gate.guard_write(cx, flushed)
+        gate.guard_take(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -459,18 +560,26 @@ impl<S> Gate<S> {
         }
     }
 
-    /// A client that takes nothing for too long is gone; whatever it takes starts the clock anew.
+    /// A client is idle from its answer on.
     fn guard_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() && matches!(self.state, State::Head) && self.buffer.is_empty() {
+            self.reading.postpone(self.patience.idle);
+        }
+        self.guard_take(cx, outcome)
+    }
+
+    /// A client that takes nothing for too long is gone; whatever it takes starts the clock anew.
+    fn guard_take<T>(
         &mut self,
         cx: &mut Context<'_>,
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.writing.clear();
-            // A client is idle from its answer on.
-            if matches!(self.state, State::Head) && self.buffer.is_empty() {
-                self.reading.postpone(self.patience.idle);
-            }
             return outcome;
         }
         self.writing.set_once(self.patience.stall);

@@ -19,10 +19,13 @@ use tokio::time::Instant;
 
 use super::balance::Assigned;
 use super::body::RequestBody;
+use super::deadline::Deadline;
+use super::drive::Drive;
 use crate::sys::tcp;
 
-/// Kept per pod; more are closed after their answer.
-const MAX_IDLE: usize = 128;
+/// Kept per pod; more are closed after their answer. What one burst has opened the next one wants again: what is too much
+/// rests at the bottom of the pile and is closed in time.
+const MAX_IDLE: usize = 1024;
 /// Shorter than what servers commonly grant (nginx 75 s, Apache and Node 5 s close sooner, and are noticed).
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
@@ -54,8 +57,13 @@ struct Idle {
 /// An HTTP/1.1 connection that carries one request at a time.
 pub struct Connection {
     pub sender: http1::SendRequest<RequestBody>,
+    pub drive: Drive,
+    /// For the head of an answer.
+    pub clock: Deadline,
     wire: Arc<Wiretap>,
     pub is_reused: bool,
+    /// The pod has said that it carries no further request.
+    pub is_last: bool,
 }
 
 /// A request's hold on its endpoint, and on its connection if that is its own.
@@ -73,6 +81,25 @@ impl Lease {
         self.endpoint.address
     }
 
+    /// Polls what comes over the connection, and the connection itself if nobody else does.
+    pub fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut wanted: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match &mut self.connection {
+            Some(connection) => connection.drive.poll(cx, wanted),
+            None => wanted(cx),
+        }
+    }
+
+    /// The connection is not this request's alone any more, but another protocol's.
+    pub fn detach(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.drive.detach();
+        }
+    }
+
     /// The answer was whole.
     pub fn give_back(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -84,22 +111,24 @@ impl Lease {
 impl Pool {
     /// An idle connection, the one used last.
     pub fn take(&self) -> Option<Connection> {
-        let mut idle = self.lock();
         // Those that are still finishing their last exchange go back under the pile.
         let mut busy = Vec::new();
-        let mut found = None;
-        while let Some((since, mut connection)) = idle.http1.pop() {
-            if connection.sender.is_closed() || since.elapsed() > MAX_IDLE_TIME {
+        let found = loop {
+            let Some((since, mut connection)) = self.lock().http1.pop() else {
+                break None;
+            };
+            if since.elapsed() > MAX_IDLE_TIME || !connection.is_alive() {
                 continue;
             }
             if connection.sender.is_ready() {
                 connection.is_reused = true;
-                found = Some(connection);
-                break;
+                break Some(connection);
             }
             busy.push((since, connection));
+        };
+        if !busy.is_empty() {
+            self.lock().http1.extend(busy);
         }
-        idle.http1.extend(busy);
         found
     }
 
@@ -125,15 +154,16 @@ impl Pool {
 
     fn park(&self, connection: Connection) {
         let mut idle = self.lock();
-        if !idle.is_closed && idle.http1.len() < MAX_IDLE && !connection.sender.is_closed() {
+        let is_wanted = !connection.is_last && !connection.sender.is_closed();
+        if is_wanted && !idle.is_closed && idle.http1.len() < MAX_IDLE {
             idle.http1.push((Instant::now(), connection));
         }
     }
 
     /// Closes what has been idle for too long.
     pub fn prune(&self) {
-        self.lock().http1.retain(|(since, connection)| {
-            since.elapsed() <= MAX_IDLE_TIME && !connection.sender.is_closed()
+        self.lock().http1.retain_mut(|(since, connection)| {
+            since.elapsed() <= MAX_IDLE_TIME && connection.is_alive()
         });
     }
 
@@ -176,13 +206,13 @@ impl Dialer {
             .handshake(io)
             .await
             .map_err(|error| ConnectError::Handshake(address, error))?;
-        // Ends when the sender is dropped or the pod closes.
-        tokio::spawn(async move {
+        let drive = Drive::new(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%address, %error, "a connection to a pod has ended");
             }
         });
-        Ok(Connection { sender, wire, is_reused: false })
+        let clock = Deadline::default();
+        Ok(Connection { sender, drive, clock, wire, is_reused: false, is_last: false })
     }
 
     pub async fn http2(
@@ -228,6 +258,12 @@ impl Dialer {
 }
 
 impl Connection {
+    /// Whether the pod has not closed it, as far as is known here.
+    fn is_alive(&mut self) -> bool {
+        self.drive.look();
+        !self.sender.is_closed()
+    }
+
     /// To be asked before a request is sent, for [`Sent::is_unseen`].
     pub fn about_to_send(&self) -> Sent {
         Sent { wire: Arc::clone(&self.wire), before: self.wire.written.load(Ordering::Acquire) }

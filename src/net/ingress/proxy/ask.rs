@@ -215,10 +215,12 @@ impl Upgrade {
     pub fn switch(
         self,
         mut response: Response<Incoming>,
-        lease: Lease,
+        mut lease: Lease,
         leave: Leave,
     ) -> Result<Answered, Plain> {
         let pod = hyper::upgrade::on(&mut response);
+        // It is the connection that hands itself over.
+        lease.detach();
         let mut head = Response::new(());
         *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let chosen = response.headers().get(header::UPGRADE).cloned();

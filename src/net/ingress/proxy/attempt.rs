@@ -1,6 +1,9 @@
 //! One try to have one pod answer: a connection, the request, the head of the answer.
 
 use std::error::Error as _;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -9,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::net::ingress::balance::Assigned;
 use crate::net::ingress::body::{RequestBody, RequestSource};
+use crate::net::ingress::deadline::Deadline;
+use crate::net::ingress::forward;
 use crate::net::ingress::leave::Leave;
 use crate::net::ingress::pool::{ConnectError, Connection, Dialer, Lease};
 
@@ -68,7 +73,8 @@ pub async fn send(
     };
     let request = head.map(|()| body);
     match request.version() == http::Version::HTTP_2 {
-        true => shared(dialer, endpoint, request, source, limit, may_reuse).await,
+        // Of another shape and size than the usual way.
+        true => Box::pin(shared(dialer, endpoint, request, source, limit, may_reuse)).await,
         false => alone(dialer, endpoint, request, source, limit, may_reuse).await,
     }
 }
@@ -85,16 +91,25 @@ async fn alone(
     let kept = if may_reuse { endpoint.pool.take() } else { None };
     let mut connection: Connection = match kept {
         Some(connection) => connection,
-        None => dialer.http1(endpoint.address).await.map_err(|error| {
+        // Rare, and its state is large.
+        None => Box::pin(dialer.http1(endpoint.address)).await.map_err(|error| {
             endpoint.doubt();
             Failed::Connect(error)
         })?,
     };
     let sent = connection.about_to_send();
     let started = Instant::now();
-    let exchange = connection.sender.try_send_request(request);
-    match within(limit, source, exchange).await? {
+    let mut exchange = pin!(connection.sender.try_send_request(request));
+    let (drive, clock) = (&mut connection.drive, &mut connection.clock);
+    let wait = Wait { started, limit, source };
+    let answer = wait.during(clock, |cx| drive.poll(cx, |cx| exchange.as_mut().poll(cx))).await?;
+    match answer {
         Ok(response) => {
+            // Who reads an answer slowly may still have something to say.
+            if source.is_some_and(|source| !source.is_whole()) {
+                connection.drive.detach();
+            }
+            connection.is_last = forward::ends_connection(&response);
             let lease = Lease::new(endpoint, Some(connection));
             Ok((response, lease, started.elapsed()))
         }
@@ -134,7 +149,10 @@ async fn shared(
         }
     };
     let started = Instant::now();
-    match within(limit, source, sender.try_send_request(request)).await? {
+    let mut exchange = pin!(sender.try_send_request(request));
+    let wait = Wait { started, limit, source };
+    let mut clock = Deadline::default();
+    match wait.during(&mut clock, |cx| exchange.as_mut().poll(cx)).await? {
         Ok(response) => Ok((response, Lease::new(endpoint, None), started.elapsed())),
         Err(mut error) => {
             let was_kept_back = error.take_message().is_some();
@@ -168,22 +186,45 @@ fn is_refused_stream(error: &hyper::Error) -> bool {
     false
 }
 
-/// Waits for the head of the answer: `limit` from the last sign of life of the request's body, so that a long upload is
-/// not cut off.
-async fn within<T>(
+/// How long the head of an answer may take: `limit` from the last sign of life of the request's body, so that a long upload
+/// is not cut off.
+struct Wait<'a> {
+    started: Instant,
     limit: Duration,
-    source: Option<&RequestSource>,
-    exchange: impl Future<Output = T>,
-) -> Result<T, Failed> {
-    let started = Instant::now();
-    tokio::pin!(exchange);
-    loop {
-        let since = source.map_or(started, RequestSource::last_progress).max(started);
-        match tokio::time::timeout_at(since + limit, &mut exchange).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(_) if source.is_some_and(|source| source.last_progress() > since) => {}
-            Err(_) if source.is_some_and(RequestSource::is_awaited) => return Err(Failed::Stalled),
-            Err(_) => return Err(Failed::Timeout(limit)),
+    source: Option<&'a RequestSource>,
+}
+
+impl Wait<'_> {
+    async fn during<T>(
+        &self,
+        clock: &mut Deadline,
+        mut exchange: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, Failed> {
+        let mut since = self.started;
+        clock.set(since + self.limit);
+        let outcome = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = exchange(cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            loop {
+                ready!(clock.poll_passed(cx));
+                let progress = self.source.map_or(since, RequestSource::last_progress);
+                if progress <= since {
+                    return Poll::Ready(Err(self.passed()));
+                }
+                since = progress;
+                clock.set(since + self.limit);
+            }
+        });
+        let outcome = outcome.await;
+        clock.clear();
+        outcome
+    }
+
+    fn passed(&self) -> Failed {
+        match self.source.is_some_and(RequestSource::is_awaited) {
+            true => Failed::Stalled,
+            false => Failed::Timeout(self.limit),
         }
     }
 }

@@ -471,6 +471,11 @@ async fn start_ingress(
         https: settings.ingress_https(),
         trusted: settings.ingress_trusted(),
         access_log: settings.ingress_access_log(),
+        bounds: ingress::Bounds {
+            requests_per_client: settings.ingress_requests_per_client(),
+            requests_per_pod: settings.ingress_requests_per_pod(),
+            ..ingress::Bounds::default()
+        },
         // The guard has asked the policies for the client itself; of the proxy they know no address.
         mark: Some(PROXY_MARK),
         ..IngressConfig::default()

@@ -62,6 +62,12 @@ pub struct SettingFlags {
     /// Proxies in front of the ingress whose X-Forwarded headers are believed, repeatable
     #[arg(long, global = true, value_name = "CIDR", hide_short_help = true)]
     pub ingress_trusted: Vec<String>,
+    /// Requests through the ingress that one address may have under way [default: 1024]
+    #[arg(long, global = true, value_name = "COUNT", hide_short_help = true)]
+    pub ingress_requests_per_client: Option<String>,
+    /// Requests through the ingress that one pod may have under way [default: 4096]
+    #[arg(long, global = true, value_name = "COUNT", hide_short_help = true)]
+    pub ingress_requests_per_pod: Option<String>,
     /// Which requests through the ingress are logged: off, errors or all [default: errors]
     #[arg(long, global = true, value_name = "WHICH", hide_short_help = true)]
     pub ingress_access_log: Option<String>,
@@ -99,6 +105,8 @@ impl SettingFlags {
             ("ingress-http", one(&self.ingress_http)),
             ("ingress-https", one(&self.ingress_https)),
             ("ingress-trusted", self.ingress_trusted.clone()),
+            ("ingress-requests-per-client", one(&self.ingress_requests_per_client)),
+            ("ingress-requests-per-pod", one(&self.ingress_requests_per_pod)),
             ("ingress-access-log", one(&self.ingress_access_log)),
             ("metrics-listen", one(&self.metrics_listen)),
             ("plain-http-registry", self.plain_http_registry.clone()),

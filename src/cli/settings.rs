@@ -111,6 +111,20 @@ pub const SETTINGS: &[Setting] = &[
         check: cidr,
     },
     Setting {
+        name: "ingress-requests-per-client",
+        default: "1024",
+        help: "Requests through the ingress that one address (IPv6: /64) may have under way",
+        many: false,
+        check: at_least_one,
+    },
+    Setting {
+        name: "ingress-requests-per-pod",
+        default: "4096",
+        help: "Requests through the ingress that one pod may have under way, WebSockets included",
+        many: false,
+        check: at_least_one,
+    },
+    Setting {
         name: "ingress-access-log",
         default: "errors",
         help: "Which requests through the ingress are logged: off, errors or all",
@@ -322,6 +336,14 @@ impl Settings {
         ranges.map(|text| text.parse().expect("checked in merge")).collect()
     }
 
+    pub fn ingress_requests_per_client(&self) -> usize {
+        self.one("ingress-requests-per-client").parse().expect("checked in merge")
+    }
+
+    pub fn ingress_requests_per_pod(&self) -> usize {
+        self.one("ingress-requests-per-pod").parse().expect("checked in merge")
+    }
+
     pub fn ingress_access_log(&self) -> AccessLog {
         self.one("ingress-access-log").parse().expect("checked in merge")
     }
@@ -441,6 +463,13 @@ fn address_or_off(text: &str) -> Result<(), String> {
 
 fn access_log(text: &str) -> Result<(), String> {
     text.parse::<AccessLog>().map(drop).map_err(|error| format!("{text:?} {error}"))
+}
+
+fn at_least_one(text: &str) -> Result<(), String> {
+    match text.parse::<usize>() {
+        Ok(1..) => Ok(()),
+        _ => Err(format!("{text:?} is not a whole number from 1 on")),
+    }
 }
 
 fn node_name(text: &str) -> Result<(), String> {

@@ -126,6 +126,7 @@ impl Ingress {
             Dialer { mark: config.mark },
             config.trusted.clone(),
             config.access_log,
+            config.bounds.requests_per_pod,
         ));
         let (bounds, patience) = (config.bounds, config.patience);
         Ok(Ingress { proxy, certificates, tls, bounds, patience })

@@ -72,7 +72,7 @@ async fn five_thousand_idle_dripping_and_stalling_connections_disturb_nobody() {
 #[tokio::test]
 async fn one_client_cannot_take_every_connection() {
     let pod = Pod::start("ok").await;
-    let scene = Scene::bare(Bounds { connections: 64, per_client: 16 }).await;
+    let scene = Scene::bare(Bounds { connections: 64, per_client: 16, ..Bounds::default() }).await;
     scene.route(&[("", "/", "web")], &[Service::new("web", &[pod.address])]);
     let mut held = Vec::new();
     for _ in 0..100 {

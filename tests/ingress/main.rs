@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails here is a test's failure")]
 
+mod crowded;
 mod downgrade;
 mod exchange;
 mod frames;

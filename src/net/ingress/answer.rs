@@ -16,13 +16,20 @@ pub struct Plain {
     pub status: StatusCode,
     pub text: String,
     pub location: Option<String>,
+    /// When it may be worth asking again.
+    pub retry_after: Option<u64>,
     /// The connection ends after it.
     pub closes: bool,
 }
 
 impl Plain {
     pub fn new(status: StatusCode, text: impl Into<String>) -> Plain {
-        Plain { status, text: text.into(), location: None, closes: false }
+        Plain { status, text: text.into(), location: None, retry_after: None, closes: false }
+    }
+
+    /// Too much at once: what is under way may be over in a second (RFC 9110 §10.2.3).
+    pub fn crowded(status: StatusCode, text: impl Into<String>) -> Plain {
+        Plain { retry_after: Some(1), ..Plain::new(status, text) }
     }
 
     pub fn bad_request(text: impl Into<String>) -> Plain {
@@ -51,6 +58,9 @@ impl Plain {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(location) = self.location.and_then(|l| HeaderValue::from_str(&l).ok()) {
             headers.insert(header::LOCATION, location);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.closes {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -21,8 +21,9 @@ use super::routes::{BackendKey, Protocol};
 const DOUBT: Duration = Duration::from_secs(2);
 
 /// All backends of the table.
-#[derive(Default)]
 pub struct Upstreams {
+    /// Requests that one pod may have under way.
+    most: usize,
     /// Short sections; the hot path never locks.
     known: Mutex<Known>,
     /// Marked after every change of a list.
@@ -40,6 +41,7 @@ struct Known {
 /// The pods behind one port of a Service.
 pub struct Upstream {
     pub key: BackendKey,
+    most: usize,
     state: ArcSwap<State>,
 }
 
@@ -77,12 +79,22 @@ impl Drop for Assigned {
 }
 
 impl Upstreams {
+    pub fn new(most: usize) -> Upstreams {
+        Upstreams {
+            most,
+            known: Mutex::default(),
+            changed: watch::Sender::default(),
+            released: Notify::new(),
+        }
+    }
+
     /// The live list of a backend; made without pods when it is new.
     pub fn get(&self, key: &BackendKey) -> Arc<Upstream> {
         let mut known = self.lock();
         let upstream = known.backends.entry(key.clone()).or_insert_with(|| {
             Arc::new(Upstream {
                 key: key.clone(),
+                most: self.most,
                 state: ArcSwap::from_pointee(State {
                     endpoints: Vec::new(),
                     protocol: Protocol::Http1,
@@ -231,7 +243,8 @@ impl Upstream {
         let state = self.state.load();
         let all = &state.endpoints;
         let is_untried = |endpoint: &Endpoint| !tried.contains(&endpoint.address);
-        let is_good = |endpoint: &Endpoint| is_untried(endpoint) && !endpoint.is_doubted();
+        let is_free = |endpoint: &Endpoint| is_untried(endpoint) && endpoint.load() < self.most;
+        let is_good = |endpoint: &Endpoint| is_free(endpoint) && !endpoint.is_doubted();
         // Nearly always both that are drawn are good, and nobody needs a list of all that are.
         let (first, second) = draw(all.len()).ok_or(state.nothing)?;
         let chosen = if is_good(&all[first]) && is_good(&all[second]) {
@@ -239,20 +252,27 @@ impl Upstream {
         } else {
             let mut fresh: Vec<&Arc<Endpoint>> = all.iter().filter(|e| is_good(e)).collect();
             if fresh.is_empty() {
-                fresh.extend(all.iter().filter(|e| is_untried(e)));
+                fresh.extend(all.iter().filter(|e| is_free(e)));
             }
-            let (first, second) = draw(fresh.len()).ok_or(state.nothing)?;
+            let nothing = match all.iter().any(|e| is_untried(e)) {
+                true => Nothing::Crowded,
+                false => state.nothing,
+            };
+            let (first, second) = draw(fresh.len()).ok_or(nothing)?;
             less_busy(fresh[first], fresh[second])
         };
-        chosen.in_flight.fetch_add(1, Ordering::Relaxed);
+        // Others may have chosen it at the same moment.
+        if chosen.in_flight.fetch_add(1, Ordering::Relaxed) >= self.most {
+            chosen.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return Err(Nothing::Crowded);
+        }
         chosen.handed.fetch_add(1, Ordering::Relaxed);
         Ok(Assigned(Arc::clone(chosen)))
     }
 }
 
 fn less_busy<'a>(one: &'a Arc<Endpoint>, other: &'a Arc<Endpoint>) -> &'a Arc<Endpoint> {
-    let load = |endpoint: &Endpoint| endpoint.in_flight.load(Ordering::Relaxed);
-    if load(other) < load(one) { other } else { one }
+    if other.load() < one.load() { other } else { one }
 }
 
 /// Two of so many at random; of one, that one twice.
@@ -267,6 +287,10 @@ fn draw(many: usize) -> Option<(usize, usize)> {
 }
 
 impl Endpoint {
+    fn load(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     fn is_doubted(&self) -> bool {
         let until = *self.doubted_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
@@ -302,11 +326,12 @@ mod tests {
         Resolved::Pods { addresses, protocol: Protocol::Http1 }
     }
 
+    const MOST: usize = 1000;
     const THREE: &[&str] = &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
 
     #[tokio::test]
     async fn requests_spread_evenly_and_shun_the_busy() {
-        let upstreams = Upstreams::default();
+        let upstreams = Upstreams::new(MOST);
         let upstream = upstreams.get(&key());
         upstreams.update(|_| pods(THREE));
         let held: Vec<Assigned> = (0..300).map(|_| upstream.pick(&[]).unwrap()).collect();
@@ -317,8 +342,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_pod_has_more_requests_under_way_than_one_may() {
+        let upstreams = Upstreams::new(4);
+        let upstream = upstreams.get(&key());
+        upstreams.update(|_| pods(THREE));
+        let mut held: Vec<Assigned> = (0..12).map(|_| upstream.pick(&[]).unwrap()).collect();
+        assert_eq!(upstream.pick(&[]).err(), Some(Nothing::Crowded));
+        let freed = held.remove(5).address;
+        assert_eq!(upstream.pick(&[freed]).err(), Some(Nothing::Crowded));
+        assert_eq!(upstream.pick(&[]).unwrap().address, freed);
+        let all: Vec<SocketAddr> = THREE.iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(upstream.pick(&all).err(), Some(Nothing::NoReadyPod));
+    }
+
+    #[tokio::test]
     async fn a_tried_pod_is_not_asked_again_and_a_doubted_one_last() {
-        let upstreams = Upstreams::default();
+        let upstreams = Upstreams::new(MOST);
         let upstream = upstreams.get(&key());
         upstreams.update(|_| pods(&THREE[..2]));
         let first: SocketAddr = THREE[0].parse().unwrap();
@@ -334,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_withdrawn_address_stays_out_until_it_is_released() {
-        let upstreams = Upstreams::default();
+        let upstreams = Upstreams::new(MOST);
         upstreams.get(&key());
         upstreams.update(|_| pods(THREE));
         let gone: IpAddr = "10.0.0.2".parse().unwrap();
@@ -352,7 +391,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_keeps_its_count_when_its_list_changes() {
-        let upstreams = Upstreams::default();
+        let upstreams = Upstreams::new(MOST);
         let upstream = upstreams.get(&key());
         upstreams.update(|_| pods(&THREE[..1]));
         let busy: Vec<Assigned> = (0..10).map(|_| upstream.pick(&[]).unwrap()).collect();

@@ -68,6 +68,9 @@ impl Default for Patience {
 #[derive(Debug, Default)]
 pub struct Conversation {
     requests: AtomicUsize,
+    /// Those under way of the same client, over all of its connections, and how many there may be.
+    of_client: Arc<AtomicUsize>,
+    most_of_client: usize,
     /// Its requests are answered in tasks of their own.
     is_http2: AtomicBool,
     upgrade: AtomicU8,
@@ -82,10 +85,22 @@ const GRANTED: u8 = 2;
 const DENIED: u8 = 3;
 
 impl Conversation {
+    /// One of a client who may have `most_of_client` requests under way.
+    pub fn of(of_client: Arc<AtomicUsize>, most_of_client: usize) -> Conversation {
+        Conversation { of_client, most_of_client, ..Conversation::default() }
+    }
+
     /// A request is being answered as long as the guard lives.
     pub fn busy(self: &Arc<Conversation>) -> Busy {
         self.requests.fetch_add(1, Ordering::AcqRel);
+        self.of_client.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// How many requests its client may have under way, if these are more.
+    pub fn excess(&self) -> Option<usize> {
+        let is_exceeded = self.of_client.load(Ordering::Relaxed) > self.most_of_client;
+        is_exceeded.then_some(self.most_of_client)
     }
 
     fn is_busy(&self) -> bool {
@@ -133,6 +148,7 @@ pub struct Busy(Arc<Conversation>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.of_client.fetch_sub(1, Ordering::Relaxed);
         let was = self.0.requests.fetch_sub(1, Ordering::AcqRel);
         // In HTTP/1 the clock runs already, see `Gate::poll_fill`.
         if was == 1 && self.0.is_http2.load(Ordering::Relaxed) {

@@ -42,11 +42,20 @@ pub struct Bounds {
     pub connections: usize,
     /// From one IPv4 address or one IPv6 /64.
     pub per_client: usize,
+    /// Requests under way of one such client, over all of its connections. Those of trusted proxies are not one client's.
+    pub requests_per_client: usize,
+    /// Requests under way at one pod, tunnels included.
+    pub requests_per_pod: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { connections: 16_384, per_client: 4_096 }
+        Bounds {
+            connections: 16_384,
+            per_client: 4_096,
+            requests_per_client: 1_024,
+            requests_per_pod: 4_096,
+        }
     }
 }
 
@@ -63,12 +72,21 @@ struct Guests {
     patience: Patience,
     open: AtomicUsize,
     /// A short section.
-    by_client: Mutex<HashMap<IpAddr, usize>>,
+    by_client: Mutex<HashMap<IpAddr, Crowd>>,
+}
+
+/// Of one client.
+#[derive(Default)]
+struct Crowd {
+    connections: usize,
+    requests: Arc<AtomicUsize>,
 }
 
 struct Guest {
     guests: Arc<Guests>,
     client: IpAddr,
+    /// Under way, of all of the client's connections.
+    requests: Arc<AtomicUsize>,
 }
 
 impl Guests {
@@ -82,13 +100,13 @@ impl Guests {
         if self.open.load(Ordering::Relaxed) >= self.bounds.connections {
             return Err("all");
         }
-        let count = by_client.entry(client).or_default();
-        if *count >= self.bounds.per_client {
+        let crowd = by_client.entry(client).or_default();
+        if crowd.connections >= self.bounds.per_client {
             return Err("client");
         }
-        *count += 1;
+        crowd.connections += 1;
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Guest { guests: Arc::clone(self), client })
+        Ok(Guest { guests: Arc::clone(self), client, requests: Arc::clone(&crowd.requests) })
     }
 
     /// The fuller the house, the less a guest may stay who is idle or takes nothing.
@@ -104,9 +122,9 @@ impl Guests {
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut by_client = self.guests.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_client.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(crowd) = by_client.get_mut(&self.client) {
+            crowd.connections -= 1;
+            if crowd.connections == 0 {
                 by_client.remove(&self.client);
             }
         }
@@ -174,7 +192,7 @@ async fn accept(
         let (patience, open) = (guests.patience(), open.clone());
         connections.spawn(async move {
             open.add(1);
-            let served = welcome(proxy, stream, address, tls, patience, stop).await;
+            let served = welcome(proxy, stream, address, &guest, tls, patience, stop).await;
             if let Err(error) = served {
                 tracing::debug!(client = %address, %error, "a client's connection has ended");
             }
@@ -188,27 +206,29 @@ async fn welcome(
     proxy: Arc<Proxy>,
     stream: TcpStream,
     address: SocketAddr,
+    guest: &Guest,
     tls: Option<TlsAcceptor>,
     patience: Patience,
     stop: CancellationToken,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let is_trusted = proxy.trusts(address.ip());
+    let most = match is_trusted {
+        true => usize::MAX,
+        false => guest.guests.bounds.requests_per_client,
+    };
     let peer = Peer {
         address,
         is_tls: tls.is_some(),
-        client: Client::new(
-            address.ip(),
-            tls.is_some(),
-            stream.local_addr()?.port(),
-            proxy.trusts(address.ip()),
-        ),
+        client: Client::new(address.ip(), tls.is_some(), stream.local_addr()?.port(), is_trusted),
         stall: patience.stall,
-        talk: Arc::new(Conversation::default()),
+        talk: Arc::new(Conversation::of(Arc::clone(&guest.requests), most)),
     };
+    // Boxed, here and below, so that a connection takes the memory of what it speaks and not of all it could.
     let Some(tls) = tls else {
-        return converse(proxy, stream, peer, None, patience, stop).await;
+        return Box::pin(converse(proxy, stream, peer, None, patience, stop)).await;
     };
-    let handshake = tokio::time::timeout(patience.handshake, tls.accept(stream)).await;
+    let handshake = Box::pin(tokio::time::timeout(patience.handshake, tls.accept(stream))).await;
     let outcome = match &handshake {
         Ok(Ok(_)) => "done",
         Ok(Err(_)) => "failed",
@@ -217,7 +237,7 @@ async fn welcome(
     proxy.measure.handshakes.with(&[outcome]).increment();
     let stream = handshake.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     let is_http2 = stream.get_ref().1.alpn_protocol().map(|protocol| protocol == b"h2");
-    converse(proxy, stream, peer, is_http2, patience, stop).await
+    Box::pin(converse(proxy, stream, peer, is_http2, patience, stop)).await
 }
 
 /// `is_http2` is what both agreed on; `None`: the first bytes tell.
@@ -239,54 +259,73 @@ where
             sniffed.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??
         }
     };
-    let talk = Arc::clone(&peer.talk);
     let service = Service { proxy, peer: Arc::new(peer) };
-    let leave = leave(Arc::clone(&talk), stop);
-    tokio::pin!(leave);
     match is_http2 {
-        true => {
-            let io = TokioIo::new(Gate::http2(stream, received, talk, patience));
-            let connection = http2::Builder::new(Streams { stall: patience.stall })
-                .timer(TokioTimer::new())
-                .keep_alive_interval(patience.ping)
-                .keep_alive_timeout(patience.ping)
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(u32::try_from(head::MAX_HEAD).unwrap_or(u32::MAX))
-                .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-                .max_local_error_reset_streams(MAX_OWN_RESETS)
-                .initial_stream_window_size(256 << 10)
-                .initial_connection_window_size(1 << 20)
-                .max_send_buf_size(64 << 10)
-                .serve_connection(io, service);
-            tokio::pin!(connection);
-            tokio::select! {
-                done = connection.as_mut() => done.map_err(io::Error::other),
-                () = leave => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await.map_err(io::Error::other)
-                }
-            }
-        }
-        false => {
-            let io = TokioIo::new(Gate::http1(stream, received, talk, patience));
-            let connection = http1::Builder::new()
-                // The gate's clocks count.
-                .header_read_timeout(None)
-                .max_headers(head::MAX_HEADERS + 1)
-                // Of a head, and of an answer that the client does not take.
-                .max_buf_size(head::MAX_HEAD + (4 << 10))
-                .serve_connection(io, service)
-                .with_upgrades();
-            tokio::pin!(connection);
-            tokio::select! {
-                done = connection.as_mut() => done.map_err(io::Error::other),
-                () = leave => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await.map_err(io::Error::other)
-                }
-            }
-        }
+        true => Box::pin(http2(stream, received, service, patience, stop)).await,
+        false => Box::pin(http1(stream, received, service, patience, stop)).await,
     }
+}
+
+async fn http2<S>(
+    stream: S,
+    received: Bytes,
+    service: Service,
+    patience: Patience,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let talk = Arc::clone(&service.peer.talk);
+    let io = TokioIo::new(Gate::http2(stream, received, Arc::clone(&talk), patience));
+    let connection = http2::Builder::new(Streams { stall: patience.stall })
+        .timer(TokioTimer::new())
+        .keep_alive_interval(patience.ping)
+        .keep_alive_timeout(patience.ping)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(head::MAX_HEAD).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_OWN_RESETS)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_send_buf_size(64 << 10)
+        .serve_connection(io, service);
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        done = connection.as_mut() => return done.map_err(io::Error::other),
+        () = leave(talk, stop) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(io::Error::other)
+}
+
+async fn http1<S>(
+    stream: S,
+    received: Bytes,
+    service: Service,
+    patience: Patience,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let talk = Arc::clone(&service.peer.talk);
+    let io = TokioIo::new(Gate::http1(stream, received, talk, patience));
+    let connection = http1::Builder::new()
+        // The gate's clocks count.
+        .header_read_timeout(None)
+        .max_headers(head::MAX_HEADERS + 1)
+        // Of a head, and of an answer that the client does not take.
+        .max_buf_size(head::MAX_HEAD + (4 << 10))
+        .serve_connection(io, service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        done = connection.as_mut() => return done.map_err(io::Error::other),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(io::Error::other)
 }
 
 /// Waits until the client is to be told that its connection ends.
@@ -320,7 +359,7 @@ mod tests {
 
     #[test]
     fn guests_are_bounded_in_all_and_by_client() {
-        let bounds = Bounds { connections: 3, per_client: 2 };
+        let bounds = Bounds { connections: 3, per_client: 2, ..Bounds::default() };
         let guests = Arc::new(Guests::new(bounds, Patience::default()));
         let admit = |address: &str| guests.admit(address.parse().unwrap());
         let first = admit("2001:db8::1").ok();

@@ -31,6 +31,7 @@ pub struct Measure {
     retries: Family<Counter>,
     pub connections: Family<Gauge>,
     pub refused_connections: Family<Counter>,
+    pub refused_requests: Family<Counter>,
     pub handshakes: Family<Counter>,
 }
 
@@ -82,6 +83,11 @@ impl Measure {
             refused_connections: registry.counters(
                 "joey_ingress_connections_refused_total",
                 "Connections closed unheard, by reason.",
+                &["reason"],
+            ),
+            refused_requests: registry.counters(
+                "joey_ingress_requests_refused_total",
+                "Requests answered 429 or 503 because too many were under way, by whose bound it was.",
                 &["reason"],
             ),
             handshakes: registry.counters(

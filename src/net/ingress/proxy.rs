@@ -30,6 +30,7 @@ use super::id;
 use super::leave::{Leave, Verdict};
 use super::measure::{Measure, Meter, RouteMeters};
 use super::pool::{Dialer, Lease};
+use super::resolve::Nothing;
 use super::routes::{Route, Table};
 use crate::model::cidr::Cidr;
 
@@ -69,9 +70,15 @@ pub struct Peer {
 }
 
 impl Proxy {
-    pub fn new(measure: Measure, dialer: Dialer, trusted: Vec<Cidr>, access: AccessLog) -> Proxy {
+    pub fn new(
+        measure: Measure,
+        dialer: Dialer,
+        trusted: Vec<Cidr>,
+        access: AccessLog,
+        requests_per_pod: usize,
+    ) -> Proxy {
         Proxy {
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(requests_per_pod),
             unmatched: Arc::new(measure.unmatched()),
             measure,
             table: ArcSwap::default(),
@@ -120,6 +127,16 @@ impl Proxy {
             return Plain { closes: true, ..Plain::new(status, text) }
                 .into_response(Some(meter), busy);
         }
+        if let Some(most) = peer.talk.excess() {
+            peer.talk.deny_upgrade();
+            self.measure.refused_requests.with(&["client"]).increment();
+            let text = format!(
+                "{most} requests of this client are under way; no more are taken until one is over"
+            );
+            self.log(&mut meter, peer, None, None);
+            return Plain::crowded(StatusCode::TOO_MANY_REQUESTS, text)
+                .into_response(Some(meter), busy);
+        }
         let wants_upgrade = ask::wants_upgrade(&request);
         let pieces = match request.version() {
             Version::HTTP_2 => Pieces::Cut,
@@ -156,7 +173,9 @@ impl Proxy {
         let id = forward::request(request.headers_mut(), &peer.client, &asked.authority, id::new);
         self.log_with_id(&mut meter, peer, Some(&asked), Some(&bound), Some(id));
         let answered = match upgrade {
-            Some(upgrade) => self.upgrade(peer, &bound, &asked, request, upgrade, &mut meter).await,
+            Some(upgrade) => {
+                Box::pin(self.upgrade(peer, &bound, &asked, request, upgrade, &mut meter)).await
+            }
             None => self.exchange(peer, &bound, &asked, request, &mut meter).await,
         };
         match answered {
@@ -200,7 +219,9 @@ impl Proxy {
         for attempt in 1..=ATTEMPTS {
             let endpoint = match bound.upstream.pick(&tried) {
                 Ok(endpoint) => endpoint,
-                Err(nothing) => return Err(last.unwrap_or_else(|| bound.unavailable(nothing))),
+                Err(nothing) => {
+                    return Err(last.unwrap_or_else(|| self.unavailable(bound, nothing)));
+                }
             };
             let address = endpoint.address;
             let denied = || bound.denied(peer);
@@ -247,7 +268,7 @@ impl Proxy {
         let mut tried = Vec::new();
         loop {
             let endpoint =
-                bound.upstream.pick(&tried).map_err(|nothing| bound.unavailable(nothing))?;
+                bound.upstream.pick(&tried).map_err(|nothing| self.unavailable(bound, nothing))?;
             let address = endpoint.address;
             let denied = || bound.denied(peer);
             let mut leave = self.leave(peer, address).ok_or_else(denied)?;
@@ -267,6 +288,19 @@ impl Proxy {
                     meter.retried();
                 }
                 Err(failed) => return Err(bound.failed(&failed)),
+            }
+        }
+    }
+
+    fn unavailable(&self, bound: &Bound, nothing: Nothing) -> Plain {
+        let text = format!("{} (rule {})", nothing.tell(&bound.upstream.key), bound.route.rule);
+        match nothing {
+            Nothing::Crowded => {
+                self.measure.refused_requests.with(&["pods"]).increment();
+                Plain::crowded(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+            Nothing::NoService | Nothing::NoPort | Nothing::NoReadyPod | Nothing::ExternalName => {
+                Plain::new(StatusCode::SERVICE_UNAVAILABLE, text)
             }
         }
     }
@@ -309,11 +343,6 @@ pub(super) enum Answered {
 }
 
 impl Bound {
-    fn unavailable(&self, nothing: super::resolve::Nothing) -> Plain {
-        let text = nothing.tell(&self.upstream.key);
-        Plain::new(StatusCode::SERVICE_UNAVAILABLE, format!("{text} (rule {})", self.route.rule))
-    }
-
     fn denied(&self, peer: &Peer) -> Plain {
         let client = peer.address.ip().to_canonical();
         let service = &self.route.backend.service;

@@ -47,6 +47,8 @@ pub enum Nothing {
     NoPort,
     NoReadyPod,
     ExternalName,
+    /// Every ready pod has as many requests under way as it may.
+    Crowded,
 }
 
 impl Nothing {
@@ -59,6 +61,11 @@ impl Nothing {
             Nothing::NoReadyPod => format!("Service {service} has no ready pod"),
             Nothing::ExternalName => {
                 format!("Service {service} is an ExternalName, which the ingress does not follow")
+            }
+            Nothing::Crowded => {
+                format!(
+                    "every ready pod of Service {service} has as many requests under way as one may have"
+                )
             }
         }
     }

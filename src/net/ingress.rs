@@ -10,6 +10,7 @@
 mod access;
 mod answer;
 mod balance;
+mod bell;
 mod body;
 mod classes;
 mod deadline;

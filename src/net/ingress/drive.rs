@@ -11,10 +11,9 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
-use futures::task::AtomicWaker;
+use super::bell::Bell;
 
 /// A connection that works to its end when it is polled.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -29,24 +28,6 @@ pub struct Drive {
     bell: Arc<Bell>,
     /// Rings it.
     ringing: Waker,
-}
-
-#[derive(Default)]
-struct Bell {
-    has_rung: AtomicBool,
-    /// Whoever waits; nobody during a turn.
-    waiting: AtomicWaker,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Bell>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Bell>) {
-        self.has_rung.store(true, Ordering::SeqCst);
-        self.waiting.wake();
-    }
 }
 
 impl Drive {
@@ -67,22 +48,22 @@ impl Drive {
         let ringing = self.ringing.clone();
         let mut bell_cx = Context::from_waker(&ringing);
         // The task runs already: it need not be woken for what it does itself.
-        self.bell.waiting.take();
+        self.bell.nobody_waits();
         for _ in 0..ROUNDS {
-            self.bell.has_rung.store(false, Ordering::SeqCst);
+            self.bell.has_rung();
             if let Poll::Ready(done) = wanted(&mut bell_cx) {
                 return Poll::Ready(done);
             }
             self.work(&mut bell_cx);
-            if self.bell.has_rung.load(Ordering::SeqCst) {
+            if self.bell.has_rung() {
                 continue;
             }
-            self.bell.waiting.register(cx.waker());
+            self.bell.waits(cx.waker());
             // It may have rung before somebody stood there to hear it.
-            if !self.bell.has_rung.load(Ordering::SeqCst) {
+            if !self.bell.has_rung() {
                 return Poll::Pending;
             }
-            self.bell.waiting.take();
+            self.bell.nobody_waits();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -90,7 +71,7 @@ impl Drive {
 
     /// Lets the connection see what came while nobody waited for it: an end, as a rule.
     pub fn look(&mut self) {
-        self.bell.waiting.take();
+        self.bell.nobody_waits();
         let ringing = self.ringing.clone();
         self.work(&mut Context::from_waker(&ringing));
     }

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bell::Seldom;
 use super::forward::Client;
 use super::gate::{Conversation, Gate, Patience};
 use super::head;
@@ -294,7 +295,7 @@ where
     tokio::select! {
         biased;
         done = connection.as_mut() => return done.map_err(io::Error::other),
-        () = leave(talk, stop) => connection.as_mut().graceful_shutdown(),
+        () = Seldom::new(leave(talk, stop)) => connection.as_mut().graceful_shutdown(),
     }
     connection.await.map_err(io::Error::other)
 }
@@ -323,7 +324,7 @@ where
     tokio::select! {
         biased;
         done = connection.as_mut() => return done.map_err(io::Error::other),
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = Seldom::new(stop.cancelled()) => connection.as_mut().graceful_shutdown(),
     }
     connection.await.map_err(io::Error::other)
 }

@@ -289,6 +289,13 @@ impl Network {
         self.shared.seen.tightened.subscribe()
     }
 
+    /// What [`Network::permits_through`] answers from: the same question has the same answer until one of them changes.
+    fn grounds(
+        &self,
+    ) -> (watch::Receiver<Arc<InForce>>, watch::Receiver<Arc<BTreeMap<String, IpAddr>>>) {
+        (self.shared.seen.in_force.subscribe(), self.shared.seen.leases.subscribe())
+    }
+
     /// Whether policies let `proxy` pass `flow` on, on behalf of its source. Never before they are known, and never to a
     /// pod that the rules do not know yet.
     pub fn permits_through(&self, proxy: &policy::Pod, flow: policy::Flow) -> bool {

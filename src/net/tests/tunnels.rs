@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use crate::net::ingress::resolve::{Directory, ServiceFact, ServicePortFact, Slic
 use crate::net::ingress::routes::{
     BackendFact, IngressFact, ObjectName, Options, PathFact, PathKind, Port, RuleFact,
 };
-use crate::net::ingress::{Guard, Ingress, IngressConfig};
+use crate::net::ingress::{Guard, Ingress, IngressConfig, Verdict};
 use crate::net::names::PROXY_MARK;
 use crate::net::policy::Labels;
 use crate::net::policy::tests::policy;
@@ -108,6 +108,43 @@ fn a_tunnel_through_the_ingress_ends_when_its_client_is_denied_the_pod() {
         }
         say(client, served).unwrap();
         stop.cancel();
+    });
+}
+
+/// Answers are kept, and none outlives what it was made from.
+#[test]
+fn the_ingress_asks_anew_when_policies_or_pods_have_changed() {
+    on_a_host(|_| async {
+        let mut scene = Scene::start().await;
+        scene.namespace("x", Labels::new());
+        let labels = |app: &str| Labels::from([("app".to_owned(), app.to_owned())]);
+        let web = scene.pod("x", "web", labels("web")).await;
+        let friend = scene.pod("x", "friend", labels("friend")).await;
+        scene.enforce().await;
+        let guard = Guard::new(scene.network.clone());
+        let at: SocketAddr = (web.address, 80).into();
+        let permits = |client: IpAddr| {
+            // Twice: the second answer is the one that is kept.
+            let answers = [(); 2].map(|()| guard.permits(client, at));
+            assert_eq!(answers[0], answers[1]);
+            answers[0]
+        };
+        assert!(permits(friend.address), "there is no policy");
+        let spec =
+            json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]});
+        scene.policies = vec![policy("x", "nobody", spec)];
+        scene.enforce().await;
+        assert!(!permits(friend.address), "nobody may");
+        let from = json!([{"podSelector": {"matchLabels": {"app": "friend"}}}]);
+        let spec = json!({
+            "podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from}],
+        });
+        scene.policies = vec![policy("x", "friends", spec)];
+        scene.enforce().await;
+        assert!(permits(friend.address));
+        scene.remove("x", "friend").await;
+        scene.enforce().await;
+        assert!(!permits(friend.address), "whoever has the address next is no friend");
     });
 }
 

@@ -190,15 +190,26 @@ pub fn slice(slice: &EndpointSlice) -> Option<SliceFact> {
     })
 }
 
-/// Certificates by host for these Ingresses, oldest first, and what is wrong with the others.
+/// What Ingresses want of Secrets, and get.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// By host.
+    pub certificates: Certificates,
+    /// What is wrong with the others.
+    pub troubles: Vec<Trouble>,
+    /// When time alone makes something else of it.
+    pub until: Option<Timestamp>,
+}
+
+/// Certificates for these Ingresses, oldest first.
 pub fn certificates(
     ingresses: &[Arc<Ingress>],
     secrets: &BTreeMap<ObjectName, Arc<Secret>>,
     now: Timestamp,
-) -> (Certificates, Vec<Trouble>) {
+) -> Served {
     let mut by_age: Vec<&Arc<Ingress>> = ingresses.iter().collect();
     by_age.sort_by_key(|ingress| (created(&ingress.metadata), name(&ingress.metadata)));
-    let (mut found, mut troubles) = (Certificates::new(), Vec::new());
+    let Served { certificates: mut found, mut troubles, mut until } = Served::default();
     for ingress in by_age {
         let name = name(&ingress.metadata);
         let Some(spec) = &ingress.spec else { continue };
@@ -211,6 +222,11 @@ pub fn certificates(
                 troubles.push(Trouble { ingress, reason, message });
             };
             let key = ObjectName::new(&name.namespace, secret_name);
+            let turn = secrets.get(&key).and_then(|secret| {
+                let data = secret.data.as_ref()?.get("tls.crt")?;
+                certificate::next_turn(&data.0, now)
+            });
+            until = until.into_iter().chain(turn).min();
             let usable = match secrets.get(&key).map(|secret| read(secret, now)) {
                 Some(Ok(usable)) => usable,
                 Some(Err(unusable)) => {
@@ -269,7 +285,7 @@ pub fn certificates(
             }
         }
     }
-    (found, troubles)
+    Served { certificates: found, troubles, until }
 }
 
 fn read(secret: &Secret, now: Timestamp) -> Result<certificate::Usable, Unusable> {
@@ -441,7 +457,10 @@ mod tests {
                 tls("gone.example", "gone"), tls("other.example", "good")]}
         }))
         .unwrap();
-        let (found, troubles) = certificates(&[Arc::new(object)], &secrets, now);
+        let Served { certificates: found, troubles, until } =
+            certificates(&[Arc::new(object)], &secrets, now);
+        // rcgen's own default: until the year 4096.
+        assert!(until.is_some_and(|until| until > now));
         assert_eq!(found.keys().collect::<Vec<_>>(), ["good.example"]);
         let told: Vec<(&str, &str)> =
             troubles.iter().map(|t| (t.reason, t.message.split(';').next().unwrap())).collect();

@@ -24,11 +24,12 @@ use super::resolve::{Directory, ServiceFact, SliceFact};
 use super::routes::{IngressFact, ObjectName};
 use super::{Ingress, PortTaken};
 use crate::events::{Kind, Note, Recorder};
+use crate::model::time::Timestamp;
 use crate::sys::clock;
 
 /// Changes that come together are put in force together.
 const BATCH: usize = 1024;
-/// How often certificates are looked at for their age.
+/// How long certificates are not looked at for their age, at most: a clock may be set.
 const AGE_CHECK: Duration = Duration::from_secs(3600);
 /// After a failed write.
 const RETRY: Duration = Duration::from_secs(5);
@@ -196,7 +197,7 @@ async fn keep(ingress: Ingress, controller: Controller) {
     let mut stale = Stale::default();
     let mut told =
         Told { controller: &controller, troubles: BTreeSet::new(), by: [const { Vec::new() }; 2] };
-    let mut age = tokio::time::interval(AGE_CHECK);
+    let mut age = tokio::time::Instant::now() + AGE_CHECK;
     let mut retry = None;
     let mut has_own_class = false;
     loop {
@@ -205,7 +206,10 @@ async fn keep(ingress: Ingress, controller: Controller) {
                 Some(batch) => batch.into_iter().for_each(|seen| caches.take(seen, &mut stale)),
                 None => return,
             },
-            _ = age.tick() => stale.certificates = true,
+            () = tokio::time::sleep_until(age) => {
+                age = tokio::time::Instant::now() + AGE_CHECK;
+                stale.certificates = true;
+            }
             () = ingress.one_released() => stale.pods = true,
             () = sleep_until(retry) => {
                 retry = None;
@@ -227,10 +231,11 @@ async fn keep(ingress: Ingress, controller: Controller) {
         let now = std::mem::take(&mut stale);
         let Claimed { ours, others, troubles } = claimed(&caches);
         if now.certificates {
-            let (certificates, troubles) =
-                observe::certificates(&ours, &caches.secrets.held, clock::now());
-            ingress.apply_certificates(certificates);
-            told.by[0] = troubles;
+            let at = clock::now();
+            let served = observe::certificates(&ours, &caches.secrets.held, at);
+            ingress.apply_certificates(served.certificates);
+            told.by[0] = served.troubles;
+            age = tokio::time::Instant::now() + until(served.until, at).min(AGE_CHECK);
         }
         if now.rules {
             let mut all = troubles;
@@ -252,6 +257,14 @@ async fn keep(ingress: Ingress, controller: Controller) {
             retry = Some(tokio::time::Instant::now() + RETRY);
         }
     }
+}
+
+/// From one moment to the other, which has passed when this has.
+fn until(then: Option<Timestamp>, now: Timestamp) -> Duration {
+    let seconds = then.map(|then| then.unix_seconds() - now.unix_seconds());
+    seconds.map_or(Duration::MAX, |seconds| {
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default() + 1)
+    })
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

@@ -88,6 +88,18 @@ impl Usable {
     }
 }
 
+/// When what is said of a certificate next changes by itself: it begins to be valid, ends soon, or has ended.
+pub fn next_turn(certificate: &[u8], now: Timestamp) -> Option<Timestamp> {
+    let leaf = CertificateDer::pem_slice_iter(certificate).next()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&leaf).ok()?;
+    let starts = parsed.validity().not_before.timestamp();
+    let expires = parsed.validity().not_after.timestamp();
+    // `days_left` counts whole days: there is one less a second later.
+    let ends_soon = expires - SOON_DAYS * DAY_SECONDS + 1;
+    let turns = [starts, ends_soon, expires].into_iter().filter(|turn| *turn > now.unix_seconds());
+    turns.min().map(|turn| Timestamp::from_unix(turn, 0))
+}
+
 /// Subject alternative names; the common name where there are none, as old certificates have it.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
@@ -147,6 +159,27 @@ mod tests {
         ] {
             assert_eq!(usable.covers(host), is_covered, "{host}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_certificate_changes_when_it_is_told_to() {
+        for (from, to) in [(2, 60), (-1, 60), (-1, 5), (-9, -1)] {
+            let (certificate, key) = pair(&["shop.example"], from, to);
+            let said = |at: Timestamp| match read(certificate.as_bytes(), key.as_bytes(), at) {
+                Ok(usable) => (usable.days_left(at) < SOON_DAYS).to_string(),
+                Err(unusable) => unusable.to_string(),
+            };
+            let mut at = now();
+            // Nothing changes before a turn, something does at it, and nothing after the last one.
+            while let Some(turn) = next_turn(certificate.as_bytes(), at) {
+                let just_before = Timestamp::from_unix(turn.unix_seconds() - 1, 0);
+                assert_eq!(said(just_before), said(at), "from {from} to {to}");
+                assert_ne!(said(turn), said(at), "from {from} to {to}");
+                at = turn;
+            }
+            assert!(said(at).contains("expired"), "from {from} to {to}");
+        }
+        assert_eq!(next_turn(b"garbage", now()), None);
     }
 
     #[test]

@@ -154,6 +154,21 @@ mod tests {
         for (method, path, accept, may, expected) in [
             ("GET", "/metrics", "*/*", true, (200, prometheus)),
             ("GET", "/metrics", wants_open, true, (200, open)),
+            (
+                "GET",
+                "/metrics",
+                "text/plain, application/openmetrics-text;q=0.9",
+                true,
+                (200, prometheus),
+            ),
+            (
+                "GET",
+                "/metrics",
+                "application/openmetrics-text; version=1.0.0; q=0, */*",
+                true,
+                (200, prometheus),
+            ),
+            ("GET", "/metrics", "Application/OpenMetrics-Text, */*", true, (200, open)),
             ("GET", "/metrics", "*/*", false, (401, "")),
             ("POST", "/metrics", "*/*", true, (405, "")),
             ("GET", "/", "*/*", true, (404, "")),

@@ -12,9 +12,21 @@ pub enum Format {
 }
 
 impl Format {
-    /// What the scraper's `Accept` header asks for; Prometheus text when it does not say.
+    /// What the scraper's `Accept` header likes better (RFC 9110 §12.5.1); Prometheus text when it does not say.
     pub fn wanted(accept: &str) -> Format {
-        match accept.contains("application/openmetrics-text") {
+        let (mut open, mut plain) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let place = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "application/openmetrics-text" => &mut open,
+                "text/plain" | "text/*" | "*/*" => &mut plain,
+                _ => continue,
+            };
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            *place = f32::max(*place, weight);
+        }
+        match open > 0.0 && open >= plain {
             true => Format::OpenMetrics,
             false => Format::Prometheus,
         }

@@ -93,5 +93,10 @@ fn every_target_can_be_fuzzed_and_has_a_corpus() {
         let corpus = names(&fuzz().join("corpus").join(name));
         assert!(corpus.len() >= 3, "{name} has {} files", corpus.len());
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} has no [[bin]]");
+        let program = fs::read_to_string(fuzz().join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        let all_of_it = format!(
+            "#![no_main]\n\nlibfuzzer_sys::fuzz_target!(|bytes: &[u8]| joey::hostile::{name}(bytes));\n"
+        );
+        assert_eq!(program, all_of_it, "the target that runs here is the one that is fuzzed");
     }
 }

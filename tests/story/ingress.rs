@@ -1,6 +1,7 @@
 //! "How do I accept traffic from outside?", certificates, and metrics that outlive the service.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::capture::{Capture, Packet};
 use crate::cluster::{Cluster, Ran};
@@ -173,6 +174,20 @@ fn certificate(cluster: &Cluster, name: &str, host: &str) -> (String, String) {
     (crt, key)
 }
 
+/// A self-signed certificate that lasts for some seconds more.
+fn short_lived(cluster: &Cluster, host: &str, seconds: u64) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new([host.to_owned()]).unwrap();
+    let now = std::time::SystemTime::now();
+    params.not_before = (now - Duration::from_secs(60)).into();
+    params.not_after = (now + Duration::from_secs(seconds)).into();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    let file = |end: &str| cluster.dir.join(format!("short.{end}")).display().to_string();
+    std::fs::write(file("crt"), made.pem()).unwrap();
+    std::fs::write(file("key"), key.serialize_pem()).unwrap();
+    (file("crt"), file("key"))
+}
+
 /// Chapter 14.
 #[test]
 fn https_ends_at_the_ingress_and_a_bad_certificate_touches_only_its_host() {
@@ -265,6 +280,24 @@ spec:
         get(&second, "https://a.example/").code == 0
     });
     assert_ne!(get(&first, "https://a.example/").code, 0);
+
+    // One that ends while it is served is not served any longer, though nobody touches anything; its host alone notices.
+    let (short, short_key) = short_lived(&cluster, "b.example", 30);
+    run(&cluster, tls("b", &short, &short_key)).ok();
+    let told = |cluster: &Cluster, reason: &str| {
+        cluster.kubectl(&["describe", "ingress", "secure"]).stdout.contains(reason)
+    };
+    cluster.wait_for("it is served", |_| get(&short, "https://b.example/").code == 0);
+    cluster.wait_for("its end is near", |cluster| told(cluster, "CertificateExpiresSoon"));
+    cluster.wait_for("its end is told", |cluster| told(cluster, "CertificateExpired"));
+    let served = Command::new("openssl")
+        .args(["s_client", "-connect", "127.0.0.1:443", "-servername", "b.example"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("openssl can run");
+    let served = String::from_utf8_lossy(&served.stdout).into_owned();
+    assert!(served.contains("no certificate for this host"), "{served}");
+    get(&second, "https://a.example/").ok();
     cluster.finish();
 }
 
@@ -320,6 +353,49 @@ fn a_real_prometheus_scrapes_and_the_alert_rules_are_ones_it_accepts() {
         "histogram_quantile(0.99, sum by (service, le) (joey_ingress_request_duration_seconds_bucket))",
     );
     assert!(summed.contains("kangaroo-backend"), "{summed}");
+    // It asked for OpenMetrics, and reads that strictly: only there a counter's family goes without `_total`.
+    let family = curl(&["http://127.0.0.1:9090/api/v1/metadata?metric=joey_ingress_requests"]);
+    assert!(family.stdout.contains("\"type\":\"counter\""), "{}", family.stdout);
     drop(prometheus);
+    both_texts_are_valid(&cluster);
     cluster.finish();
+}
+
+/// Prometheus text for who asks for nothing, OpenMetrics for who asks for that; each as its own checker wants it.
+fn both_texts_are_valid(cluster: &Cluster) {
+    let scrape = |accept: &str| {
+        let accept = format!("Accept: {accept}");
+        curl(&["-D", "-", "-H", &accept, "http://127.0.0.1:9464/metrics"]).ok()
+    };
+    let plain = scrape("text/plain");
+    assert!(plain.contains("text/plain; version=0.0.4; charset=utf-8\r\n"), "{plain}");
+    let (_, body) = plain.split_once("\r\n\r\n").expect("a head");
+    let body = body.strip_suffix("\n200").expect("a status");
+    let file = cluster.dir.join("metrics.txt");
+    std::fs::write(&file, format!("{}\n", body.trim_end())).unwrap();
+    let checked = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .expect("promtool comes with prometheus");
+    let told = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{told}");
+
+    let open = scrape("application/openmetrics-text; version=1.0.0");
+    assert!(
+        open.contains("application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{open}"
+    );
+    assert!(open.trim_end().ends_with("# EOF\n\n200"), "{open}");
+    for line in [
+        "# TYPE joey_ingress_requests counter",
+        "# TYPE joey_ingress_request_duration_seconds histogram",
+        "# UNIT joey_ingress_request_duration_seconds seconds",
+    ] {
+        assert!(open.lines().any(|found| found == line), "{line} in {open}");
+    }
+    let of_counter =
+        "joey_ingress_requests_total{namespace=\"default\",ingress=\"minimal-ingress\"";
+    assert!(open.lines().any(|line| line.starts_with(of_counter)), "{open}");
+    assert!(!open.contains("# TYPE joey_ingress_requests_total"), "{open}");
 }

@@ -213,6 +213,89 @@ spec:
     cluster.finish();
 }
 
+/// The backend behind a Service and an Ingress at `/hostname`.
+const DOOR: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: backend}
+spec:
+  selector: {app: kangaroo, role: backend}
+  ports: [{port: 8080, targetPort: 80}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: door}
+spec:
+  rules:
+  - http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: backend, port: {number: 8080}}}}
+";
+
+/// Only who matches `from` reaches the backend.
+fn only_from(from: &str) -> String {
+    format!(
+        "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: guard}}
+spec:
+  podSelector: {{matchLabels: {{role: backend}}}}
+  policyTypes: [Ingress]
+  ingress: [{{from: [{from}]}}]
+"
+    )
+}
+
+/// Chapter 14, "it's still secure, because you can limit who can connect": plain HTTP inside is safe since policy decides who
+/// may speak it, and the proxy is no way around that (security D13).
+#[test]
+fn a_policy_holds_through_the_ingress_and_can_let_in_the_ingress_alone() {
+    let mut cluster = Cluster::start("guard");
+    let manifest = [
+        server("default", "backend", "backend"),
+        server("default", "friend", "friend"),
+        server("default", "enemy", "enemy"),
+        DOOR.to_owned(),
+    ];
+    cluster.apply(&manifest.concat()).ok();
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all"]).ok();
+    let backend = cluster.value("pod/backend", "{.status.podIP}");
+    let node = cluster.value("node", "{.items[0].status.addresses[0].address}");
+    let from_outside =
+        |cluster: &Cluster| cluster.fetch("http://127.0.0.1/hostname").stdout.trim_end().to_owned();
+    // The status with which the ingress answers a pod.
+    let through = |cluster: &Cluster, from: &str| {
+        let script = format!(
+            "exec 3<>/dev/tcp/{node}/80 && printf 'GET /hostname HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n' >&3 \
+             && read -r -t 10 _ status _ <&3 && echo $status"
+        );
+        cluster.kubectl(&["exec", from, "--", "/bin/bash", "-c", &script]).stdout.trim().to_owned()
+    };
+    cluster.wait_for("the ingress serves it", |cluster| from_outside(cluster) == "backend");
+    assert_eq!(through(&cluster, "enemy"), "200", "before any policy all is open");
+
+    cluster.apply(&only_from("{podSelector: {matchLabels: {role: friend}}}")).ok();
+    wait_in_force(&mut cluster, "networkpolicy/guard");
+    for (pod, is_open, status) in [("friend", true, "200"), ("enemy", false, "403")] {
+        let from = format!("default/{pod}");
+        assert_eq!(connects(&cluster, &from, &backend, 80), is_open, "{pod}");
+        assert_eq!(through(&cluster, pod), status, "{pod} through the ingress");
+    }
+    assert_ne!(from_outside(&cluster), "backend", "customers are not the friend");
+
+    let ingress = "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, \
+                   podSelector: {matchLabels: {app.kubernetes.io/name: joey-ingress}}}";
+    cluster.apply(&only_from(ingress)).ok();
+    wait_in_force(&mut cluster, "networkpolicy/guard");
+    assert_eq!(from_outside(&cluster), "backend", "customers come through the ingress");
+    for pod in ["friend", "enemy"] {
+        assert!(!connects(&cluster, &format!("default/{pod}"), &backend, 80), "{pod}");
+        assert_eq!(through(&cluster, pod), "403", "{pod} is not the ingress by asking it");
+    }
+    cluster.finish();
+}
+
 #[test]
 fn joey_says_who_denies_a_connection_and_proves_it() {
     let mut cluster = Cluster::start("policy-why");

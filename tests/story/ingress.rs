@@ -175,16 +175,17 @@ fn certificate(cluster: &Cluster, name: &str, host: &str) -> (String, String) {
 }
 
 /// A self-signed certificate that lasts for some seconds more.
+#[expect(clippy::disallowed_methods, reason = "the daemon goes by the real clock, too")]
 fn short_lived(cluster: &Cluster, host: &str, seconds: u64) -> (String, String) {
-    let mut params = rcgen::CertificateParams::new([host.to_owned()]).unwrap();
+    let mut params = rcgen::CertificateParams::new([host.to_owned()]).expect("a name");
     let now = std::time::SystemTime::now();
     params.not_before = (now - Duration::from_secs(60)).into();
     params.not_after = (now + Duration::from_secs(seconds)).into();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let made = params.self_signed(&key).unwrap();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let made = params.self_signed(&key).expect("a certificate");
     let file = |end: &str| cluster.dir.join(format!("short.{end}")).display().to_string();
-    std::fs::write(file("crt"), made.pem()).unwrap();
-    std::fs::write(file("key"), key.serialize_pem()).unwrap();
+    std::fs::write(file("crt"), made.pem()).expect("a directory of ours");
+    std::fs::write(file("key"), key.serialize_pem()).expect("a directory of ours");
     (file("crt"), file("key"))
 }
 
@@ -372,10 +373,10 @@ fn both_texts_are_valid(cluster: &Cluster) {
     let (_, body) = plain.split_once("\r\n\r\n").expect("a head");
     let body = body.strip_suffix("\n200").expect("a status");
     let file = cluster.dir.join("metrics.txt");
-    std::fs::write(&file, format!("{}\n", body.trim_end())).unwrap();
+    std::fs::write(&file, format!("{}\n", body.trim_end())).expect("a directory of ours");
     let checked = Command::new("promtool")
         .args(["check", "metrics"])
-        .stdin(std::fs::File::open(&file).unwrap())
+        .stdin(std::fs::File::open(&file).expect("it was just written"))
         .output()
         .expect("promtool comes with prometheus");
     let told = String::from_utf8_lossy(&checked.stderr).into_owned();

@@ -72,12 +72,13 @@ impl<F: Future> Future for Seldom<F> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
     use tokio::sync::Notify;
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_is_polled_seldom_is_polled_when_it_must_be() {
         let (notify, mut polls) = (Arc::new(Notify::new()), 0);
         let mut told = Box::pin(notify.notified());
@@ -91,8 +92,9 @@ mod tests {
         }
         let teller = Arc::clone(&notify);
         tokio::spawn(async move { teller.notify_one() });
-        let soon = std::time::Duration::from_secs(30);
-        tokio::time::timeout(soon, &mut seldom).await.expect("its own waker wakes the task");
+        let (soon, started) = (Duration::from_secs(30), tokio::time::Instant::now());
+        tokio::time::timeout(soon, &mut seldom).await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO, "its own waker wakes the task");
         drop(seldom);
         assert_eq!(polls, 2);
     }

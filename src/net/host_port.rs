@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{HostPort, Protocol};
 use super::names::{Names, pod_mac};
 use super::ruleset::{Element, Elements, Field};
 use super::skeleton::{HAIRPIN, HOST_PORTS, HOST_PORTS_AT, SOURCES};
+use super::{HostPort, Protocol};
 
 /// What a pod holds of the network as long as it lives.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

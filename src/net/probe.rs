@@ -65,9 +65,8 @@ pub fn run(
     let (first, second) = (bind(one)?, bind(other)?);
     // From a port of its own: translated, the second's would be the same connection as what it has sent straight.
     let third = bind(other)?;
-    let straight = |from: &UdpSocket, to: &UdpSocket| {
-        io::Result::Ok(exchange(from, to, to.local_addr()?))
-    };
+    let straight =
+        |from: &UdpSocket, to: &UdpSocket| io::Result::Ok(exchange(from, to, to.local_addr()?));
     Ok(Passed {
         between_pods: straight(&first, &second)?,
         to_pods: straight(host, &first)?,

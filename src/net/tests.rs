@@ -511,7 +511,9 @@ fn rules_that_let_translated_packets_in_are_told_from_others() {
         let problems = network().await.problems();
         assert!(problems[0].contains("only through Services"), "{problems:?}");
         sh("nft delete table inet walls");
-        walls("ct state established accept; add rule inet walls in ct status dnat drop; add rule inet walls in");
+        walls(
+            "ct state established accept; add rule inet walls in ct status dnat drop; add rule inet walls in",
+        );
         let problems = network().await.problems();
         assert!(problems[0].contains("reach no API"), "{problems:?}");
         sh("nft delete table inet walls");

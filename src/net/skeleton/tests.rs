@@ -59,7 +59,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"hooks_302e30098952","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"hooks_ead5a5352cb6","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"admit_hook","type":"filter","hook":"prerouting","prio":-50,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard_hook","type":"filter","hook":"prerouting","prio":-300,"policy":"accept","family":"inet","table":"joey_abc123"}}}

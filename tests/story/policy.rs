@@ -423,8 +423,11 @@ fn what_is_denied_is_seen_in_events_figures_and_the_log() {
             && said.contains("(default/one) -> ")
             && said.contains(&format!("{two}:80 (default/two) TCP denied by default/default-deny"))
     };
-    let shown = cluster.joey(&["policy", "log"]).ok();
-    assert!(shown.lines().filter(|said| line(said)).count() >= 3, "{shown}");
+    // The kernel hands what is denied over in batches.
+    cluster.wait_for("every attempt is in the log", |cluster| {
+        let shown = cluster.joey(&["policy", "log"]).ok();
+        shown.lines().filter(|said| line(said)).count() >= 3
+    });
     let json = cluster.joey(&["policy", "log", "--json"]).ok();
     assert!(json.contains("\"policies\":[\"default/default-deny\"]"), "{json}");
     let figures = cluster.fetch("http://127.0.0.1:9464/metrics").stdout;

@@ -72,9 +72,39 @@ fn open(instance: &Instance, leaf: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     readiness::watch_priority(instance.group().open(leaf)?.events()?)
 }
 
-/// Runs, or is stopped; a process that has ended and waits to be collected does neither.
 fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| goes_on(&stat))
+}
+
+/// Whether a process runs, or is stopped, by its `/proc/PID/stat` (proc_pid_stat(5)); not one that has ended and waits to
+/// be collected, nor one that is ending: it has left its cgroup (`cgroup_exit`) a moment before it is a zombie.
+fn goes_on(stat: &str) -> bool {
+    /// `PF_EXITING` of the kernel's flags word (include/linux/sched.h).
+    const EXITING: u64 = 0x4;
+    // The name may hold anything, parentheses too; after it: state ppid pgrp session tty_nr tpgid flags.
+    let mut fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+    let state = fields.next().unwrap_or("X");
+    let flags = fields.nth(5).and_then(|flags| flags.parse().ok()).unwrap_or(EXITING);
+    !matches!(state, "Z" | "X") && flags & EXITING == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::goes_on;
+
+    #[test]
+    fn a_process_that_is_ending_does_not_count_as_moved_away() {
+        for (stat, expected) in [
+            ("42 (sh) S 1 42 42 0 -1 4194560 120 0", true),
+            ("42 (sh) T 1 42 42 0 -1 4194560 120 0", true),
+            ("42 (a) Z 4 (b) R 1 42 42 0 -1 4194304 120 0", true),
+            ("42 (sh) R 1 42 42 0 -1 4194308 120 0", false),
+            ("42 (sh) Z 1 42 42 0 -1 4194308 120 0", false),
+            ("42 (sh) X 0 -1 -1 0 -1 4194308 0 0", false),
+            ("42 (sh) R 1", false),
+            ("", false),
+        ] {
+            assert_eq!(goes_on(stat), expected, "{stat}");
+        }
+    }
 }

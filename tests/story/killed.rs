@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -115,9 +115,13 @@ fn a_daemon_that_is_killed_under_a_flood_lets_nothing_through_and_loses_nothing(
     }
     let seen = Arc::new(Seen::default());
     let [asks, hears, answers] = [seen.clone(), seen.clone(), seen.clone()];
+    // Nobody answers the first question before there is a socket.
+    let all_listen = Arc::new(Barrier::new(3));
+    let [starts, deaf_listens, echo_listens] = [(); 3].map(|()| all_listen.clone());
     let [client, deaf, echo] = places;
     let listening = within(deaf, move || {
         let socket = bound(PORT);
+        deaf_listens.wait();
         while !hears.is_silent.load(Ordering::SeqCst) {
             if socket.recv(&mut [0; 8]).is_ok() {
                 hears.leaked.fetch_add(1, Ordering::SeqCst);
@@ -126,6 +130,7 @@ fn a_daemon_that_is_killed_under_a_flood_lets_nothing_through_and_loses_nothing(
     });
     let answering = within(echo, move || {
         let socket = bound(PORT);
+        echo_listens.wait();
         while !answers.is_silent.load(Ordering::SeqCst) {
             if let Ok((_, from)) = socket.recv_from(&mut [0; 8]) {
                 socket.send_to(b"answer", from).ok();
@@ -133,6 +138,7 @@ fn a_daemon_that_is_killed_under_a_flood_lets_nothing_through_and_loses_nothing(
         }
     });
     let asking = within(client, move || {
+        starts.wait();
         while !asks.is_over.load(Ordering::SeqCst) {
             let socket = bound(0);
             socket.set_read_timeout(Some(ARRIVES)).expect("a socket waits");

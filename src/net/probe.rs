@@ -147,11 +147,10 @@ impl Culprit {
         for object in listing["nftables"].as_array().into_iter().flatten() {
             firewalld |= object["table"]["name"] == "firewalld";
             let rule = &object["rule"];
+            // ufw leaves its chains and the jumps to them when it is switched off, with nothing in them.
+            ufw |= rule["chain"].as_str().unwrap_or_default().starts_with("ufw-");
             for part in rule["expr"].as_array().into_iter().flatten() {
-                // Chains are left when a firewall is switched off, jumps to them are not.
-                let target = part["jump"]["target"].as_str().unwrap_or_default();
-                docker |= target == "DOCKER-USER";
-                ufw |= target.starts_with("ufw-");
+                docker |= part["jump"]["target"] == "DOCKER-USER";
                 is_told |= rule["table"] == "firewalld" && part["match"]["right"] == range;
             }
             let chain = &object["chain"];
@@ -278,13 +277,17 @@ mod tests {
             |objects: Vec<Value>| Culprit::find(&json!({ "nftables": objects }), pods(), false);
         let chain = |policy: &str| json!({"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": policy}});
         let jump = |target: &str| json!({"rule": {"table": "filter", "chain": "FORWARD", "expr": [{"counter": {}}, {"jump": {"target": target}}]}});
-        let left = |name: &str| json!({"chain": {"family": "ip", "table": "filter", "name": name}});
+        let within = |name: &str| json!({"rule": {"table": "filter", "chain": name, "expr": [{"counter": {}}, {"drop": null}]}});
         let firewalld = || json!({"table": {"name": "firewalld"}});
         let told = json!({"rule": {"table": "firewalld", "expr": [{"match": {"op": "==", "right": {"prefix": {"addr": "10.42.0.0", "len": 16}}}}]}});
         let forward = Culprit::Chain("ip".into(), "filter".into(), "FORWARD".into());
-        assert_eq!(find(vec![chain("drop"), left("ufw-before-forward")]), forward);
+        let off = || jump("ufw-before-forward");
+        assert_eq!(find(vec![chain("drop"), off()]), forward);
         assert_eq!(find(vec![chain("drop"), jump("DOCKER-USER")]), Culprit::Docker);
-        assert_eq!(find(vec![chain("drop"), jump("ufw-before-forward")]), Culprit::Ufw);
+        assert_eq!(find(vec![chain("drop"), off(), jump("DOCKER-USER")]), Culprit::Docker);
+        let on = || within("ufw-before-forward");
+        assert_eq!(find(vec![chain("drop"), off(), on()]), Culprit::Ufw);
+        assert_eq!(find(vec![chain("drop"), jump("DOCKER-USER"), off(), on()]), Culprit::Ufw);
         assert_eq!(find(vec![firewalld()]), Culprit::Firewalld);
         assert_eq!(find(vec![firewalld(), chain("drop"), jump("DOCKER-USER")]), Culprit::Firewalld);
         assert_eq!(

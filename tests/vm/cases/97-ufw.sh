@@ -5,7 +5,12 @@
 
 name=ufw
 blocks="each_other api"
-raise() { ufw --force enable >/dev/null; }
+# It writes the ends of its chains for limits only when a rule is added or taken away (user6.rules), whoever does.
+raise() {
+    ufw --force enable >/dev/null
+    ufw allow from 192.0.2.1 >/dev/null
+    ufw delete allow from 192.0.2.1 >/dev/null
+}
 raze() { ufw disable >/dev/null; }
 undo() { sed -E 's/ufw (route )?allow/ufw \1delete allow/g' "$keep/cures" | bash -e; }
 beside

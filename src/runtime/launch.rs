@@ -90,6 +90,8 @@ pub fn container(pod: &Pod, plan: &ContainerPlan) -> Result<StartedContainer, Fa
     state::write(directory.as_fd(), state::PLAN, plan).at("write plan")?;
     let cgroup = pod.cgroup.ensure(&name).at("make cgroup")?;
     apply_limits(&cgroup, &plan.limits, Scope::Container)?;
+    let below = if plan.security.privileged { limits::PRIVILEGED_GROUPS } else { 0 };
+    cgroup.write("cgroup.max.descendants", &below.to_string()).at("bound the groups below it")?;
     if !plan.security.privileged {
         let program = pod.prepared.device_program.as_ref().at("load device program")?;
         bpf::attach_device_program(cgroup.as_fd(), program.as_fd()).at("attach device program")?;

@@ -29,6 +29,10 @@ const SHIM_BYTES: u64 = 16 << 20;
 /// What the kernel never takes from a shim, whoever needs memory: about what one uses.
 pub const SHIM_LEAST_BYTES: u64 = 1 << 20;
 
+/// Groups that a privileged container may make below its own; others make none. Each costs the kernel memory that no
+/// limit of the container covers.
+pub const PRIVILEGED_GROUPS: u32 = 64;
+
 /// Everything to write, in order.
 ///
 /// Only a container's group dies as a whole when memory runs out: the pod's holds the shim, which must live to

@@ -154,6 +154,7 @@ async fn kernel_files_are_masked_and_write_protected(scene: Scene) {
         "echo 1 >/sys/fs/cgroup/cgroup.procs".to_owned(),
         "sh: can't create /sys/fs/cgroup/cgroup.procs: Read-only file system",
     );
+    say("cat /sys/fs/cgroup/cgroup.max.descendants".to_owned(), "0");
     say("mount -o remount,rw /proc/sys".to_owned(), "mount: permission denied (are you root?)");
     say("mount -t proc proc /tmp".to_owned(), "mount: permission denied (are you root?)");
     assert_eq!(scene.outcome(&scene.script(&script)).await.text, expected);
@@ -425,7 +426,8 @@ async fn privileged_containers_get_what_they_ask(scene: Scene) {
     let mut plan = scene.script(
         "ls /dev/loop-control >/dev/null && echo devices; \
          mkdir /tmp/m && mount -t tmpfs x /tmp/m && echo mounts; \
-         touch /sys/fs/cgroup/x 2>&1 | grep -c Read-only; grep CapEff /proc/self/status",
+         touch /sys/fs/cgroup/x 2>&1 | grep -c Read-only; grep CapEff /proc/self/status; \
+         n=0; while mkdir /sys/fs/cgroup/g$n 2>/dev/null && [ $n -lt 99 ]; do n=$((n+1)); done; echo groups $n",
     );
     plan.security.privileged = true;
     plan.security.mask_proc = false;
@@ -437,4 +439,5 @@ async fn privileged_containers_get_what_they_ask(scene: Scene) {
     let devices = if std::path::Path::new("/dev/loop-control").exists() { "devices\n" } else { "" };
     assert!(text.contains(devices) && text.contains("mounts\n0\n"), "{text}");
     assert!(text.contains("CapEff:\t000001ff"), "{text}");
+    assert!(text.contains("groups 64\n"), "{text}");
 }

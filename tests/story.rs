@@ -25,6 +25,8 @@ mod deployment;
 mod ingress;
 #[path = "story/killed.rs"]
 mod killed;
+#[path = "story/learn.rs"]
+mod learn;
 #[path = "story/load.rs"]
 mod load;
 #[path = "story/lossless.rs"]

@@ -4,16 +4,18 @@
 //! they show is so. It stops at the first thing that is not true. It knows no other cluster than the one its settings
 //! name, and works in namespaces of its own.
 
+mod leaving;
 mod shell;
 mod story;
 
 use std::fs;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use self::leaving::Leaving;
 use self::shell::{Shell, Shown};
 use self::story::{Chapter, Step};
 use super::settings::Settings;
@@ -50,9 +52,10 @@ pub fn run(settings: &Settings, args: LearnArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let voice = Voice::new(args.all)?;
     let shell = Shell::prepare(settings, args.kubectl.as_deref())?;
     shell.require(&story::images()?)?;
-    let voice = Voice::new(args.all);
+    voice.explain();
     let told = chapters.iter().take(args.until.unwrap_or(usize::MAX)).enumerate();
     let mut outcome = Ok(());
     for (number, chapter) in told {
@@ -86,6 +89,7 @@ fn tell(shell: &Shell, voice: &Voice, number: usize, chapter: &Chapter) -> anyho
             Step::Run { run, shows, hides, fails } => {
                 voice.command(run)?;
                 let shown = shell.run(run)?;
+                voice.stay()?;
                 voice.output(&shown.text);
                 if let Some(fault) = fault(&shown, shows, hides, *fails) {
                     bail!("`{run}` {fault}");
@@ -93,7 +97,7 @@ fn tell(shell: &Shell, voice: &Voice, number: usize, chapter: &Chapter) -> anyho
             }
             Step::Until { until, shows, hides, fails, within } => {
                 voice.command(until)?;
-                let shown = wait(shell, until, shows, hides, *fails, *within)?;
+                let shown = wait(shell, voice, until, shows, hides, *fails, *within)?;
                 voice.output(&shown.text);
             }
         }
@@ -104,6 +108,7 @@ fn tell(shell: &Shell, voice: &Voice, number: usize, chapter: &Chapter) -> anyho
 /// Asks until the answer is the expected one.
 fn wait(
     shell: &Shell,
+    voice: &Voice,
     line: &str,
     shows: &[String],
     hides: &[String],
@@ -113,6 +118,7 @@ fn wait(
     let end = Instant::now() + Duration::from_secs(within_seconds);
     loop {
         let shown = shell.run(line)?;
+        voice.stay()?;
         match fault(&shown, shows, hides, fails) {
             None => return Ok(shown),
             Some(fault) if Instant::now() >= end => {
@@ -141,12 +147,30 @@ fn fault(shown: &Shown, shows: &[String], hides: &[String], fails: bool) -> Opti
 struct Voice {
     colour: bool,
     pauses: bool,
+    leaving: Leaving,
 }
 
 impl Voice {
-    fn new(all: bool) -> Voice {
+    fn new(all: bool) -> anyhow::Result<Voice> {
         let colour = io::stdout().is_terminal();
-        Voice { colour, pauses: !all && colour && io::stdin().is_terminal() }
+        let pauses = !all && colour && io::stdin().is_terminal();
+        let leaving = Leaving::heed().context("heeding Ctrl-C")?;
+        Ok(Voice { colour, pauses, leaving })
+    }
+
+    /// What the reader can do.
+    fn explain(&self) {
+        if self.pauses {
+            self.prose("Enter runs the command that is shown. Ctrl-C leaves; what the story made goes with it.");
+        }
+    }
+
+    /// An error once the reader wants to leave.
+    fn stay(&self) -> anyhow::Result<()> {
+        if self.leaving.is_asked() {
+            bail!("the story was left");
+        }
+        Ok(())
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -176,15 +200,13 @@ impl Voice {
     fn command(&self, line: &str) -> anyhow::Result<()> {
         print!("{}", self.paint("36", &format!("$ {line}")));
         io::stdout().flush()?;
-        if self.pauses {
-            let mut key = String::new();
-            if io::stdin().lock().read_line(&mut key)? == 0 {
-                bail!("the story was left");
-            }
-        } else {
+        if !self.pauses {
             println!();
+        } else if !self.leaving.read_enter()? {
+            println!();
+            bail!("the story was left");
         }
-        Ok(())
+        self.stay()
     }
 
     fn output(&self, text: &str) {

@@ -247,20 +247,34 @@ spec:
     )
 }
 
+const NODE_PORT: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: many-doors}
+spec:
+  type: NodePort
+  selector: {role: backend}
+  ports: [{port: 80, nodePort: 30080}]
+";
+
 /// Chapter 14, "it's still secure, because you can limit who can connect": plain HTTP inside is safe since policy decides who
 /// may speak it, and the proxy is no way around that (security D13).
 #[test]
 fn a_policy_holds_through_the_ingress_and_can_let_in_the_ingress_alone() {
     let mut cluster = Cluster::start("guard");
+    let by_the_host = "    ports: [{containerPort: 80, hostPort: 8081}]\n---\n";
     let manifest = [
-        server("default", "backend", "backend"),
+        server("default", "backend", "backend").replace("---\n", by_the_host),
         server("default", "friend", "friend"),
         server("default", "enemy", "enemy"),
         DOOR.to_owned(),
+        "---\n".to_owned(),
+        NODE_PORT.to_owned(),
     ];
     cluster.apply(&manifest.concat()).ok();
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all"]).ok();
     let backend = cluster.value("pod/backend", "{.status.podIP}");
+    let service = cluster.value("service/many-doors", "{.spec.clusterIP}");
     let node = cluster.value("node", "{.items[0].status.addresses[0].address}");
     let from_outside =
         |cluster: &Cluster| cluster.fetch("http://127.0.0.1/hostname").stdout.trim_end().to_owned();
@@ -274,12 +288,25 @@ fn a_policy_holds_through_the_ingress_and_can_let_in_the_ingress_alone() {
     };
     cluster.wait_for("the ingress serves it", |cluster| from_outside(cluster) == "backend");
     assert_eq!(through(&cluster, "enemy"), "200", "before any policy all is open");
+    // Every way that leads to the pod: by its own address, the Service's, the node's port of the Service, the host's port.
+    let ways = [(&backend, 80), (&service, 80), (&node, 30_080), (&node, 8081)];
+    for (address, port) in ways {
+        cluster.wait_for("before any policy all is open", |cluster| {
+            connects(cluster, "default/enemy", address, port)
+        });
+    }
 
     cluster.apply(&only_from("{podSelector: {matchLabels: {role: friend}}}")).ok();
     wait_in_force(&mut cluster, "networkpolicy/guard");
     for (pod, is_open, status) in [("friend", true, "200"), ("enemy", false, "403")] {
         let from = format!("default/{pod}");
-        assert_eq!(connects(&cluster, &from, &backend, 80), is_open, "{pod}");
+        for (address, port) in ways {
+            assert_eq!(
+                connects(&cluster, &from, address, port),
+                is_open,
+                "{pod} to {address}:{port}"
+            );
+        }
         assert_eq!(through(&cluster, pod), status, "{pod} through the ingress");
     }
     assert_ne!(from_outside(&cluster), "backend", "customers are not the friend");
@@ -290,7 +317,10 @@ fn a_policy_holds_through_the_ingress_and_can_let_in_the_ingress_alone() {
     wait_in_force(&mut cluster, "networkpolicy/guard");
     assert_eq!(from_outside(&cluster), "backend", "customers come through the ingress");
     for pod in ["friend", "enemy"] {
-        assert!(!connects(&cluster, &format!("default/{pod}"), &backend, 80), "{pod}");
+        for (address, port) in ways {
+            let from = format!("default/{pod}");
+            assert!(!connects(&cluster, &from, address, port), "{pod} to {address}:{port}");
+        }
         assert_eq!(through(&cluster, pod), "403", "{pod} is not the ingress by asking it");
     }
     cluster.finish();

@@ -150,6 +150,78 @@ fn the_storys_ingress_leads_customers_in_and_its_metrics_outlive_the_service() {
     cluster.finish();
 }
 
+/// An Ingress named `odd` with one rule, for whom nothing of it is more than a word.
+fn odd(annotations: &serde_json::Value, host: &str, path: &str, secret: &str) -> String {
+    let tls: &[serde_json::Value] = match secret {
+        "" => &[],
+        name => &[serde_json::json!({"hosts": ["odd.test"], "secretName": name})],
+    };
+    let backend =
+        serde_json::json!({"service": {"name": "kangaroo-backend", "port": {"number": 8080}}});
+    let path = serde_json::json!({"path": path, "pathType": "Prefix", "backend": backend});
+    serde_json::json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "odd", "annotations": annotations},
+        "spec": {"ingressClassName": "joey", "tls": tls, "rules": [{"host": host, "http": {"paths": [path]}}]},
+    })
+    .to_string()
+}
+
+/// What made other controllers run code is a literal or an error, and touches nobody else (security D9: CVE-2021-25746,
+/// CVE-2023-5043, CVE-2025-1097, CVE-2025-1974, CVE-2025-24514).
+#[test]
+fn what_looks_like_configuration_is_words() {
+    let mut cluster = started("odd");
+    let none = serde_json::json!({});
+    let canary = odd(&none, "canary.test", "/", "").replace("\"odd\"", "\"canary\"");
+    cluster.apply(&canary).ok();
+    let is_led = |host: &str, path: &str| {
+        let url = format!("http://127.0.0.1{path}");
+        let answer = curl(&["-g", "--path-as-is", "-H", &format!("Host: {host}"), &url]).ok();
+        !answer.contains("no Ingress rule matches")
+    };
+    cluster.wait_for("the canary is served", |_| is_led("canary.test", "/"));
+    let made = cluster.run_dir().join("made-by-an-ingress");
+    let made = made.display();
+
+    for (bad_host, secret, field) in [
+        ("a.test\";}", "", "spec.rules[0].host"),
+        ("$(id).test", "", "spec.rules[0].host"),
+        ("a.test\nserver {", "", "spec.rules[0].host"),
+        ("a\0.test", "", "spec.rules[0].host"),
+        ("odd.test", "../kube-system/tls", "spec.tls[0].secretName"),
+        ("odd.test", "kube-system/tls;}", "spec.tls[0].secretName"),
+    ] {
+        let refused = cluster.apply(&odd(&none, bad_host, "/", secret));
+        assert!(refused.code != 0 && refused.stderr.contains(field), "{bad_host:?}: {refused:?}");
+    }
+
+    let snippet = format!("}}}} access_by_lua_block {{ os.execute('touch {made}') }} #");
+    let annotations = serde_json::json!({
+        "nginx.ingress.kubernetes.io/configuration-snippet": snippet,
+        "nginx.ingress.kubernetes.io/server-snippet": "return 200 pwned;",
+        "nginx.ingress.kubernetes.io/auth-url": format!("http://x/#;}}}}\nssl_engine {made};"),
+        "nginx.ingress.kubernetes.io/auth-tls-match-cn": "CN=a #(\n){}\n }}",
+        "nginx.ingress.kubernetes.io/rewrite-target": "/version/$(id)",
+        "nginx.ingress.kubernetes.io/permanent-redirect": "https://elsewhere.test",
+    });
+    let path = format!("/a;$(touch,{made})");
+    cluster.apply(&odd(&annotations, "odd.test", &path, "")).ok();
+    cluster.wait_for("the literal path is served", |_| is_led("odd.test", &path));
+    for other in ["/", "/a", "/a;", "/version"] {
+        assert!(!is_led("odd.test", other), "{other}");
+    }
+    for odd_path in ["/a\n} location / { return 200; }", "/a\0b", "/a\"{;}", "/~* ^/(.*)$"] {
+        let ran = cluster.apply(&odd(&annotations, "odd.test", odd_path, ""));
+        assert!(ran.code == 0 || ran.stderr.contains("path"), "{odd_path:?}: {ran:?}");
+        assert!(is_led("canary.test", "/"), "{odd_path:?}");
+        assert!(!is_led("odd.test", "/"), "{odd_path:?}");
+    }
+    assert!(!std::path::Path::new(&made.to_string()).exists());
+    cluster.finish();
+}
+
 /// A self-signed certificate for a host, with openssl as people make them.
 fn certificate(cluster: &Cluster, name: &str, host: &str) -> (String, String) {
     let file = |end: &str| cluster.dir.join(format!("{name}.{end}")).display().to_string();

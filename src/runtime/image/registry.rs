@@ -6,6 +6,7 @@
 
 mod auth;
 mod http;
+mod names;
 
 use std::io::Read;
 use std::sync::Arc;

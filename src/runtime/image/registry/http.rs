@@ -1,7 +1,6 @@
 //! HTTP to one registry: connections, TLS, redirects, tokens, and the limits of each.
 //!
-//! Names are resolved by hickory from the host's configuration, never through the C library. A
-//! connection serves one request.
+//! A connection serves one request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -24,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 
 use super::auth::{self, Challenge};
+use super::names::Names;
 use crate::runtime::image::reference::{Digest, Reference};
 use crate::runtime::image::{Credentials, Registries};
 
@@ -82,7 +82,7 @@ pub enum FetchError {
 /// A client for one repository.
 pub struct Client {
     tls: tokio_rustls::TlsConnector,
-    resolver: Option<hickory_resolver::TokioResolver>,
+    names: Names,
     plain_http: Vec<String>,
     /// Scheme and authority of the registry.
     base: String,
@@ -113,10 +113,7 @@ impl Client {
         let scheme = if is_plain { "http" } else { "https" };
         Ok(Client {
             tls: tls(registries.ca_file.as_deref())?,
-            // Without a configuration addresses still work, and names say what is missing.
-            resolver: hickory_resolver::TokioResolver::builder_tokio()
-                .and_then(|builder| builder.build())
-                .ok(),
+            names: Names::of_host(),
             plain_http: registries.plain_http.clone(),
             base: format!("{scheme}://{authority}"),
             domain: domain.to_owned(),
@@ -370,13 +367,11 @@ impl Client {
         port: u16,
         authority: &str,
     ) -> Result<TcpStream, FetchError> {
-        let resolved = tokio::time::timeout(CONNECT_TIMEOUT, self.resolve(host))
-            .await
-            .map_err(|_| FetchError::Timeout("name resolution"))??;
+        let unresolved = |reason| FetchError::Resolve { host: host.to_owned(), reason };
+        let resolved = self.names.addresses(host).await.map_err(unresolved)?;
         let is_own = is_same_host(authority, &self.domain);
         let is_configured = is_listed(&self.plain_http, authority);
-        let mut failure =
-            FetchError::Resolve { host: host.to_owned(), reason: "no addresses".to_owned() };
+        let mut failure = unresolved("no addresses".to_owned());
         for address in resolved {
             // Checked where it is used: a name cannot resolve to something else in between.
             if !is_configured && !is_reachable(address, is_own) {
@@ -394,19 +389,6 @@ impl Client {
             }
         }
         Err(failure)
-    }
-
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
-        if let Ok(address) = host.parse() {
-            return Ok(vec![address]);
-        }
-        let failed = |reason: String| FetchError::Resolve { host: host.to_owned(), reason };
-        let resolver = self
-            .resolver
-            .as_ref()
-            .ok_or_else(|| failed("the host has no resolver configuration".to_owned()))?;
-        let found = resolver.lookup_ip(host).await.map_err(|e| failed(e.to_string()))?;
-        Ok(found.iter().take(8).collect())
     }
 }
 

@@ -168,6 +168,9 @@ pub async fn run(
     spawn(&mut parts, "scheduler", reconcile::scheduler::run(scheduler, stop.clone()));
     let evictor = api.client(Identity::component("system:kube-controller-manager"), "default");
     spawn(&mut parts, "eviction by taints", reconcile::eviction::run(evictor, stop.clone()));
+    let collector = api.client(Identity::component("system:kube-controller-manager"), "default");
+    let orphans = reconcile::orphans::run(collector, node_name.clone(), stop.clone());
+    spawn(&mut parts, "pods without a node", orphans);
 
     let agent = start_agent(
         settings,

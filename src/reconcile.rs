@@ -14,6 +14,7 @@ pub mod eviction;
 pub mod garbage;
 pub mod gate;
 pub mod namespace;
+pub mod orphans;
 pub mod owners;
 pub mod pods;
 pub mod replicaset;

@@ -237,7 +237,7 @@ impl Evictor {
 }
 
 /// Another pod has its name, or none.
-fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+pub(super) fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match result {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
@@ -254,7 +254,8 @@ async fn next(
     }
 }
 
-async fn until(wake: Option<Timestamp>) {
+/// Sleeps until the moment, or for ever when there is none.
+pub(super) async fn until(wake: Option<Timestamp>) {
     match wake {
         Some(at) => tokio::time::sleep(at.since(clock::now())).await,
         None => std::future::pending().await,

@@ -38,6 +38,20 @@ fn a_pod_that_a_user_puts_on_a_full_node_fails_as_under_kubelet() {
 }
 
 #[test]
+fn a_pod_of_a_node_that_does_not_exist_can_be_deleted() {
+    let mut cluster = Cluster::start("no-node");
+    let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    cluster.apply(&(pod("lost", "  nodeName: elsewhere\n") + &pod("here", ""))).ok();
+    cluster.wait_running("here");
+    let rows = cluster.kubectl(&["get", "pods", "--no-headers"]).ok();
+    assert!(rows.lines().any(|row| row.starts_with("lost ") && row.contains("Pending")), "{rows}");
+    cluster.kubectl(&["delete", "pod", "lost"]).ok();
+    let left = cluster.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"]).ok();
+    assert_eq!(left, node);
+    cluster.finish();
+}
+
+#[test]
 fn a_taint_empties_the_node_of_those_who_do_not_tolerate_it() {
     let mut cluster = Cluster::start("taints");
     let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();

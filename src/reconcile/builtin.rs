@@ -86,9 +86,9 @@ fn objects(places: &Places) -> Vec<(ApiResource, Value)> {
     let mut all =
         of(("default", "kubernetes"), address, &labels, &[port("https", "TCP", 443)], listens);
     if let Some((address, listens)) = places.dns {
-        // What policies of the world select DNS by, and what tools look for.
+        // What policies of the world select DNS by, and what tools look for. The last is how `kubectl cluster-info` calls it.
         let labels = json!({
-            "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+            "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "KubeDNS",
         });
         let ports = [port("dns", "UDP", 53), port("dns-tcp", "TCP", 53)];
         all.extend(of(("kube-system", "kube-dns"), address, &labels, &ports, listens));

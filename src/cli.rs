@@ -21,6 +21,7 @@ pub mod learn;
 pub mod logging;
 pub mod logs;
 pub mod manifests;
+pub mod pods;
 pub mod policy;
 pub mod report;
 pub mod reset;

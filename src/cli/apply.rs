@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::get::Scope;
+use super::report;
 use super::resources::{Resource, Resources, Selection, select};
 use crate::api::decode::yaml::dialect;
 
@@ -61,8 +62,8 @@ pub struct DeleteArgs {
     ignore_not_found: bool,
 }
 
-/// The objects of manifests: YAML documents, JSON, and Lists taken apart.
-fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+/// The objects of manifests, each with the name of its file: YAML documents, JSON, and Lists taken apart.
+fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, Value)>> {
     let mut objects = Vec::new();
     for file in files {
         for (name, text) in texts(file)? {
@@ -72,15 +73,18 @@ fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
                 match document["kind"].as_str() {
                     _ if document.is_null() => {}
                     Some(kind) if kind.ends_with("List") && document["items"].is_array() => {
-                        objects.extend(document["items"].as_array().into_iter().flatten().cloned());
+                        let items = document["items"].as_array().into_iter().flatten().cloned();
+                        objects.extend(items.map(|item| (name.clone(), item)));
                     }
-                    _ => objects.push(document),
+                    _ => objects.push((name.clone(), document)),
                 }
             }
         }
     }
     match objects.is_empty() {
-        true => bail!("no objects passed to apply"),
+        true => bail!(
+            "no objects: nothing but white space and comments, or no .yaml, .yml and .json files"
+        ),
         false => Ok(objects),
     }
 }
@@ -136,15 +140,47 @@ pub async fn apply(client: kube::Client, args: ApplyArgs) -> anyhow::Result<Exit
         other => bail!("--dry-run={other}: must be none or server"),
     };
     let note = if dry.is_empty() { "" } else { " (server dry run)" };
+    let objects = read(&args.filename)?;
     let resources = Resources::discover(&client).await?;
-    for object in read(&args.filename)? {
-        let query = format!("{MANAGER}{dry}");
-        let place = place(&resources, &object, &args.namespace)?;
-        let printed = format!("{}/{}", place.0.printed_kind(), place.2);
-        let outcome = declare(&client, place, &object, &query).await?;
-        println!("{printed} {}{note}", outcome.word);
+    let query = format!("{MANAGER}{dry}");
+    let mut code = ExitCode::SUCCESS;
+    // One that is refused does not keep the others from being declared, as with kubectl.
+    for (file, object) in objects {
+        let one = async {
+            let place = place(&resources, &object, &args.namespace)
+                .with_context(|| format!("error validating {file:?}"))?;
+            let printed = format!("{}/{}", place.0.printed_kind(), place.2);
+            match declare(&client, place, &object, &query).await {
+                Ok(outcome) => Ok(format!("{printed} {}{note}", outcome.word)),
+                Err(error) => Err(match error.downcast() {
+                    Ok(refused) => report::when(refused, &format!("applying {file:?}")).into(),
+                    Err(error) => error,
+                }),
+            }
+        };
+        match one.await {
+            Ok(line) => println!("{line}"),
+            Err(error) => code = report::failure(&error),
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// The annotation that remembers what was applied, byte for byte as kubectl writes it, so that each of the two takes
+/// the other's objects for unchanged: defaults of its own filled in, keys in order, `<`, `>` and `&` escaped as Go
+/// escapes them.
+fn last_applied(object: &Value) -> String {
+    let mut bare = object.clone();
+    match bare["metadata"]["annotations"].as_object_mut() {
+        Some(annotations) => drop(annotations.remove(LAST_APPLIED)),
+        None => bare["metadata"]["annotations"] = json!({}),
+    }
+    bare.sort_all_objects();
+    let mut text = bare.to_string();
+    for (character, escaped) in [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")] {
+        text = text.replace(character, escaped);
+    }
+    text + "\n"
 }
 
 /// What became of one object.
@@ -166,14 +202,14 @@ pub async fn declare(
     let path = format!("{collection}/{name}");
     let mut tries = TRIES;
     let mut wanted = object.clone();
-    let mut bare = object.clone();
-    if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(LAST_APPLIED);
+    if resource.namespaced {
+        wanted["metadata"]["namespace"] = json!(namespace);
     }
+    let applied = last_applied(&wanted);
     if wanted["metadata"]["annotations"].is_null() {
         wanted["metadata"]["annotations"] = json!({});
     }
-    wanted["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{bare}\n"));
+    wanted["metadata"]["annotations"][LAST_APPLIED] = json!(applied);
     let (word, after) = loop {
         let existing = client.request::<Value>(http::Request::get(&path).body(Vec::new())?).await;
         match existing {
@@ -225,8 +261,9 @@ pub async fn delete(client: kube::Client, args: DeleteArgs) -> anyhow::Result<Ex
     let resources = Resources::discover(&client).await?;
     let mut targets: Vec<(Resource, String, String)> = Vec::new();
     if !args.filename.is_empty() {
-        for object in read(&args.filename)? {
-            let (resource, namespace, name) = place(&resources, &object, &args.scope.namespace)?;
+        for (file, object) in read(&args.filename)? {
+            let (resource, namespace, name) = place(&resources, &object, &args.scope.namespace)
+                .with_context(|| format!("error validating {file:?}"))?;
             targets.push((resource, namespace.to_owned(), name.to_owned()));
         }
     } else {
@@ -269,6 +306,10 @@ pub async fn delete(client: kube::Client, args: DeleteArgs) -> anyhow::Result<Ex
     if let Some(seconds) = grace {
         options["gracePeriodSeconds"] = json!(seconds);
     }
+    if targets.is_empty() {
+        eprintln!("No resources found");
+    }
+    let mut code = ExitCode::SUCCESS;
     let mut pending = Vec::new();
     for (resource, namespace, name) in targets {
         let path = format!("{}/{name}", resource.path(Some(&namespace)));
@@ -279,12 +320,16 @@ pub async fn delete(client: kube::Client, args: DeleteArgs) -> anyhow::Result<Ex
             Ok(answer) => {
                 let printed = resource.printed_kind();
                 let how = if args.force { "force deleted" } else { "deleted" };
-                println!("{printed} \"{name}\" {how} from {namespace} namespace");
+                match resource.namespaced {
+                    true => println!("{printed} \"{name}\" {how} from {namespace} namespace"),
+                    false => println!("{printed} \"{name}\" {how}"),
+                }
                 let uid = answer["details"]["uid"].as_str().or(answer["metadata"]["uid"].as_str());
                 pending.push((path, uid.unwrap_or_default().to_owned()));
             }
             Err(kube::Error::Api(status)) if status.code == 404 && args.ignore_not_found => {}
-            Err(error) => return Err(error.into()),
+            // The others are deleted all the same, as with kubectl.
+            Err(error) => code = report::failure(&error.into()),
         }
     }
     if args.wait {
@@ -292,7 +337,7 @@ pub async fn delete(client: kube::Client, args: DeleteArgs) -> anyhow::Result<Ex
             until_gone(&client, &path, &uid).await?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// Watches one object until it, by its uid, is no more.

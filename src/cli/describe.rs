@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::get::{Scope, encode, visible};
+use super::report;
 use super::resources::{Resource, Resources, Selection, select};
 use crate::model::time::Timestamp;
 use crate::sys::clock;
@@ -23,8 +24,11 @@ pub struct DescribeArgs {
 
 pub async fn run(client: kube::Client, args: DescribeArgs) -> anyhow::Result<ExitCode> {
     let resources = Resources::discover(&client).await?;
+    let mut code = ExitCode::SUCCESS;
     let mut objects: Vec<(Resource, Value)> = Vec::new();
-    match select(&resources, &args.what)? {
+    let selection = select(&resources, &args.what)?;
+    let whole = matches!(selection, Selection::All(_));
+    match selection {
         Selection::All(kinds) => {
             for kind in kinds {
                 let path =
@@ -38,9 +42,17 @@ pub async fn run(client: kube::Client, args: DescribeArgs) -> anyhow::Result<Exi
         Selection::Named(named) => {
             for (kind, name) in named {
                 let path = format!("{}/{name}", kind.path(Some(&args.scope.namespace)));
-                let object = client.request(http::Request::get(path).body(Vec::new())?).await?;
-                objects.push((kind, object));
+                match client.request(http::Request::get(path).body(Vec::new())?).await {
+                    Ok(object) => objects.push((kind, object)),
+                    Err(error) => code = report::failure(&error.into()),
+                }
             }
+        }
+    }
+    if objects.is_empty() && whole {
+        match args.scope.namespace() {
+            Some(namespace) => eprintln!("No resources found in {namespace} namespace."),
+            None => eprintln!("No resources found"),
         }
     }
     let mut texts = Vec::new();
@@ -49,7 +61,7 @@ pub async fn run(client: kube::Client, args: DescribeArgs) -> anyhow::Result<Exi
         texts.push(render(resource, object, &events, clock::now()));
     }
     print!("{}", texts.join("\n\n"));
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 async fn events_of(

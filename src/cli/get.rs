@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use serde_json::{Value, json};
 
+use super::report;
 use super::resources::{Resource, Resources, Selection, select};
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,12 @@ pub struct GetArgs {
     /// Add a column with all labels
     #[arg(long)]
     show_labels: bool,
+    /// Add a column with this label's value, repeatable
+    #[arg(short = 'L', long, value_delimiter = ',', value_name = "KEY")]
+    label_columns: Vec<String>,
+    /// Not finding an object is no failure
+    #[arg(long)]
+    ignore_not_found: bool,
 }
 
 /// Which namespace and which objects.
@@ -128,45 +135,73 @@ async fn tables(
 ) -> anyhow::Result<ExitCode> {
     let whole = matches!(selection, Selection::All(_));
     let targets = targets(&args.scope, selection);
-    let several = targets.len() > 1;
-    let mut printed = 0;
+    if args.watch && targets.len() > 1 {
+        bail!("--watch follows one type or one object at a time");
+    }
+    let query = if whole { args.scope.query(&[]) } else { String::new() };
+    let mut code = ExitCode::SUCCESS;
+    // Objects that are named one by one share their kind's table.
+    let mut shown: Vec<(&Resource, Value)> = Vec::new();
     for (resource, path) in &targets {
-        let query = if whole { args.scope.query(&[]) } else { String::new() };
         let request =
             http::Request::get(format!("{path}{query}")).header("accept", TABLE).body(Vec::new())?;
-        let table: Value = client.request(request).await?;
-        if !table["rows"].as_array().is_none_or(Vec::is_empty) {
-            if printed > 0 && whole {
-                println!();
+        let mut table: Value = match client.request(request).await {
+            Ok(table) => table,
+            Err(error) if whole => return Err(error.into()),
+            Err(error) => {
+                code = missing(args, error, code);
+                continue;
             }
-            let prefix = several.then(|| resource.printed_kind());
-            print_table(
-                &table,
-                args,
-                wide,
-                prefix.as_deref(),
-                !args.no_headers && (whole || printed == 0),
-            )?;
-            printed += 1;
-        }
-        if args.watch {
-            follow(client, args, resource, &table, path, whole, wide).await?;
+        };
+        match shown.last_mut() {
+            Some((last, rows)) if !whole && *last == resource => {
+                let more = table["rows"].as_array_mut().map(std::mem::take).unwrap_or_default();
+                if let Some(rows) = rows["rows"].as_array_mut() {
+                    rows.extend(more);
+                }
+            }
+            _ => shown.push((resource, table)),
         }
     }
-    if printed == 0 && !args.watch {
+    let several = match whole {
+        true => targets.len() > 1,
+        false => targets.iter().any(|(resource, _)| *resource != targets[0].0),
+    };
+    let mut printed = 0;
+    for (resource, table) in &shown {
+        if table["rows"].as_array().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        if printed > 0 {
+            println!();
+        }
+        let prefix = several.then(|| resource.printed_kind());
+        print_table(table, args, wide, prefix.as_deref(), !args.no_headers)?;
+        printed += 1;
+    }
+    if let (true, [(_, path)], [(_, table)]) = (args.watch, &targets[..], &shown[..]) {
+        follow(client, args, table, path, whole, wide).await?;
+    } else if printed == 0 && whole {
         match args.scope.all_namespaces || targets.iter().all(|(resource, _)| !resource.namespaced)
         {
             true => eprintln!("No resources found"),
             false => eprintln!("No resources found in {} namespace.", args.scope.namespace),
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// Tells why one of several objects is not shown; the others are.
+fn missing(args: &GetArgs, error: kube::Error, code: ExitCode) -> ExitCode {
+    match error {
+        kube::Error::Api(status) if status.code == 404 && args.ignore_not_found => code,
+        error => report::failure(&error.into()),
+    }
 }
 
 async fn follow(
     client: &kube::Client,
     args: &GetArgs,
-    resource: &Resource,
     table: &Value,
     path: &str,
     whole: bool,
@@ -187,7 +222,6 @@ async fn follow(
             (collection.to_owned(), selector)
         }
     };
-    let _ = resource;
     let request =
         http::Request::get(format!("{path}{query}")).header("accept", TABLE).body(Vec::new())?;
     let mut lines = client.request_stream(request).await?.lines();
@@ -230,6 +264,9 @@ fn print_table(
         if args.scope.all_namespaces {
             line.insert(0, "NAMESPACE".to_owned());
         }
+        // The part after the prefix, as kubectl heads such columns.
+        let heads = args.label_columns.iter().map(|key| key.rsplit('/').next().unwrap_or(key));
+        line.extend(heads.map(str::to_uppercase));
         line.extend(args.show_labels.then(|| "LABELS".to_owned()));
         lines.push(line);
     }
@@ -242,6 +279,7 @@ fn print_table(
         if args.scope.all_namespaces {
             line.insert(0, metadata["namespace"].as_str().unwrap_or_default().to_owned());
         }
+        line.extend(args.label_columns.iter().map(|key| cell(&metadata["labels"][key])));
         if args.show_labels {
             let labels = metadata["labels"].as_object().map(|labels| {
                 labels
@@ -308,11 +346,19 @@ async fn objects(
     selection: Selection,
 ) -> anyhow::Result<ExitCode> {
     let whole = matches!(selection, Selection::All(_));
+    let mut code = ExitCode::SUCCESS;
     let mut found: Vec<(Resource, Value)> = Vec::new();
     for (resource, path) in targets(&args.scope, selection) {
         let query = if whole { args.scope.query(&[]) } else { String::new() };
         let request = http::Request::get(format!("{path}{query}")).body(Vec::new())?;
-        let mut answer: Value = client.request(request).await?;
+        let mut answer: Value = match client.request(request).await {
+            Ok(answer) => answer,
+            Err(error) if whole => return Err(error.into()),
+            Err(error) => {
+                code = missing(args, error, code);
+                continue;
+            }
+        };
         if !whole {
             found.push((resource, answer));
             continue;
@@ -330,7 +376,10 @@ async fn objects(
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             writeln!(out, "{}/{name}", resource.printed_kind())?;
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
+    }
+    if found.is_empty() && !whole {
+        return Ok(code);
     }
     let mut objects: Vec<Value> = found.into_iter().map(|(_, object)| object).collect();
     let document = match (whole, objects.len()) {
@@ -343,5 +392,5 @@ async fn objects(
         Some("json") => writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?,
         _ => write!(out, "{}", serde_saphyr::to_string(&document)?)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }

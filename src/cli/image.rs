@@ -120,7 +120,10 @@ async fn import(images: &Images, file: &Path) -> anyhow::Result<()> {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(file).with_context(|| format!("opening {}", file.display()))?),
     };
-    for image in images.import(archive).await? {
+    let imported = images.import(archive).await.with_context(|| {
+        format!("importing {} as a docker-archive or OCI archive", file.display())
+    });
+    for image in imported? {
         println!("imported {}", image.names.join(", "));
     }
     Ok(())

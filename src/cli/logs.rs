@@ -2,38 +2,54 @@
 //!
 //! It never reads a log file: the API is its only source.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures::{AsyncBufRead, AsyncReadExt};
+use futures::{AsyncBufRead, AsyncReadExt, StreamExt};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::get::encode;
+use super::{pods, report};
 
 #[derive(Debug, clap::Args)]
 pub struct LogsArgs {
     /// POD or pod/POD
-    pod: String,
+    #[arg(required_unless_present = "selector", conflicts_with = "selector")]
+    pod: Option<String>,
     /// Namespace of the pod
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// Needed when the pod has several containers
-    #[arg(short, long)]
+    /// The container [default: the pod's first]
+    #[arg(short, long, conflicts_with = "all_containers")]
     container: Option<String>,
+    /// All containers of the pod, init containers first
+    #[arg(long)]
+    all_containers: bool,
+    /// The pods that a label selector chooses, such as app=web
+    #[arg(short = 'l', long)]
+    selector: Option<String>,
+    /// Put the pod and the container before every line
+    #[arg(long)]
+    prefix: bool,
     /// Go on as the container writes, also when the daemon is restarted meanwhile
     #[arg(short, long)]
     follow: bool,
     /// The container's run before this one
     #[arg(short, long)]
     previous: bool,
-    /// Only so many lines from the end
-    #[arg(long)]
+    /// Only so many lines from the end; -1 means all [default: all, 10 with a selector]
+    #[arg(long, allow_negative_numbers = true)]
     tail: Option<i64>,
     /// Only what is younger, such as 5s, 2m or 1h30m
-    #[arg(long)]
+    #[arg(long, conflicts_with = "since_time")]
     since: Option<String>,
+    /// Only what was written from this moment (RFC 3339) on
+    #[arg(long, value_name = "TIME")]
+    since_time: Option<String>,
     /// Put the moment of writing before every line
     #[arg(long)]
     timestamps: bool,
@@ -45,31 +61,125 @@ const RETURN_LIMIT: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// How many lines of each pod a selector shows when nothing else is said, as with kubectl.
+const TAIL_OF_SELECTED: i64 = 10;
+
 pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
-    let name =
-        args.pod.strip_prefix("pod/").or(args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
-    let mut path = format!("/api/v1/namespaces/{}/pods/{name}/log?", args.namespace);
-    if let Some(container) = &args.container {
-        path.push_str(&format!("container={}&", encode(container)));
-    }
+    let sources = sources(&client, &args).await?;
     let mut range = Vec::new();
-    range.extend(args.tail.filter(|lines| *lines >= 0).map(|lines| format!("tailLines={lines}")));
+    let tail = args.tail.or(args.selector.is_some().then_some(TAIL_OF_SELECTED));
+    range.extend(tail.filter(|lines| *lines >= 0).map(|lines| format!("tailLines={lines}")));
     if let Some(since) = &args.since {
         range.push(format!("sinceSeconds={}", seconds(since)?));
     }
+    range.extend(args.since_time.as_ref().map(|time| format!("sinceTime={}", encode(time))));
     let range = range.join("&");
-    if args.follow && !args.previous {
-        return follow(&client, &path, &range, args.timestamps).await;
+    let one = |source: Source| {
+        let (client, args, range) = (&client, &args, &range);
+        async move {
+            match args.follow && !args.previous {
+                true => follow(client, &source, range, args.timestamps).await,
+                false => print(client, &source, range, args).await,
+            }
+        }
+    };
+    // Together, as otherwise the first would keep the others from being heard.
+    let outcomes = match args.follow {
+        true => futures::future::join_all(sources.into_iter().map(one)).await,
+        false => futures::stream::iter(sources).then(one).collect().await,
+    };
+    let mut failures: Vec<anyhow::Error> = outcomes.into_iter().filter_map(Result::err).collect();
+    let last = failures.pop();
+    for failure in &failures {
+        report::failure(failure);
     }
-    let path = format!("{path}previous={}&timestamps={}&{range}", args.previous, args.timestamps);
-    let mut stream = open(&client, path).await?;
-    let (mut chunk, mut out) = (vec![0; CHUNK], io::stdout().lock());
+    last.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// One container's log.
+struct Source {
+    /// The path to ask, up to the query's first parameters.
+    path: String,
+    /// Stands before every line.
+    prefix: Vec<u8>,
+}
+
+/// The logs that are meant, in the order in which kubectl prints them.
+async fn sources(client: &kube::Client, args: &LogsArgs) -> anyhow::Result<Vec<Source>> {
+    let collection = format!("/api/v1/namespaces/{}/pods", args.namespace);
+    let pods: Vec<Value> = match (&args.pod, &args.selector) {
+        (Some(pod), _) => vec![pods::read(client, &args.namespace, pods::name(pod)?).await?],
+        (None, selector) => {
+            let selector = encode(selector.as_deref().unwrap_or_default());
+            let path = format!("{collection}?labelSelector={selector}");
+            let mut list: Value =
+                client.request(http::Request::get(path).body(Vec::new())?).await?;
+            let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            if items.is_empty() {
+                eprintln!("No resources found in {} namespace.", args.namespace);
+            }
+            items
+        }
+    };
+    let mut sources = Vec::new();
+    for pod in &pods {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let containers: Vec<String> = match (&args.container, args.all_containers) {
+            (Some(container), _) => vec![container.clone()],
+            (None, true) => ["initContainers", "containers", "ephemeralContainers"]
+                .iter()
+                .flat_map(|field| pods::names(pod, field).map(str::to_owned))
+                .collect(),
+            (None, false) => {
+                let (container, notice) = pods::default_container(pod);
+                notice.inspect(|notice| eprintln!("{notice}"));
+                vec![container]
+            }
+        };
+        sources.extend(containers.into_iter().map(|container| Source {
+            path: format!("{collection}/{name}/log?container={}&", encode(&container)),
+            prefix: match args.prefix {
+                true => format!("[pod/{name}/{container}] ").into_bytes(),
+                false => Vec::new(),
+            },
+        }));
+    }
+    Ok(sources)
+}
+
+/// Prints what is there.
+async fn print(
+    client: &kube::Client,
+    source: &Source,
+    range: &str,
+    args: &LogsArgs,
+) -> anyhow::Result<()> {
+    let (path, previous, timestamps) = (&source.path, args.previous, args.timestamps);
+    let path = format!("{path}previous={previous}&timestamps={timestamps}&{range}");
+    let mut stream = open(client, path).await?;
+    let (mut chunk, mut out, mut is_new) = (vec![0; CHUNK], io::stdout(), true);
     loop {
         match stream.read(&mut chunk).await? {
-            0 => return Ok(ExitCode::SUCCESS),
-            length => write(&mut out, &chunk[..length])?,
+            0 => return Ok(()),
+            length => write(&mut out, &prefixed(&source.prefix, &chunk[..length], &mut is_new))?,
         }
     }
+}
+
+/// The bytes with the prefix before each line that begins in them. `is_new` tells whether the bytes begin one.
+fn prefixed<'a>(prefix: &[u8], bytes: &'a [u8], is_new: &mut bool) -> Cow<'a, [u8]> {
+    if prefix.is_empty() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut text = Vec::with_capacity(bytes.len() + prefix.len());
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if *is_new {
+            text.extend_from_slice(prefix);
+        }
+        text.extend_from_slice(line);
+        *is_new = line.ends_with(b"\n");
+    }
+    Cow::Owned(text)
 }
 
 async fn open(
@@ -89,10 +199,12 @@ fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 /// on: the container has outlived the daemon, and its log is complete.
 async fn follow(
     client: &kube::Client,
-    path: &str,
+    source: &Source,
     range: &str,
     timestamps: bool,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<()> {
+    let Source { path, prefix } = source;
+    let mut is_new = true;
     let mut place = Place::new(timestamps);
     let mut chunk = vec![0; CHUNK];
     let mut out = io::stdout();
@@ -107,10 +219,14 @@ async fn follow(
                 let broken = loop {
                     match stream.read(&mut chunk).await {
                         Ok(0) => {
-                            write(&mut out, &place.finish())?;
-                            return Ok(ExitCode::SUCCESS);
+                            let rest = place.finish();
+                            write(&mut out, &prefixed(prefix, &rest, &mut is_new))?;
+                            return Ok(());
                         }
-                        Ok(length) => write(&mut out, &place.take(&chunk[..length]))?,
+                        Ok(length) => {
+                            let lines = place.take(&chunk[..length]);
+                            write(&mut out, &prefixed(prefix, &lines, &mut is_new))?;
+                        }
                         Err(error) => break anyhow::Error::from(error),
                     }
                 };
@@ -280,6 +396,17 @@ mod tests {
             shown.extend(place.take(again.as_bytes()));
             shown.extend(place.finish());
             assert_eq!(String::from_utf8_lossy(&shown), "a\nb\nc\nd", "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn every_line_gets_its_prefix_however_the_answer_is_cut() {
+        let log = b"a\n\nbc\nd";
+        for cut in 0..=log.len() {
+            let mut is_new = true;
+            let mut shown = prefixed(b"[p] ", &log[..cut], &mut is_new).into_owned();
+            shown.extend_from_slice(&prefixed(b"[p] ", &log[cut..], &mut is_new));
+            assert_eq!(shown, b"[p] a\n[p] \n[p] bc\n[p] d", "cut at {cut}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use futures::{AsyncReadExt, SinkExt, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use kube::Api;
 use kube::api::{AttachParams, AttachedProcess, DeleteParams, LogParams, PostParams, TerminalSize};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -14,6 +14,8 @@ use nix::sys::termios::{self, SetArg, Termios};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::pods;
 
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
@@ -37,14 +39,20 @@ pub struct ExecArgs {
 }
 
 pub async fn exec(client: kube::Client, args: ExecArgs) -> anyhow::Result<ExitCode> {
-    let name =
-        args.pod.strip_prefix("pod/").or(args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
+    let name = pods::name(&args.pod)?;
+    let mut container = args.container;
+    if container.is_none() {
+        let pod = pods::read(&client, &args.namespace, name).await?;
+        let (default, notice) = pods::default_container(&pod);
+        notice.inspect(|notice| eprintln!("{notice}"));
+        container = Some(default);
+    }
     let pods: Api<Pod> = Api::namespaced(client, &args.namespace);
     let tty = args.tty && std::io::stdin().is_terminal();
     if args.tty && !tty {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
-    let mut params = AttachParams { container: args.container, ..AttachParams::default() };
+    let mut params = AttachParams { container, ..AttachParams::default() };
     params = params.stdin(args.stdin).stdout(true).stderr(!tty).tty(tty);
     let process = pods.exec(name, args.command, &params).await?;
     join(process, tty).await
@@ -116,7 +124,12 @@ pub async fn run(client: kube::Client, args: RunArgs) -> anyhow::Result<ExitCode
     let name = created.metadata.name.context("a created pod has a name")?;
     let mut interrupts = Interrupts::catch()?;
     let outcome = tokio::select! {
-        outcome = attached(&pods, &name, &args, tty) => outcome,
+        outcome = attached(&pods, &name, &args, tty) => {
+            if outcome.is_err() && !args.rm {
+                eprintln!("pod/{name} stays; `joey delete pod {name}` removes it");
+            }
+            outcome
+        }
         code = interrupts.next() => {
             if !args.rm {
                 eprintln!("pod/{name} runs on; `joey delete pod {name}` ends it");
@@ -204,10 +217,19 @@ async fn attached(
         let statuses = pod?.status.and_then(|status| status.container_statuses).unwrap_or_default();
         let terminated = statuses.into_iter().find_map(|status| status.state?.terminated);
         if let Some(terminated) = terminated {
+            if let Some(reason) = never_ran(&terminated) {
+                eprintln!("{reason}");
+            }
             return Ok(ExitCode::from(terminated.exit_code.clamp(0, 255) as u8));
         }
     }
     bail!("the pod went away before its container ended")
+}
+
+/// Why the container's program did not begin at all: no output of its own tells.
+fn never_ran(terminated: &ContainerStateTerminated) -> Option<String> {
+    let reason = terminated.reason.as_deref().filter(|reason| *reason == "StartError")?;
+    Some(format!("{reason}: {}", terminated.message.as_deref().unwrap_or_default()))
 }
 
 /// Prints the container's output from its start to its end.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::cluster::{Cluster, kubectls};
+use crate::cluster::{Cluster, Ran, kubectls};
 use crate::pod::POD;
 
 /// Each kubectl as it is, over WebSocket, and the newest over SPDY, which all of them spoke until 1.30: the name of the
@@ -90,6 +90,12 @@ fn joeys_own_verbs_do_what_kubectls_do() {
     assert_eq!(cluster.joey(&["apply", "-f", &file]).ok(), "pod/kangaroo-backend created");
     cluster.wait_running("kangaroo-backend");
     assert_eq!(cluster.joey(&["apply", "-f", &file]).ok(), "pod/kangaroo-backend unchanged");
+    // Each of the two takes what the other has applied for its own.
+    let theirs = cluster.kubectl(&["apply", "-f", &file]);
+    assert_eq!(
+        (theirs.stderr.as_str(), theirs.stdout.trim()),
+        ("", "pod/kangaroo-backend unchanged")
+    );
     // Ages differ between two looks.
     let columns = |table: String| {
         let row =
@@ -120,6 +126,18 @@ fn joeys_own_verbs_do_what_kubectls_do() {
     let ran = cluster.joey(&["run", "--rm", "nowhere.invalid/team/app:1"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("ErrImagePull: "), "{}", ran.stderr);
+    // No resolver answers in a network of one's own: what helps is said.
+    let ran = cluster.joey(&["image", "pull", "registry.example.com/team/app:1"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("lookup registry.example.com: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("joey image import"), "{}", ran.stderr);
+    let ran = cluster.joey(&["run", "--rm", "toolbox", "--", "no-such-program"]);
+    assert_eq!(ran.code, 128, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("StartError: ") && ran.stderr.contains("no-such-program"),
+        "{}",
+        ran.stderr
+    );
     // ^C ends the pod with the command.
     let script = "trap 'exit 0' TERM; echo up; sleep 1000 & wait";
     let mut run = cluster
@@ -145,5 +163,124 @@ fn joeys_own_verbs_do_what_kubectls_do() {
     );
     let second = cluster.joey(&["serve"]).refused();
     assert!(second.contains("another joey (process"), "{second}");
+    cluster.finish();
+}
+
+const TWO: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: two, labels: {app: two, example.com/tier: front}}
+spec:
+  terminationGracePeriodSeconds: 0
+  initContainers:
+  - {name: first, image: toolbox, imagePullPolicy: Never, command: [echo, from first]}
+  containers:
+  - {name: a, image: toolbox, imagePullPolicy: Never, command: [sh, -c, "echo from a; sleep 1000"]}
+  - {name: b, image: toolbox, imagePullPolicy: Never, command: [sh, -c, "echo from b; echo more; sleep 1000"]}
+"#;
+
+/// What goes wrong, and what is left open, is said and decided as kubectl does.
+#[test]
+fn joeys_own_verbs_speak_like_kubectls() {
+    let mut cluster = Cluster::start("words");
+    let file = |cluster: &Cluster, name: &str, text: &str| {
+        let path = cluster.dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let two = file(&cluster, "two.yaml", TWO);
+    cluster.joey(&["apply", "-f", &two]).ok();
+    cluster.wait_running("two");
+    let both = |cluster: &Cluster, args: &[&str]| {
+        let (ours, theirs) = (cluster.joey(args), cluster.kubectl(args));
+        let shown = |ran: Ran| (ran.code, ran.stdout, ran.stderr);
+        (shown(ours), shown(theirs))
+    };
+    for args in [
+        &["get", "pod", "nope"][..],
+        &["get", "pod", "two", "nope", "-o", "name"],
+        &["get", "pod", "nope", "--ignore-not-found"],
+        &["describe", "pod", "nope"],
+        &["delete", "pod", "nope"],
+        &["delete", "namespace", "default"],
+        &["exec", "nope", "--", "true"],
+        &["exec", "two", "--", "echo", "hi"],
+        &["exec", "two", "-c", "b", "--", "sh", "-c", "exit 7"],
+        &["logs", "two"],
+        &["logs", "two", "-c", "b", "--tail=1"],
+        &["logs", "two", "--all-containers"],
+        &["logs", "two", "--all-containers", "--prefix"],
+        &["logs", "-l", "app=two", "-c", "b"],
+        &["logs", "-l", "app=nope"],
+        &["logs", "two", "-p"],
+    ] {
+        let (ours, theirs) = both(&cluster, args);
+        // kubectl asks for several containers in no order.
+        let several = args.contains(&"--all-containers");
+        let lines = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            several.then(|| lines.sort_unstable());
+            lines
+        };
+        assert_eq!(
+            (ours.0, lines(&ours.1), &ours.2),
+            (theirs.0, lines(&theirs.1), &theirs.2),
+            "{args:?}"
+        );
+    }
+    let (ours, theirs) = both(&cluster, &["get", "pods", "-L", "app,example.com/tier", "two"]);
+    let words = |table: &str| table.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&ours.1)[..5], words(&theirs.1)[..5]);
+    assert!(words(&ours.1).ends_with(&["two".to_owned(), "front".to_owned()]), "{}", ours.1);
+    assert!(theirs.1.contains("TIER") && ours.1.contains("TIER"), "{}", ours.1);
+
+    // A file of which one object is refused: the other is declared, and the error names the object and the field.
+    let mixed = file(
+        &cluster,
+        "mixed.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: x}]}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\ndata: {sign: 'a<b&c>d'}\n",
+    );
+    let ran = cluster.joey(&["apply", "-f", &mixed]);
+    assert_eq!(
+        ran.stderr,
+        "The Pod \"bad\" is invalid: spec.containers[0].image: Required value\n"
+    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, "configmap/good created\n"));
+    let theirs = cluster.kubectl(&["apply", "-f", &mixed]);
+    assert_eq!(theirs.stdout, "configmap/good unchanged\n", "{}", theirs.stderr);
+    assert_eq!(theirs.stderr, ran.stderr);
+    let misspelt = file(
+        &cluster,
+        "misspelt.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: x, imagee: y}]}\n",
+    );
+    let ran = cluster.joey(&["apply", "-f", &misspelt]);
+    assert!(
+        ran.stderr.starts_with("Error from server (BadRequest): error when applying")
+            && ran.stderr.contains("unknown field \"spec.containers[0].imagee\""),
+        "{}",
+        ran.stderr
+    );
+    // Followed together until all have ended.
+    let mut follower = cluster
+        .joey_command()
+        .args(["logs", "-f", "two", "--all-containers", "--prefix"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut lines: Vec<String> = shown.by_ref().take(4).map(Result::unwrap).collect();
+    lines.sort_unstable();
+    let expected = [
+        "[pod/two/a] from a",
+        "[pod/two/b] from b",
+        "[pod/two/b] more",
+        "[pod/two/first] from first",
+    ];
+    assert_eq!(lines, expected);
+    cluster.joey(&["delete", "pod", "two"]).ok();
+    assert_eq!(shown.count(), 0);
+    assert!(follower.wait().unwrap().success());
     cluster.finish();
 }

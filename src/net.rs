@@ -51,7 +51,7 @@ pub use self::dial::{dial, dial_as_probe};
 pub use self::drift::{Repaired, What};
 pub use self::listeners::until_listening;
 pub use self::names::{PROBE_MARK, PROXY_MARK};
-use self::owner::{Command, InForce, Owner, PolicyOrder, Seen};
+use self::owner::{Command, Ended, InForce, Owner, PolicyOrder, Seen};
 use self::part::PlanChange;
 pub use self::part::{Flow, Part, PartPlan, SERVICES_NAT, SERVICES_NODE};
 pub use self::program::{Declaration, Expression, Kind, Memory, Program, Register};
@@ -267,8 +267,9 @@ impl Network {
         self.shared.seen.gateway
     }
 
-    /// Puts policies in force and ends the flows that they deny. On return both is so.
-    async fn put_policies(&self, order: PolicyOrder) -> Result<(), NetError> {
+    /// Puts policies in force for all that begins; on return they are. What has begun and is denied ends soon, as the
+    /// answer tells.
+    async fn put_policies(&self, order: PolicyOrder) -> Result<Ended, NetError> {
         self.ask(|answer| Command::PutPolicies { order, answer }).await
     }
 

@@ -3,6 +3,7 @@
 //! Callers send it messages, so a caller that gives up halves nothing. It decides which steps follow which; what they
 //! are is written in `attach`, `ruleset` and `nfnetlink`.
 
+mod ends;
 mod parts;
 mod policies;
 mod probes;
@@ -25,6 +26,8 @@ use nix::errno::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub use self::ends::Ended;
+use self::ends::Ender;
 use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
 pub use self::ranges::Ranges;
@@ -90,6 +93,11 @@ pub enum Command {
     Probe,
     PutPolicies {
         order: PolicyOrder,
+        answer: oneshot::Sender<Result<Ended, NetError>>,
+    },
+    /// What looks like an answer of a flow that has been ended begins none.
+    KeepOut {
+        late: Vec<Element>,
         answer: oneshot::Sender<Result<(), NetError>>,
     },
 }
@@ -153,8 +161,9 @@ pub struct Owner {
     policies: Policies,
     /// What was put in force last of them, if it is known what is.
     ordered: Arc<Plan>,
-    /// Flows that the policies in force deny may still be known to the kernel.
+    /// The plan that could not be put in force denies flows.
     owes_end: bool,
+    ender: Ender,
     born: Instant,
     journal: Journal,
     fabric: Fabric,
@@ -256,6 +265,8 @@ impl Owner {
         drift::watch(names.clone(), commands.clone(), watched_end)
             .map_err(step("listen for changes of links"))?;
         let own_port = elements_socket.port().map_err(step("name the nfnetlink socket"))?;
+        let ender = Ender::start(commands.clone())
+            .map_err(step("start the thread that ends denied flows"))?;
         foreign::watch(foreign_socket, names.table(), own_port, commands, also_watched)
             .map_err(step("listen for changes of the rules"))?;
         let given = leases.values().map(|lease| lease.address).chain([gateway]).collect();
@@ -274,6 +285,7 @@ impl Owner {
             policies: config.policies,
             ordered: Arc::default(),
             owes_end: false,
+            ender,
             born: Instant::now(),
             journal,
             fabric,
@@ -339,6 +351,9 @@ impl Owner {
                 }
                 Command::PutPolicies { order, answer } => {
                     let _ = answer.send(self.put_policies(&order));
+                }
+                Command::KeepOut { late, answer } => {
+                    let _ = answer.send(self.keep_out(&late));
                 }
                 Command::OpenDoors { doors, answer } => {
                     let _ = answer.send(self.open_doors(doors));

@@ -1,19 +1,18 @@
-//! Policies at the owner of the table: who is in them is still who they were compiled for, and what they end ends.
+//! Policies at the owner of the table: who is in them is still who they were compiled for, and what they end is asked for.
 //!
-//! Whether a flow is allowed is `policy`'s answer; here it is carried out.
+//! Whether a flow is allowed is `policy`'s answer, and `ends` ends it; here the rules are put in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Owner;
-use crate::net::names::{PROBE_MARK, PROXY_MARK};
+use super::{Ended, Owner};
 use crate::net::part::{Before, Part, PlanChange};
-use crate::net::policy::{Asked, Flow, Plan, World, explain};
+use crate::net::policy::{Plan, World};
 use crate::net::ruleset::{Element, ElementChanges, Elements, Field, Verdict, diff};
 use crate::net::skeleton::{ENDED, ENDED_FOR};
-use crate::net::{NetError, Policies, Protocol, conntrack, nfnetlink, policy, step};
+use crate::net::{NetError, Policies, nfnetlink, policy, step};
 
 /// How long an address that was given back is nobody's: caches and open connections of its peers outlive a pod.
 pub const REST: Duration = Duration::from_secs(60);
@@ -42,8 +41,8 @@ pub struct InForce {
 }
 
 impl Owner {
-    /// Puts the plan in force and ends the flows that it denies.
-    pub fn put_policies(&mut self, order: &PolicyOrder) -> Result<(), NetError> {
+    /// Puts the plan in force for all that begins, and has the flows ended that it denies.
+    pub fn put_policies(&mut self, order: &PolicyOrder) -> Result<Ended, NetError> {
         let is_gone = |pod: &String, address: IpAddr| {
             self.leases.get(pod).is_none_or(|lease| IpAddr::V4(lease.address) != address)
         };
@@ -57,18 +56,15 @@ impl Owner {
             order.plan.verdicts.contains_key(&(policy::Direction::Egress, address))
         };
         let change = self.way_to(Part::Policies, &plan);
-        // Owed until it is done: the next try finds this plan in force, and nothing new that it denies.
+        // Owed until it is in force: a next try may find nothing new that this plan denies.
         self.owes_end |= change.is_none() || order.plan.may_deny_more(&self.ordered);
+        self.ender.expect(&order.world);
         match &change {
             Some(change) => self.change_part(Part::Policies, change)?,
             None => self.put(Part::Policies, plan)?,
         }
+        self.ender.enforce(&order.world);
         self.ordered = Arc::clone(&order.plan);
-        let has_ended = self.owes_end;
-        if self.owes_end {
-            self.end_denied(&order.world)?;
-            self.owes_end = false;
-        }
         let known = |(pod, address): (&String, &IpAddr)| {
             (is_known(*address) && !gone.contains(address)).then(|| (pod.clone(), *address))
         };
@@ -77,40 +73,22 @@ impl Owner {
             world: Arc::clone(&order.world),
             pods: order.leases.iter().filter_map(known).collect(),
         }));
-        if has_ended {
+        if std::mem::take(&mut self.owes_end) {
+            self.ender.owe();
             self.seen.tightened.send_modify(|times| *times += 1);
         }
-        Ok(())
+        Ok(self.ender.ended())
     }
 
-    /// An answer of a denied flow would pass as the beginning of a new one where the rules did not ask for the first
-    /// packet of a connection (`policy::plan::Chain`), and where datagrams know no first one, for `skeleton::ENDED`; with
-    /// that, a flow that is forgotten here is over.
-    pub fn end_denied(&mut self, world: &World) -> Result<(), NetError> {
-        let is_denied = |flow: &conntrack::Flow| {
-            ![PROBE_MARK, PROXY_MARK].contains(&flow.mark)
-                && !explain(
-                    world,
-                    Flow {
-                        source: flow.from.into(),
-                        destination: flow.answered_by.into(),
-                        asked: asked(flow),
-                    },
-                )
-                .is_allowed()
-        };
-        let denied = conntrack::those(&mut self.elements, is_denied)
-            .map_err(step("find flows that policies deny"))?;
-        // Before they are forgotten: from then on an answer has no flow of its own any more.
-        let late: Vec<Element> = denied.iter().filter_map(answer).collect();
+    /// Has packets dropped that look like answers of flows that policies have ended.
+    pub fn keep_out(&mut self, late: &[Element]) -> Result<(), NetError> {
         for some in late.chunks(TOGETHER) {
             let add = Elements::from([(ENDED.into(), some.iter().cloned().collect())]);
             let changes = ElementChanges { add, ..ElementChanges::default() };
             nfnetlink::apply(&mut self.elements, &self.table, &changes)
                 .map_err(step("keep late answers of denied flows out"))?;
         }
-        conntrack::forget_all(&mut self.elements, &denied)
-            .map_err(step("end flows that policies deny"))
+        Ok(())
     }
 
     /// Whoever has the address next inherits nothing: neither what policies allow it nor its flows, which go soon.
@@ -151,25 +129,5 @@ impl Owner {
             false => nfnetlink::remove(&mut self.elements, &self.table, &members),
         };
         outcome.map_err(step("open the way for a probe"))
-    }
-}
-
-/// How answers of a flow without beginning or end look; those of TCP are told by their flags.
-fn answer(flow: &conntrack::Flow) -> Option<Element> {
-    let protocol = nfnetlink::protocol(flow.protocol).filter(|other| *other != Protocol::Tcp)?;
-    Some(Element::member(vec![
-        Field::Protocol(protocol),
-        Field::Address(flow.answered_by.into()),
-        Field::Port(flow.answered_at?),
-        Field::Address(flow.answered_to.into()),
-        Field::Port(flow.answered_to_port?),
-    ]))
-}
-
-fn asked(flow: &conntrack::Flow) -> Asked {
-    match (nfnetlink::protocol(flow.protocol), flow.answered_at, flow.icmp_type) {
-        (Some(protocol), Some(port), _) => Asked::Port(protocol, port),
-        (None, _, Some(8)) => Asked::Echo,
-        (Some(_) | None, _, _) => Asked::Other,
     }
 }

@@ -25,10 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::follow::{Told, follow};
 use super::{Labels, NamedPort, Nature, Pod, Policy, World, by_namespace, compile};
-use crate::net::owner::PolicyOrder;
+use crate::net::owner::{Ended, PolicyOrder};
 use crate::net::{NetError, Network, Protocol};
 
-/// On a NetworkPolicy: the newest `metadata.generation` that the rules in the kernel follow.
+/// On a NetworkPolicy: the newest `metadata.generation` that the rules in the kernel follow, and of which no flow is left
+/// that they deny.
 pub const IN_FORCE: &str = "policy.joey.dev/generation-in-force";
 /// Changes that make one plan.
 const TOGETHER: usize = 1024;
@@ -42,7 +43,7 @@ pub async fn run(
     dns: Option<SocketAddr>,
     stop: CancellationToken,
 ) {
-    let (told, tell) = mpsc::channel(1);
+    let (told, tell) = watch::channel(None);
     let work = async {
         tokio::join!(keep(client.clone(), network, dns, told), announce(client, tell));
     };
@@ -51,6 +52,13 @@ pub async fn run(
 
 /// Generations of policies, by namespace and name.
 type Generations = BTreeMap<(String, String), i64>;
+
+/// What rules follow that policies do not tell yet.
+#[derive(Clone)]
+struct Untold {
+    generations: Generations,
+    ended: Ended,
+}
 
 /// What is known of one kind, by uid.
 struct Mirror<T> {
@@ -218,7 +226,7 @@ async fn keep(
     client: kube::Client,
     network: Network,
     dns: Option<SocketAddr>,
-    told: mpsc::Sender<Generations>,
+    told: watch::Sender<Option<Untold>>,
 ) {
     let asked = watch::Sender::new(0);
     // Nobody waits for pods: of them what is told is enough.
@@ -276,10 +284,9 @@ async fn keep(
                 continue;
             }
             match inside.put(&network, &seen, dns).await {
-                Ok(()) => {
+                Ok(ended) => {
                     pause = None;
-                    // A full queue means that the last ones are being told; their annotations come back as changes.
-                    let _ = told.try_send(seen.untold());
+                    told.send_replace(Some(Untold { generations: seen.untold(), ended }));
                 }
                 Err(error) => {
                     let next =
@@ -303,7 +310,7 @@ async fn keep(
 struct Inside {
     has_begun: bool,
     /// Nothing after a failure.
-    last: Option<(Arc<World>, Arc<BTreeMap<String, IpAddr>>)>,
+    last: Option<(Arc<World>, Arc<BTreeMap<String, IpAddr>>, Ended)>,
 }
 
 impl Inside {
@@ -312,15 +319,15 @@ impl Inside {
         network: &Network,
         seen: &Seen,
         dns: Option<SocketAddr>,
-    ) -> Result<(), NetError> {
+    ) -> Result<Ended, NetError> {
         let world = seen.world(dns);
         // Most of what is told of pods changes nothing here. Leases that are equal may be others, of a pod that left and
         // came back: only the same ones count.
-        if let Some((last, leases)) = &self.last
+        if let Some((last, leases, ended)) = &self.last
             && Arc::ptr_eq(leases, &seen.leases)
             && **last == world
         {
-            return Ok(());
+            return Ok(ended.clone());
         }
         let (world, leases) = (Arc::new(world), Arc::clone(&seen.leases));
         self.last = None;
@@ -329,10 +336,10 @@ impl Inside {
             world: Arc::clone(&world),
             leases: Arc::clone(&leases),
         };
-        network.put_policies(order).await?;
+        let ended = network.put_policies(order).await?;
         self.has_begun = true;
-        self.last = Some((world, leases));
-        Ok(())
+        self.last = Some((world, leases, ended.clone()));
+        Ok(ended)
     }
 }
 
@@ -346,11 +353,17 @@ impl Display for Behind {
     }
 }
 
-/// Writes into policies' annotations what is in force.
-async fn announce(client: kube::Client, mut told: mpsc::Receiver<Generations>) {
+/// Writes into policies' annotations what is in force, also for flows that had begun before.
+async fn announce(client: kube::Client, mut told: watch::Receiver<Option<Untold>>) {
     // What was told a moment ago comes back late, and is among the untold until then.
     let mut done = Generations::new();
-    while let Some(generations) = told.recv().await {
+    while told.changed().await.is_ok() {
+        let Some(Untold { generations, mut ended }) = told.borrow_and_update().clone() else {
+            continue;
+        };
+        if !ended.wait().await {
+            return;
+        }
         done.retain(|policy, _| generations.contains_key(policy));
         for (policy, generation) in generations {
             if done.get(&policy) == Some(&generation) {

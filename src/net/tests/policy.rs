@@ -1,5 +1,6 @@
 //! Policies and packets: what the rules decide is what the statements say, at every instant.
 
+mod ends;
 pub(super) mod scene;
 
 use std::io::{self, Read, Write};

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 
 use self::names::Names;
 use crate::net::names::PROBE_MARK;
-use crate::net::owner::PolicyOrder;
+use crate::net::owner::{Ended, PolicyOrder};
 use crate::net::policy::tests::{Cluster, oracle};
 use crate::net::policy::{Asked, Flow, Labels, Nature, Pod, compile, explain};
 use crate::net::service::{
@@ -132,8 +132,13 @@ impl Scene {
         }
     }
 
+    /// On return also the flows are over that policies deny.
     pub async fn enforce(&self) {
-        put(&self.network, &self.cluster(), Arc::clone(&self.network.leases().borrow())).await;
+        assert!(self.enforce_at_once().await.wait().await);
+    }
+
+    pub async fn enforce_at_once(&self) -> Ended {
+        put(&self.network, &self.cluster(), Arc::clone(&self.network.leases().borrow())).await
     }
 
     /// As a task does that has compiled before pods left.
@@ -170,12 +175,9 @@ impl Scene {
     }
 }
 
-async fn put(network: &Network, cluster: &Cluster, leases: Arc<BTreeMap<String, IpAddr>>) {
+async fn put(network: &Network, cluster: &Cluster, leases: Arc<BTreeMap<String, IpAddr>>) -> Ended {
     let world = Arc::new(cluster.world());
-    network
-        .put_policies(PolicyOrder { plan: compile(&world).into(), world, leases })
-        .await
-        .unwrap();
+    network.put_policies(PolicyOrder { plan: compile(&world).into(), world, leases }).await.unwrap()
 }
 
 /// How a pod is called by others.

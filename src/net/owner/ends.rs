@@ -1,0 +1,233 @@
+//! Flows that policies have come to deny: the kernel forgets them, beside the owner's thread.
+//!
+//! Rules decide what begins; what has begun passes until connection tracking has forgotten it. To find it takes a walk through all of
+//! the kernel's table, some ten milliseconds however few flows there are. A thread of its own walks, so that no
+//! change waits for the ends of another; those asked for meanwhile share the next walk. Where the daemon dies in between, the
+//! next one's first plan owes the ends of everything that it denies.
+//!
+//! Policies may change again meanwhile. So a flow is judged after the walk that found it, by the policies in force and by
+//! those that are just being put in force: what either allows may have begun under it, and goes on. It decides
+//! nothing about rules: what they have to know of ended flows is asked of their owner.
+
+use std::cell::OnceCell;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Command;
+use crate::net::names::{PROBE_MARK, PROXY_MARK};
+use crate::net::policy::{Asked, Flow, World, explain};
+use crate::net::ruleset::{Element, Field};
+use crate::net::{NetError, Protocol, conntrack, nfnetlink, step};
+
+/// After a walk, so that walks take half of the time at most; and never longer, so that a flow that is denied just now ends soon.
+const PAUSE: Duration = Duration::from_millis(50);
+/// After a failure, and twice as long after the next.
+const FIRST_AGAIN: Duration = Duration::from_millis(50);
+const LAST_AGAIN: Duration = Duration::from_secs(5);
+
+/// Tells when flows are over that a plan denies.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    done: watch::Receiver<u64>,
+    number: u64,
+}
+
+impl Ended {
+    /// Waits until they are; false when the network has ended before.
+    pub async fn wait(&mut self) -> bool {
+        self.done.wait_for(|done| *done >= self.number).await.is_ok()
+    }
+}
+
+/// Ends its thread when it is dropped.
+pub struct Ender {
+    shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    /// Short sections only.
+    state: Mutex<State>,
+    changed: Condvar,
+    /// The last request that is carried out, and with it all before.
+    done: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    worlds: Worlds,
+    /// The last request.
+    owed: u64,
+    is_over: bool,
+}
+
+/// What rules in the kernel may follow.
+#[derive(Clone, Default)]
+struct Worlds {
+    in_force: Arc<World>,
+    /// Until it is known to be in force.
+    coming: Option<Arc<World>>,
+}
+
+impl Worlds {
+    /// Whether no flow like this can have begun under any of them.
+    fn deny(&self, flow: &conntrack::Flow) -> bool {
+        let asked = Flow {
+            source: flow.from.into(),
+            destination: flow.answered_by.into(),
+            asked: asked(flow),
+        };
+        let mut worlds = [Some(&self.in_force), self.coming.as_ref()].into_iter().flatten();
+        ![PROBE_MARK, PROXY_MARK].contains(&flow.mark)
+            && worlds.all(|world| !explain(world, asked).is_allowed())
+    }
+}
+
+impl Ender {
+    /// Begins, with nothing in force and nothing to do. What the rules have to know goes through `commands`.
+    pub fn start(commands: mpsc::WeakSender<Command>) -> io::Result<Ender> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            done: watch::Sender::default(),
+        });
+        let also = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("joey-ends".to_owned())
+            .spawn(move || work(&also, &commands))?;
+        Ok(Ender { shared, thread: Some(thread) })
+    }
+
+    /// From now on flows may begin that `world` allows. To be said before the rules change.
+    pub fn expect(&self, world: &Arc<World>) {
+        self.shared.state().worlds.coming = Some(Arc::clone(world));
+    }
+
+    /// No flow begins any more but what `world` allows.
+    pub fn enforce(&self, world: &Arc<World>) {
+        self.shared.state().worlds = Worlds { in_force: Arc::clone(world), coming: None };
+    }
+
+    /// Has flows ended that the policies in force deny.
+    pub fn owe(&self) {
+        self.shared.state().owed += 1;
+        self.shared.changed.notify_all();
+    }
+
+    /// When all is done that is owed now.
+    pub fn ended(&self) -> Ended {
+        Ended { done: self.shared.done.subscribe(), number: self.shared.state().owed }
+    }
+}
+
+impl Drop for Ender {
+    /// Waits for a walk that is under way: whoever starts the network again judges flows by other policies.
+    fn drop(&mut self) {
+        self.shared.state().is_over = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that ends denied flows panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last request once there is one; `None` at the end.
+    fn next(&self) -> Option<u64> {
+        let done = *self.done.borrow();
+        let idle = |state: &mut State| state.owed <= done && !state.is_over;
+        let state = self.changed.wait_while(self.state(), idle);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        (!state.is_over).then_some(state.owed)
+    }
+
+    /// For `pause`, unless it ends before.
+    fn rest(&self, pause: Duration) {
+        let state = self.changed.wait_timeout_while(self.state(), pause, |state| !state.is_over);
+        drop(state.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn work(shared: &Shared, commands: &mpsc::WeakSender<Command>) {
+    let mut again = FIRST_AGAIN;
+    while let Some(number) = shared.next() {
+        let begun = Instant::now();
+        match end_denied(shared, commands) {
+            Ok(ControlFlow::Continue(())) => {
+                again = FIRST_AGAIN;
+                shared.done.send_replace(number);
+                shared.rest(begun.elapsed().min(PAUSE));
+            }
+            Ok(ControlFlow::Break(())) => return,
+            Err(error) => {
+                tracing::warn!(%error, "flows that policies deny have not ended; trying again in {again:?}");
+                shared.rest(again);
+                again = (again * 2).min(LAST_AGAIN);
+            }
+        }
+    }
+}
+
+/// An answer of a denied flow would pass as the beginning of a new one where the rules did not ask for the first
+/// packet of a connection (`policy::plan::Chain`), and where datagrams know no first one, for `skeleton::ENDED`; with
+/// that, a flow that is forgotten here is over. Breaks off when the network has ended.
+fn end_denied(
+    shared: &Shared,
+    commands: &mpsc::WeakSender<Command>,
+) -> Result<ControlFlow<()>, NetError> {
+    let mut socket = nfnetlink::open().map_err(step("open nfnetlink"))?;
+    // Asked for with the first flow, when the walk is over.
+    let worlds = OnceCell::new();
+    let is_denied =
+        |flow: &conntrack::Flow| worlds.get_or_init(|| shared.state().worlds.clone()).deny(flow);
+    let denied =
+        conntrack::those(&mut socket, is_denied).map_err(step("find flows that policies deny"))?;
+    // Before they are forgotten: from then on an answer has no flow of its own any more.
+    let late: Vec<Element> = denied.iter().filter_map(answer).collect();
+    if !late.is_empty() {
+        let (answer, answered) = oneshot::channel();
+        let Some(owner) = commands.upgrade() else {
+            return Ok(ControlFlow::Break(()));
+        };
+        // One that is not taken is not answered either.
+        let _ = owner.blocking_send(Command::KeepOut { late, answer });
+        drop(owner);
+        match answered.blocking_recv() {
+            Ok(outcome) => outcome?,
+            Err(_) => return Ok(ControlFlow::Break(())),
+        }
+    }
+    conntrack::forget_all(&mut socket, &denied).map_err(step("end flows that policies deny"))?;
+    Ok(ControlFlow::Continue(()))
+}
+
+/// How answers of a flow without beginning or end look; those of TCP are told by their flags.
+fn answer(flow: &conntrack::Flow) -> Option<Element> {
+    let protocol = nfnetlink::protocol(flow.protocol).filter(|other| *other != Protocol::Tcp)?;
+    Some(Element::member(vec![
+        Field::Protocol(protocol),
+        Field::Address(flow.answered_by.into()),
+        Field::Port(flow.answered_at?),
+        Field::Address(flow.answered_to.into()),
+        Field::Port(flow.answered_to_port?),
+    ]))
+}
+
+fn asked(flow: &conntrack::Flow) -> Asked {
+    match (nfnetlink::protocol(flow.protocol), flow.answered_at, flow.icmp_type) {
+        (Some(protocol), Some(port), _) => Asked::Port(protocol, port),
+        (None, _, Some(8)) => Asked::Echo,
+        (Some(_) | None, _, _) => Asked::Other,
+    }
+}

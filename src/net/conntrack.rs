@@ -30,7 +30,7 @@ const FAMILY: [u8; 4] = [2, 0, 0, 0];
 const NESTED: u16 = 0x8000;
 
 /// A flow as conntrack keeps it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
     /// IANA's number.
     pub protocol: u8,
@@ -50,6 +50,27 @@ pub struct Flow {
     pub tcp_state: u8,
     /// The original tuple as the kernel wrote it, which names the flow.
     tuple: Vec<u8>,
+}
+
+#[cfg(test)]
+impl Flow {
+    /// Straight to `to`.
+    pub fn tcp(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Flow {
+        Flow {
+            protocol: 6,
+            from,
+            to,
+            port: Some(port),
+            answered_by: to,
+            answered_at: Some(port),
+            answered_to: from,
+            answered_to_port: Some(40_000),
+            icmp_type: None,
+            mark: 0,
+            tcp_state: 3,
+            tuple: Vec::new(),
+        }
+    }
 }
 
 /// Forgets flows without connections to Services that lead to none of `now`'s endpoints: those of the range, and those to

@@ -143,6 +143,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether flows are denied, as it is when the first one is judged: that is when the walk is over.
+    fn judge(&self) -> impl Fn(&conntrack::Flow) -> bool {
+        let worlds = OnceCell::new();
+        move |flow| worlds.get_or_init(|| self.state().worlds.clone()).deny(flow)
+    }
+
     /// The last request once there is one; `None` at the end.
     fn next(&self) -> Option<u64> {
         let done = *self.done.borrow();
@@ -187,12 +193,8 @@ fn end_denied(
     commands: &mpsc::WeakSender<Command>,
 ) -> Result<ControlFlow<()>, NetError> {
     let mut socket = nfnetlink::open().map_err(step("open nfnetlink"))?;
-    // Asked for with the first flow, when the walk is over.
-    let worlds = OnceCell::new();
-    let is_denied =
-        |flow: &conntrack::Flow| worlds.get_or_init(|| shared.state().worlds.clone()).deny(flow);
-    let denied =
-        conntrack::those(&mut socket, is_denied).map_err(step("find flows that policies deny"))?;
+    let denied = conntrack::those(&mut socket, shared.judge())
+        .map_err(step("find flows that policies deny"))?;
     // Before they are forgotten: from then on an answer has no flow of its own any more.
     let late: Vec<Element> = denied.iter().filter_map(answer).collect();
     if !late.is_empty() {
@@ -229,5 +231,76 @@ fn asked(flow: &conntrack::Flow) -> Asked {
         (Some(protocol), Some(port), _) => Asked::Port(protocol, port),
         (None, _, Some(8)) => Asked::Echo,
         (Some(_) | None, _, _) => Asked::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::net::policy::tests::{Cluster, policy};
+    use crate::net::policy::{Labels, Nature, Pod};
+
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
+    const SERVER: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 3);
+
+    /// Two pods, and whether they may talk.
+    fn world(is_open: bool) -> Arc<World> {
+        let pods = [("client", CLIENT), ("server", SERVER)];
+        let pods = pods.map(|(name, address)| Pod {
+            namespace: "x".to_owned(),
+            name: name.to_owned(),
+            labels: Labels::new(),
+            addresses: vec![address.into()],
+            ports: Default::default(),
+            nature: Nature::Pod,
+        });
+        let shut = policy("x", "shut", json!({"podSelector": {}}));
+        let cluster = Cluster {
+            policies: if is_open { Vec::new() } else { vec![shut] },
+            namespaces: [("x".to_owned(), Labels::new())].into(),
+            pods: pods.into(),
+        };
+        cluster.world().into()
+    }
+
+    fn shared() -> Shared {
+        Shared { state: Mutex::default(), changed: Condvar::new(), done: watch::Sender::default() }
+    }
+
+    #[test]
+    fn a_flow_is_denied_when_all_that_it_may_have_begun_under_deny_it() {
+        let flow = conntrack::Flow::tcp(CLIENT, SERVER, 80);
+        for (in_force, coming, is_denied) in [
+            (false, None, true),
+            (true, None, false),
+            (false, Some(false), true),
+            (false, Some(true), false),
+            (true, Some(false), false),
+        ] {
+            let worlds = Worlds { in_force: world(in_force), coming: coming.map(world) };
+            assert_eq!(worlds.deny(&flow), is_denied, "{in_force} {coming:?}");
+        }
+        let mut spared = flow;
+        spared.mark = PROBE_MARK;
+        assert!(!Worlds { in_force: world(false), coming: None }.deny(&spared));
+    }
+
+    #[test]
+    fn what_begins_during_the_walk_is_judged_by_what_let_it_in() {
+        let flow = conntrack::Flow::tcp(CLIENT, SERVER, 80);
+        let shared = shared();
+        shared.state().worlds.in_force = world(false);
+        let judge = shared.judge();
+        // The walk goes on meanwhile, and meets the flow that has begun.
+        shared.state().worlds.in_force = world(true);
+        assert!(!judge(&flow));
+        // Another one's judgement is of its own time.
+        shared.state().worlds.in_force = world(false);
+        assert!(shared.judge()(&flow));
+        assert!(!judge(&flow), "one walk has one judgement");
     }
 }

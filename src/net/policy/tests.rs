@@ -347,6 +347,34 @@ fn dns_is_known_by_port_53_wherever_it_listens() {
     check(&cluster, WEB, DNS, udp(53), denied);
 }
 
+/// Statements 19 and 39.
+#[test]
+fn a_pod_is_one_to_policies_from_its_address_to_its_end_unless_it_is_the_hosts() {
+    let is_pod = |more: Value| {
+        let mut object = json!({
+            "metadata": {"name": "web", "namespace": "shop"}, "spec": {"containers": []},
+        });
+        for (section, fields) in more.as_object().unwrap() {
+            for (field, value) in fields.as_object().unwrap() {
+                object[section][field] = value.clone();
+            }
+        }
+        Pod::read(&serde_json::from_value(object).unwrap()).is_some()
+    };
+    assert!(is_pod(json!({})), "before anybody has said how it is");
+    for phase in ["Pending", "Running", "Unknown"] {
+        assert!(is_pod(json!({"status": {"phase": phase}})), "{phase}");
+        // Told to stop, it may take as long as it likes.
+        let ending = json!({"deletionTimestamp": "2024-01-01T00:00:00Z"});
+        let ending = json!({"status": {"phase": phase}, "metadata": ending});
+        assert!(is_pod(ending), "{phase} and ending");
+    }
+    for phase in ["Succeeded", "Failed"] {
+        assert!(!is_pod(json!({"status": {"phase": phase}})), "{phase}");
+    }
+    assert!(!is_pod(json!({"spec": {"hostNetwork": true}})), "its addresses are the host's");
+}
+
 #[test]
 fn a_pod_of_a_namespace_that_is_not_known_yet_is_isolated() {
     let mut cluster = shop(vec![]);

@@ -288,6 +288,39 @@ fn a_late_answer_of_the_host_does_not_bring_a_denied_flow_back() {
     });
 }
 
+/// Statement 16: rules see whole datagrams, and no part of a denied one gets past them.
+#[test]
+fn fragments_arrive_together_or_not_at_all() {
+    on_a_host(|_| async {
+        let mut scene = Scene::start().await;
+        scene.namespace("x", Default::default());
+        let a = scene.pod("x", "a", labels("a")).await;
+        let b = scene.pod("x", "b", labels("b")).await;
+        let rule = json!({"ports": [{"port": 80, "protocol": "UDP"}]});
+        let spec = json!({"podSelector": {"matchLabels": {"app": "b"}}, "ingress": [rule]});
+        scene.policies = vec![policy("x", "in", spec)];
+        scene.enforce().await;
+        let (open, shut, from) = (bound(&b, 80), bound(&b, 81), bound(&a, 0));
+        // Several times the links' MTU.
+        let large = [7; 6000];
+        let send = |port| from.send_to(&large, (v4(&b), port)).map(drop);
+        let got = || {
+            let text = inside(&b, || std::fs::read_to_string("/proc/thread-self/net/snmp"));
+            let text = text.unwrap();
+            let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
+            let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+            let place = names.split(' ').position(|name| name == "InReceives").unwrap();
+            values.split(' ').nth(place).unwrap().parse::<u64>().unwrap()
+        };
+        let before = got();
+        assert_eq!(heard(&open, || send(80)), Some(a.address));
+        assert!(got() >= before + 5, "it came in pieces");
+        let before = got();
+        assert_eq!(heard(&shut, || send(81)), None);
+        assert_eq!(got(), before, "not a single piece");
+    });
+}
+
 #[test]
 fn relabelling_counts_on_both_sides() {
     on_a_host(|_| async {

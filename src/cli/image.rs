@@ -75,6 +75,7 @@ pub fn open(settings: &Settings) -> anyhow::Result<Images> {
         ca_file: settings.registry_ca_file(),
     };
     let data_dir = settings.data_dir();
+    super::instance::check_data_dir(&data_dir)?;
     super::instance::make_private(&data_dir)?;
     Ok(Images::open(&data_dir.join("images"), registries)?)
 }

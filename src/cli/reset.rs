@@ -1,5 +1,6 @@
 //! `joey reset`: stops every pod of these directories, removes every trace, and proves it.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 
-use super::instance::Instance;
+use super::instance::{self, IN_DATA, IN_RUN, Instance};
 use super::settings::Settings;
 use crate::model::cidr::Cidr;
 use crate::net::{Footprint, Network, NetworkConfig};
@@ -40,6 +41,7 @@ pub fn run(settings: &Settings, yes: bool, keep: Keep) -> anyhow::Result<ExitCod
         );
         return Ok(ExitCode::SUCCESS);
     }
+    instance::check_removable(settings)?;
     if !yes && !confirmed(&data_dir, &run_dir, keep)? {
         bail!("nothing was removed");
     }
@@ -51,17 +53,21 @@ pub fn run(settings: &Settings, yes: bool, keep: Keep) -> anyhow::Result<ExitCod
     println!("stopped {pods} {}", if pods == 1 { "pod" } else { "pods" });
     unmount_below(&[&data_dir, &run_dir])?;
     let (id, cgroup) = (instance.id.clone(), instance.cgroup());
-    let directories: &[&Path] = match keep {
-        Keep::Nothing => &[&run_dir, &data_dir],
-        Keep::Data => &[&run_dir],
-    };
-    directories.iter().try_for_each(|directory| empty(directory))?;
-    drop(instance);
-    for directory in directories {
-        fs::remove_dir(directory).with_context(|| format!("removing {}", directory.display()))?;
-        println!("removed {}", directory.display());
+    let mut directories: Vec<(&Path, &[&str])> = vec![(&run_dir, &IN_RUN)];
+    if keep == Keep::Nothing {
+        directories.push((&data_dir, &IN_DATA));
     }
-    let left = traces(&id, &cgroup, &footprint, directories)
+    // One may lie in the other.
+    directories.sort_by_key(|(directory, _)| Reverse(directory.components().count()));
+    directories.iter().try_for_each(|(directory, own)| empty(directory, own))?;
+    drop(instance);
+    let mut removed = Vec::new();
+    for (directory, _) in directories {
+        if remove(directory)? {
+            removed.push(directory);
+        }
+    }
+    let left = traces(&id, &cgroup, &footprint, &removed)
         .context("everything was removed, but it cannot be proven")?;
     for trace in &left {
         eprintln!("left behind: {trace}");
@@ -122,7 +128,7 @@ async fn stop_pods(
     }
 }
 
-/// Detaches every mount at or below the directories, the innermost first.
+/// Detaches every mount below the directories, the innermost first. One at a directory itself is not ours.
 fn unmount_below(directories: &[&Path]) -> anyhow::Result<()> {
     for point in mounts_below(directories)?.into_iter().rev() {
         umount2(point.as_str(), MntFlags::MNT_DETACH)
@@ -136,16 +142,21 @@ fn mounts_below(directories: &[&Path]) -> anyhow::Result<Vec<String>> {
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
     Ok(points
         .map(|point| point.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
-        .filter(|point| directories.iter().any(|directory| Path::new(point).starts_with(directory)))
+        .filter(|point| is_below(Path::new(point), directories))
         .collect())
 }
 
-/// Removes what a directory holds, its lock last.
-fn empty(directory: &Path) -> anyhow::Result<()> {
+fn is_below(point: &Path, directories: &[&Path]) -> bool {
+    directories.iter().any(|directory| point != *directory && point.starts_with(directory))
+}
+
+/// Removes what this program makes in a directory and nothing else, its lock last.
+fn empty(directory: &Path, own: &[&str]) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         let removing = || format!("removing {}", path.display());
-        if path.file_name().is_some_and(|name| name == "lock") {
+        if entry.file_name() == "lock" || !instance::is_own(&entry.file_name(), own) {
             continue;
         }
         match path.symlink_metadata().with_context(removing)?.is_dir() {
@@ -155,6 +166,25 @@ fn empty(directory: &Path) -> anyhow::Result<()> {
     }
     let lock = directory.join("lock");
     fs::remove_file(&lock).with_context(|| format!("removing {}", lock.display()))
+}
+
+/// Removes an empty directory; false, and told, where it has to stay.
+fn remove(directory: &Path) -> anyhow::Result<bool> {
+    let why = match fs::remove_dir(directory) {
+        Ok(()) => {
+            println!("removed {}", directory.display());
+            return Ok(true);
+        }
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => "something is mounted there",
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            "it holds what joey has not made"
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("removing {}", directory.display()));
+        }
+    };
+    println!("emptied {}, which stays: {why}", directory.display());
+    Ok(false)
 }
 
 /// What of this instance can still be found on the machine. Fails where it cannot look.

@@ -23,6 +23,8 @@ pub fn run(settings: &Settings, yes: bool) -> anyhow::Result<ExitCode> {
             "`joey install` has not installed anything here: there is no {RECORD}; `joey reset` removes pods and data"
         );
     };
+    // Before the unit is stopped, so that nothing is half done.
+    super::instance::check_removable(settings)?;
     if !yes && !super::reset::confirmed(&settings.data_dir(), &settings.run_dir(), Keep::Nothing)? {
         bail!("nothing was removed");
     }

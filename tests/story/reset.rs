@@ -44,3 +44,45 @@ fn a_reset_that_cannot_look_does_not_say_that_nothing_is_left() {
     assert!(words.contains("cannot be proven") && words.contains("running ip"), "{words}");
     cluster.finish();
 }
+
+/// Whoever names a wrong directory by mistake loses nothing.
+#[test]
+fn a_reset_removes_nothing_that_joey_has_not_made() {
+    let cluster = Cluster::start("not-ours");
+    let place = cluster.dir.join("elsewhere");
+    let joey = |words: &[&str], data: &str, run: &str| {
+        let (data, run) = (place.join(data), place.join(run));
+        let mut command = cluster.joey_command();
+        command
+            .env("JOEY_DATA_DIR", data)
+            .env("JOEY_RUN_DIR", run)
+            .env_remove("JOEY_MANIFESTS_DIR");
+        let output = command.args(words).output().expect("joey can run");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (data, run, file, told) in [
+        ("etc", "run", "etc/passwd", "is no data directory of joey: it holds passwd"),
+        ("srv", "run", "srv/images/holiday.jpg", "is no data directory of joey: it holds images"),
+        ("none", "home", "home/thesis.tex", "home/thesis.tex was not made by joey"),
+    ] {
+        let file = place.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "dear").unwrap();
+        let before = sh(&format!("find {} | sort", place.display()));
+        let (code, words) = joey(&["reset", "--yes"], data, run);
+        assert!(code == Some(1) && words.contains(told), "{code:?} {words}");
+        assert_eq!(sh(&format!("find {} | sort", place.display())), before);
+    }
+    let (code, words) = joey(&["serve"], "etc", "run");
+    assert!(code == Some(1) && words.contains("is no data directory of joey"), "{code:?} {words}");
+    assert_eq!(fs::read_dir(place.join("etc")).unwrap().count(), 1);
+
+    // A real one, in which somebody keeps something of their own.
+    let stray = cluster.data_dir().join("notes.txt");
+    fs::write(&stray, "dear").unwrap();
+    let refused = cluster.joey(&["reset", "--yes"]);
+    assert!(refused.stderr.contains("notes.txt was not made by joey"), "{refused:?}");
+    assert!(cluster.data_dir().join("store.redb").exists());
+    fs::remove_file(&stray).unwrap();
+    cluster.finish();
+}

@@ -119,7 +119,7 @@ pub fn revive(
         leaving: Leaving::Not,
         outcome,
         concluded_stop_by: None,
-        setback_until: None,
+        setback: None,
         finalized: false,
     }
 }

@@ -53,7 +53,8 @@ impl Shift {
 
     /// Every moment that something of the pod waits for or is counted from.
     pub fn pod(self, state: &mut PodState) {
-        let waits = state.concluded_stop_by.iter_mut().chain(&mut state.setback_until);
+        let setback = state.setback.iter_mut().map(|setback| &mut setback.until);
+        let waits = state.concluded_stop_by.iter_mut().chain(setback);
         waits.for_each(|at| self.moment(at));
         state.containers.values_mut().for_each(|container| self.container(container));
     }
@@ -85,7 +86,7 @@ impl Shift {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::lifecycle::{EndReason, Ended};
+    use crate::node::lifecycle::{EndReason, Ended, Setback};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_unix(seconds, 0)
@@ -132,13 +133,13 @@ mod tests {
             assert_eq!(expected, at(10_013));
             let mut state =
                 PodState { containers: [("web".into(), container)].into(), ..PodState::default() };
-            state.setback_until = Some(at(10_020));
+            state.setback = Some(Setback { until: at(10_020), of_teardown: false });
             shift.pod(&mut state);
             shift.moment(&mut expected);
             assert_eq!(ready_at(&state.containers["web"]), expected);
             let mut setback = at(10_020);
             shift.moment(&mut setback);
-            assert_eq!(state.setback_until, Some(setback));
+            assert_eq!(state.setback.map(|s| s.until), Some(setback));
         }
     }
 }

@@ -89,6 +89,14 @@ pub enum RestartPolicy {
     Never,
 }
 
+/// A step of set-up or teardown failed; the pod waits before the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setback {
+    pub until: Timestamp,
+    /// A pod that is to go does not wait for what could not be set up.
+    pub of_teardown: bool,
+}
+
 /// The pod as its worker knows it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PodState {
@@ -107,8 +115,8 @@ pub struct PodState {
     pub outcome: Option<Outcome>,
     /// While a concluded pod comes down: when what still runs is killed.
     pub concluded_stop_by: Option<Timestamp>,
-    /// No step of set-up or teardown before that moment, because the last one failed.
-    pub setback_until: Option<Timestamp>,
+    /// The last step of set-up or teardown failed.
+    pub setback: Option<Setback>,
     /// The object has been taken care of; the worker may end.
     pub finalized: bool,
 }
@@ -301,6 +309,11 @@ pub struct Refused {
 /// How long a failed pull shows as ErrImagePull before it shows as ImagePullBackOff.
 const ERROR_SHOWN_FOR: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Whether the pod is on its way down: its object is being deleted, or it has done what it was for.
+pub fn comes_down(state: &PodState, want: &Want) -> bool {
+    want.stop_by.is_some() || state.outcome.is_some()
+}
+
 /// The next step of a pod.
 pub fn next(state: &PodState, want: &Want, now: Timestamp) -> Next {
     if state.finalized {
@@ -422,8 +435,8 @@ fn conclusion(state: &PodState, want: &Want, now: Timestamp) -> Option<Outcome> 
 }
 
 fn come_up(state: &PodState, want: &Want, now: Timestamp) -> Next {
-    if let Some(until) = state.setback_until.filter(|until| *until > now) {
-        return Next::Wait { until };
+    if let Some(setback) = state.setback.filter(|setback| setback.until > now) {
+        return Next::Wait { until: setback.until };
     }
     match state.shim {
         Shim::Lost => return Next::Do(Step::RemoveShim),

@@ -24,7 +24,8 @@ use crate::node::compile::{NodeFacts, PodPaths};
 use crate::node::farewell::{Farewell, Place};
 use crate::node::health::Health;
 use crate::node::lifecycle::{
-    self, Container, EndReason, Ended, ImageState, Next, Outcome, PodState, Run, Shim, Step, Want,
+    self, Container, EndReason, Ended, ImageState, Next, Outcome, PodState, Run, Setback, Shim,
+    Step, Want,
 };
 use crate::node::pods::{ContainerEntry, PodEntry, Pods};
 use crate::node::report::{Reporter, Target};
@@ -545,7 +546,7 @@ impl Worker {
             container.refused = None;
         }
         if !self.state.volumes_ready && self.stop_by.is_none() {
-            self.state.setback_until = None;
+            self.state.setback = None;
         }
     }
 
@@ -636,14 +637,19 @@ impl Worker {
     fn setback(&mut self) {
         // It may be another by the time of the next try.
         self.ahead = None;
-        self.state.setback_until =
-            Some(clock::now().plus(crate::node::restart::setback(self.failures)));
+        let of_teardown = lifecycle::comes_down(&self.state, &self.want());
+        // The pauses of the way up do not count on the way down.
+        if of_teardown && self.state.setback.is_some_and(|before| !before.of_teardown) {
+            self.failures = 0;
+        }
+        let until = clock::now().plus(crate::node::restart::setback(self.failures));
+        self.state.setback = Some(Setback { until, of_teardown });
         self.failures = self.failures.saturating_add(1);
     }
 
     fn progress(&mut self) {
         self.failures = 0;
-        self.state.setback_until = None;
+        self.state.setback = None;
     }
 }
 

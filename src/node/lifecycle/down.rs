@@ -66,8 +66,9 @@ pub fn next(state: &PodState, want: &Want, stop_by: Timestamp, then: Then, now: 
             })
             .fold(Next::Settled, soonest);
     }
-    if let Some(until) = state.setback_until.filter(|until| *until > now) {
-        return Next::Wait { until };
+    // What could not be set up is not waited for any more.
+    if let Some(setback) = state.setback.filter(|s| s.of_teardown && s.until > now) {
+        return Next::Wait { until: setback.until };
     }
     match state.shim {
         Shim::Alive | Shim::Lost => Next::Do(Step::RemoveShim),

@@ -41,7 +41,7 @@ fn fresh(want: &Want) -> PodState {
         leaving: Leaving::Not,
         outcome: None,
         concluded_stop_by: None,
-        setback_until: None,
+        setback: None,
         finalized: false,
     }
 }
@@ -98,11 +98,27 @@ fn an_address_that_the_network_could_not_tell_is_asked_for_again() {
     let want = want(&[], &["a"], RestartPolicy::Always);
     let mut state = up(&want, &[("a", running(0))]);
     state.address_unknown = true;
-    state.setback_until = Some(at(5));
+    state.setback = Some(Setback { until: at(5), of_teardown: false });
     assert_eq!(next(&state, &want, at(1)), Next::Wait { until: at(5) });
     assert_eq!(next(&state, &want, at(5)), Next::Do(Step::Attach));
     state.address_unknown = false;
     assert_eq!(next(&state, &want, at(5)), Next::Settled);
+}
+
+#[test]
+fn a_pod_that_could_not_be_set_up_is_deleted_without_waiting_for_the_next_try() {
+    let mut want = want(&[], &["a"], RestartPolicy::Always);
+    let mut state = PodState { attached: true, volumes_ready: true, ..PodState::default() };
+    state.setback = Some(Setback { until: at(120), of_teardown: false });
+    assert_eq!(next(&state, &want, at(1)), Next::Wait { until: at(120) });
+    want.stop_by = Some(at(31));
+    assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Withdraw));
+    state.leaving = Leaving::Withdrawn;
+    assert_eq!(next(&state, &want, at(1)), Next::Do(Step::Detach));
+    // When giving the address back fails, that is tried again after a pause.
+    state.setback = Some(Setback { until: at(3), of_teardown: true });
+    assert_eq!(next(&state, &want, at(1)), Next::Wait { until: at(3) });
+    assert_eq!(next(&state, &want, at(3)), Next::Do(Step::Detach));
 }
 
 #[test]
@@ -438,7 +454,9 @@ impl Simulation {
             | Step::RemoveVolumes
                 if fails =>
             {
-                self.state.setback_until = Some(now.plus(restart::setback(self.failures)));
+                let until = now.plus(restart::setback(self.failures));
+                let of_teardown = comes_down(&self.state, &self.want);
+                self.state.setback = Some(Setback { until, of_teardown });
                 self.failures += 1;
                 return;
             }

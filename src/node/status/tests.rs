@@ -55,7 +55,7 @@ impl Scene {
                 outcome: None,
                 leaving: Leaving::Not,
                 concluded_stop_by: None,
-                setback_until: None,
+                setback: None,
                 finalized: false,
             },
             previous: core::PodStatus::default(),

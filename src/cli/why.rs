@@ -66,8 +66,9 @@ pub async fn run(
         let case = gather(&client, &args.namespace, get(&client, &path).await?).await?;
         let found = diagnose(&case, clock::now());
         print(&found);
-        if !matches!(found.cause, Cause::AsDeclared | Cause::UnderWay | Cause::Wanted) {
-            code = ExitCode::FAILURE;
+        match found.cause {
+            Cause::AsDeclared | Cause::Done | Cause::UnderWay | Cause::Wanted => {}
+            _ => code = ExitCode::FAILURE,
         }
     }
     Ok(code)

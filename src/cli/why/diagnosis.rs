@@ -46,6 +46,8 @@ pub enum Cause {
     ImageMissing,
     ImageRefused,
     ImageNameInvalid,
+    /// What must end before the containers may start runs for longer than is plausible.
+    NeverDone,
     Crashes,
     OutOfMemory,
     CannotStart,
@@ -56,6 +58,8 @@ pub enum Cause {
     ReadinessFails,
     LivenessFails,
     StartupFails,
+    /// It has ended well, as it was to.
+    Done,
     Ended,
     Terminating,
     SelectsNothing,
@@ -165,6 +169,12 @@ fn is_going(object: &Value) -> bool {
 /// What keeps an object that is being deleted.
 fn terminating(object: &Value) -> Option<Diagnosis> {
     let since = object["metadata"]["deletionTimestamp"].as_str()?;
+    let gone = format!("deleted for {since}");
+    if let Some((held, what)) = remains(object) {
+        let sentence = format!("{} is being deleted and waits for {what}.", named(object));
+        let evidence = [condition_line(held), gone];
+        return Some(Diagnosis::new(Cause::Terminating, sentence).with(evidence));
+    }
     let finalizers: Vec<&str> = list(&object["metadata"]["finalizers"])
         .iter()
         .chain(list(&object["spec"]["finalizers"]))
@@ -175,7 +185,20 @@ fn terminating(object: &Value) -> Option<Diagnosis> {
         false => format!("waits for the finalizer {}", finalizers.join(", ")),
     };
     let sentence = format!("{} is being deleted and {why}.", named(object));
-    Some(Diagnosis::new(Cause::Terminating, sentence).with([format!("deleted for {since}")]))
+    Some(Diagnosis::new(Cause::Terminating, sentence).with([gone]))
+}
+
+/// What is still in a namespace that goes, as its conditions tell.
+fn remains(namespace: &Value) -> Option<(&Value, String)> {
+    let told = [
+        ("NamespaceFinalizersRemaining", "the finalizers of what is in it"),
+        ("NamespaceContentRemaining", "what is still in it"),
+    ];
+    told.into_iter().find_map(|(name, what)| {
+        let held = condition(namespace, name).filter(|held| held["status"] == "True")?;
+        let (_, which) = text(&held["message"]).split_once("remaining: ")?;
+        Some((held, format!("{what}: {which}")))
+    })
 }
 
 fn deployment(case: &Case, now: Timestamp) -> Option<Diagnosis> {
@@ -233,9 +256,14 @@ fn deployment(case: &Case, now: Timestamp) -> Option<Diagnosis> {
                 "{name} {how} at {images}: {stand}, because pod {pod}: {}{serve}{also}",
                 fault.sentence
             );
+            // What is under way and has used up the time it was given has gone wrong all the same.
+            let cause = match (fault.cause, timed_out) {
+                (Cause::UnderWay, Some(_)) => Cause::RolloutStuck,
+                (cause, _) => cause,
+            };
             let paused = is_paused.then(|| IS_PAUSED.to_owned());
             let evidence = evidence.into_iter().chain(paused);
-            Diagnosis::new(fault.cause, sentence).with(evidence).with(fault.evidence)
+            Diagnosis::new(cause, sentence).with(evidence).with(fault.evidence)
         }
         None if timed_out.is_some() => {
             let sentence =

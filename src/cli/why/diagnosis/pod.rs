@@ -1,5 +1,7 @@
 //! Why a pod is not ready: the first thing that stands in its way, from scheduling to the last probe.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1 as core;
 use serde_json::Value;
 
@@ -7,18 +9,23 @@ use super::{
     Case, Cause, Diagnosis, condition, condition_line, event_line, events_of, list, named, number,
     terminating, text, told,
 };
+use crate::api::table::age::human_duration;
 use crate::model::time::Timestamp;
 use crate::placement::{Demand, NodeView};
 
+/// How long what goes before the containers may take until it counts as gone wrong: what a Deployment that says
+/// nothing about it gives its rollout (`progressDeadlineSeconds`).
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// `None` when it is ready.
-pub fn diagnose(case: &Case, pod: &Value, _now: Timestamp) -> Option<Diagnosis> {
+pub fn diagnose(case: &Case, pod: &Value, now: Timestamp) -> Option<Diagnosis> {
     if let Some(going) = terminating(pod) {
         return Some(going);
     }
     ended(pod)
         .or_else(|| unscheduled(case, pod))
         .or_else(|| container_faults(case, pod))
-        .or_else(|| not_started(case, pod))
+        .or_else(|| not_started(case, pod, now))
         .or_else(|| not_ready(case, pod))
 }
 
@@ -26,7 +33,7 @@ fn ended(pod: &Value) -> Option<Diagnosis> {
     let status = &pod["status"];
     match text(&status["phase"]) {
         "Succeeded" => {
-            Some(Diagnosis::new(Cause::Ended, "it has done its work and ended with exit code 0."))
+            Some(Diagnosis::new(Cause::Done, "it has done its work and ended with exit code 0."))
         }
         "Failed" => {
             let reason = text(&status["reason"]);
@@ -333,7 +340,7 @@ fn newest_warning(case: &Case, pod: &Value) -> Option<String> {
 }
 
 /// Nothing of it runs yet.
-fn not_started(case: &Case, pod: &Value) -> Option<Diagnosis> {
+fn not_started(case: &Case, pod: &Value, now: Timestamp) -> Option<Diagnosis> {
     let has_waiting = containers(pod).any(|container| container["state"]["waiting"].is_object());
     let has_none = containers(pod).next().is_none();
     if !has_waiting && !has_none {
@@ -347,31 +354,74 @@ fn not_started(case: &Case, pod: &Value) -> Option<Diagnosis> {
         let sentence = format!("its network could not be made: {}", last(text(&event["message"])));
         return Some(Diagnosis::new(Cause::NetworkFailed, sentence).with([event_line(event)]));
     }
-    let specs = list(&pod["spec"]["initContainers"]);
-    let is_sidecar = |container: &Value| {
-        let spec = specs.iter().find(|spec| spec["name"] == container["name"]);
-        spec.is_some_and(|spec| spec["restartPolicy"] == "Always")
-    };
-    if let Some(init) = list(&pod["status"]["initContainerStatuses"]).iter().find(|container| {
-        match is_sidecar(container) {
-            true => container["started"] != true,
-            false => container["state"]["terminated"]["exitCode"] != 0,
-        }
-    }) {
-        let name = text(&init["name"]);
-        let (cause, sentence) = match &init["state"]["terminated"] {
-            Value::Null if is_sidecar(init) => {
-                (Cause::UnderWay, format!("its sidecar {name} has not started yet."))
-            }
-            Value::Null => {
-                (Cause::UnderWay, format!("its init container {name} has not finished yet."))
-            }
-            end => (Cause::Crashes, format!("its init container {name} {}.", exit(end))),
-        };
-        return Some(Diagnosis::new(cause, sentence).with(newest_warning(case, pod)));
+    if let Some(unfinished) = before_its_containers(case, pod, now) {
+        return Some(unfinished);
     }
     let newest = events_of(case, pod).last().map(|event| event_line(event));
     Some(Diagnosis::new(Cause::UnderWay, "it is being started.").with(newest))
+}
+
+/// The first of its init containers and sidecars that the others still wait for.
+fn before_its_containers(case: &Case, pod: &Value, now: Timestamp) -> Option<Diagnosis> {
+    let specs = list(&pod["spec"]["initContainers"]);
+    let is_sidecar = |name: &Value| {
+        specs.iter().any(|spec| spec["name"] == *name && spec["restartPolicy"] == "Always")
+    };
+    let init =
+        list(&pod["status"]["initContainerStatuses"]).iter().find(|container| match is_sidecar(
+            &container["name"],
+        ) {
+            true => container["started"] != true,
+            false => container["state"]["terminated"]["exitCode"] != 0,
+        })?;
+    let name = text(&init["name"]);
+    let is_sidecar = is_sidecar(&init["name"]);
+    let warning = newest_warning(case, pod);
+    let end = &init["state"]["terminated"];
+    if end.is_object() {
+        let sentence = format!("its init container {name} {}.", exit(end));
+        return Some(Diagnosis::new(Cause::Crashes, sentence).with(warning));
+    }
+    if let Some(failed) = failed_probe(case, pod, name, "startup").filter(|_| is_sidecar) {
+        let sentence =
+            format!("the startup probe of its sidecar {name} fails: {}.", answer(failed));
+        return Some(Diagnosis::new(Cause::StartupFails, sentence).with([event_line(failed)]));
+    }
+    let (kind, not_yet) = match is_sidecar {
+        true => ("sidecar", "started up"),
+        false => ("init container", "ended"),
+    };
+    let others = behind(pod, name);
+    let Ok(since) = text(&init["state"]["running"]["startedAt"]).parse::<Timestamp>() else {
+        let sentence = format!("its {kind} {name} does not run yet, and {others} for it.");
+        return Some(Diagnosis::new(Cause::UnderWay, sentence).with(warning));
+    };
+    let span = now.since(since);
+    let sentence = format!(
+        "its {kind} {name} has been running for {} (since {}) and has not {not_yet}, and {others} for it.",
+        human_duration(span.as_secs().cast_signed()),
+        since.to_seconds_text(),
+    );
+    let cause = if span < PATIENCE { Cause::UnderWay } else { Cause::NeverDone };
+    let hint = format!(
+        "joey logs {} -n {} -c {name} shows what it says",
+        text(&pod["metadata"]["name"]),
+        text(&pod["metadata"]["namespace"])
+    );
+    Some(Diagnosis::new(cause, sentence).with(warning).with([hint]))
+}
+
+/// The containers that may not start before this one is done, with their verb: `after and web wait`.
+fn behind(pod: &Value, name: &str) -> String {
+    let spec = &pod["spec"];
+    let after = list(&spec["initContainers"]).iter().skip_while(|c| c["name"] != name).skip(1);
+    let names: Vec<&str> =
+        after.chain(list(&spec["containers"])).map(|container| text(&container["name"])).collect();
+    match names.split_last() {
+        Some((last, [])) => format!("{last} waits"),
+        Some((last, others)) => format!("{} and {last} wait", others.join(", ")),
+        None => "the others wait".to_owned(),
+    }
 }
 
 /// It runs, and is not ready.
@@ -432,8 +482,9 @@ fn not_ready(case: &Case, pod: &Value) -> Option<Diagnosis> {
 
 /// The sentence about a pod that is asked about itself.
 pub fn about_itself(pod: &Value, diagnosis: Diagnosis) -> Diagnosis {
-    Diagnosis {
-        sentence: format!("{} is not ready: {}", named(pod), diagnosis.sentence),
-        ..diagnosis
-    }
+    let sentence = match (diagnosis.cause, diagnosis.sentence.strip_prefix("it ")) {
+        (Cause::Done, Some(done)) => format!("{} {done}", named(pod)),
+        (_, _) => format!("{} is not ready: {}", named(pod), diagnosis.sentence),
+    };
+    Diagnosis { sentence, ..diagnosis }
 }

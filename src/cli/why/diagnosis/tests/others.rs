@@ -61,6 +61,50 @@ pub fn all() -> Vec<Broken> {
             &["deadline"],
         ),
         b(
+            "deadline, and an init container that merely takes its time",
+            rolling(
+                deployment(json!({"status.conditions": late()})),
+                pods::preparing(json!({"running": {"startedAt": "2025-12-31T23:58:58Z"}})),
+                vec![],
+            ),
+            Cause::RolloutStuck,
+            &["is stuck at web:2", "its init container prepare has been running for 62s"],
+        ),
+        b(
+            "namespace that waits for a finalizer",
+            of(
+                json!({"kind": "Namespace",
+                    "metadata": {"name": "old", "uid": "N", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                    "spec": {"finalizers": ["kubernetes"]},
+                    "status": {"conditions": [
+                        {"type": "NamespaceContentRemaining", "status": "True",
+                            "message": "Some resources are remaining: configmaps. has 1 resource instances"},
+                        {"type": "NamespaceFinalizersRemaining", "status": "True",
+                            "message": "Some content in the namespace has finalizers remaining: example.org/keep in 1 resource instances"}]}}),
+                vec![],
+            ),
+            Cause::Terminating,
+            &[
+                "waits for the finalizers of what is in it: example.org/keep in 1 resource instances.",
+            ],
+        ),
+        b(
+            "namespace that waits for a pod",
+            of(
+                json!({"kind": "Namespace",
+                    "metadata": {"name": "old", "uid": "N", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                    "spec": {"finalizers": ["kubernetes"]},
+                    "status": {"conditions": [
+                        {"type": "NamespaceContentRemaining", "status": "True",
+                            "message": "Some resources are remaining: pods. has 1 resource instances"},
+                        {"type": "NamespaceFinalizersRemaining", "status": "False",
+                            "message": "All content-preserving finalizers finished"}]}}),
+                vec![],
+            ),
+            Cause::Terminating,
+            &["waits for what is still in it: pods. has 1 resource instances."],
+        ),
+        b(
             "quota",
             Case {
                 object: deployment(

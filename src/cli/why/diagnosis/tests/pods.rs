@@ -447,17 +447,41 @@ pub fn all() -> Vec<Broken> {
         ),
         b(
             "init container runs",
+            of(preparing(json!({"running": {"startedAt": "2025-12-31T23:57:58Z"}})), vec![]),
+            Cause::UnderWay,
+            &[
+                "its init container prepare has been running for 2m2s (since 2025-12-31T23:57:58Z)",
+                "has not ended, and check, web and log wait for it.",
+            ],
+        ),
+        b(
+            "init container never ends",
+            of(preparing(json!({"running": {"startedAt": "2025-12-31T23:50:00Z"}})), vec![]),
+            Cause::NeverDone,
+            &["its init container prepare has been running for 10m ", "web and log wait for it."],
+        ),
+        b(
+            "init container has not begun",
+            of(preparing(json!({"waiting": {"reason": "PodInitializing"}})), vec![]),
+            Cause::UnderWay,
+            &["its init container prepare does not run yet, and check, web and log wait for it."],
+        ),
+        b(
+            "startup probe of a sidecar",
             of(
                 pod(
-                    json!({}),
+                    json!({"initContainers": [{"name": "mesh", "image": "web:1", "restartPolicy": "Always"}]}),
                     json!({
-            "initContainerStatuses": [{"name": "prepare", "ready": false, "state": {"running": {}}}],
+            "initContainerStatuses": [{"name": "mesh", "ready": false, "started": false, "state": {"running": {}}}],
             "containerStatuses": [{"name": "web", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}]}),
                 ),
-                vec![],
+                vec![event(
+                    "Unhealthy",
+                    "Startup probe failed: HTTP probe failed with statuscode: 500",
+                )],
             ),
-            Cause::UnderWay,
-            &["prepare"],
+            Cause::StartupFails,
+            &["the startup probe of its sidecar mesh fails", "500"],
         ),
         b(
             "a sidecar has not started, one before it has",
@@ -469,13 +493,17 @@ pub fn all() -> Vec<Broken> {
                     json!({
             "initContainerStatuses": [
                 {"name": "log", "ready": true, "started": true, "state": {"running": {}}},
-                {"name": "mesh", "ready": false, "started": false, "state": {"running": {}}}],
+                {"name": "mesh", "ready": false, "started": false,
+                    "state": {"running": {"startedAt": "2025-12-31T23:59:59Z"}}}],
             "containerStatuses": [{"name": "web", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}]}),
                 ),
                 vec![],
             ),
             Cause::UnderWay,
-            &["its sidecar mesh has not started yet"],
+            &[
+                "its sidecar mesh has been running for 1s ",
+                "has not started up, and web waits for it.",
+            ],
         ),
         b(
             "failed for good",
@@ -505,8 +533,8 @@ pub fn all() -> Vec<Broken> {
         b(
             "done",
             of(pod(json!({}), json!({"phase": "Succeeded"})), vec![]),
-            Cause::Ended,
-            &["exit code 0"],
+            Cause::Done,
+            &["Pod web-1 has done its work and ended with exit code 0."],
         ),
         b(
             "held by a finalizer",
@@ -521,4 +549,20 @@ pub fn all() -> Vec<Broken> {
         ),
         b("nothing wrong", of(serving(), vec![]), Cause::AsDeclared, &["as declared"]),
     ]
+}
+
+/// A pod whose first of two init containers is in this state, before its two containers.
+pub fn preparing(state: Value) -> Value {
+    pod(
+        json!({
+            "initContainers": [{"name": "prepare", "image": "web:1"}, {"name": "check", "image": "web:1"}],
+            "containers": [{"name": "web", "image": "web:1"}, {"name": "log", "image": "web:1"}]}),
+        json!({
+            "initContainerStatuses": [
+                {"name": "prepare", "ready": false, "state": state},
+                {"name": "check", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}],
+            "containerStatuses": [
+                {"name": "web", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}},
+                {"name": "log", "ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}]}),
+    )
 }

@@ -35,6 +35,10 @@ pub async fn wait(
     let leaf = pod.join(state::attempt(container, attempt));
     let events = match open(instance, &leaf) {
         Ok(events) => events,
+        // Removed by hand while nobody looked, which the kernel allows only when nothing is in it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return is_alive(pid).then_some(Drift::Moved);
+        }
         Err(error) => {
             tracing::debug!(container, %error, "the cgroup cannot be watched");
             return None;

@@ -17,6 +17,7 @@ tests![
     a_container_whose_cgroup_was_killed_and_removed_comes_back,
     a_frozen_container_goes_on,
     a_container_moved_out_of_its_cgroup_is_restarted_inside_one,
+    a_cgroup_removed_while_the_node_was_down_is_missed_when_it_comes_back,
     a_link_removed_or_set_down_by_hand_is_put_back,
     an_unmounted_namespace_is_pinned_again,
 ];
@@ -129,6 +130,37 @@ async fn a_container_moved_out_of_its_cgroup_is_restarted_inside_one(scene: Scen
     assert!(!cgroup_of(scene.main_pid("web").await).contains("astray"));
     assert!(astray.wait_empty(Duration::from_secs(10)).unwrap());
     instance.remove("astray").unwrap();
+}
+
+async fn a_cgroup_removed_while_the_node_was_down_is_missed_when_it_comes_back(mut scene: Scene) {
+    scene.create_controlled("web", CLOCK, json!({})).await;
+    scene.until("web", is_ready).await;
+    let pid = scene.main_pid("web").await;
+    let path = cgroup_of(pid);
+    let root = Cgroup::root().unwrap();
+    let (own, _) = path.split_once('/').unwrap();
+    let instance = root.open(own).unwrap();
+    scene.stop_agent().await;
+    let astray = instance.ensure("astray").unwrap();
+    // A process that it starts meanwhile is born where it was.
+    let group = root.open(&path).unwrap();
+    while !group.wait_empty(Duration::ZERO).unwrap() {
+        for process in group.read("cgroup.procs").unwrap().lines() {
+            // It may have ended.
+            let _ = astray.write("cgroup.procs", process);
+        }
+    }
+    let (parent, leaf) = path.rsplit_once('/').unwrap();
+    root.open(parent).unwrap().remove(leaf).unwrap();
+    scene.start_agent().await;
+    scene
+        .until_told("web", "Killing Container main was moved out of its cgroup, will be restarted")
+        .await;
+    scene.until("web", |p| restarts(p) == 1 && is_ready(p)).await;
+    assert!(!cgroup_of(scene.main_pid("web").await).contains("astray"));
+    assert!(astray.wait_empty(Duration::from_secs(10)).unwrap());
+    instance.remove("astray").unwrap();
+    ticks_on(&scene).await;
 }
 
 fn ip(arguments: &str) {

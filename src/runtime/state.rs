@@ -103,7 +103,11 @@ pub fn newest_attempts(pod: &Path) -> io::Result<BTreeMap<String, Attempt>> {
         other => other?,
     };
     for entry in entries {
-        let directory = std::fs::File::open(entry?.path())?;
+        let directory = match std::fs::File::open(entry?.path()) {
+            // Forgotten since it was listed, at the word of a daemon that died meanwhile: an older attempt.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
         // A directory without a readable plan was cut off while being made: nothing ran from it.
         let Some(attempt) = read_attempt(directory.as_fd()) else {
             continue;
@@ -150,4 +154,21 @@ pub fn plan_of(attempt: &Path) -> Option<ContainerPlan> {
 pub fn all_attempts(pod: &Path) -> Vec<ContainerPlan> {
     let entries = std::fs::read_dir(pod.join(CONTAINERS)).into_iter().flatten();
     entries.filter_map(|entry| plan_of(&entry.ok()?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_goes_while_it_is_looked_for_does_not_count() {
+        let pod = std::env::temp_dir().join(format!("joey-attempts-{}", crate::sys::clock::uuid()));
+        let all = pod.join(CONTAINERS);
+        std::fs::create_dir_all(&all).unwrap();
+        // Listed, and not there when it is opened.
+        std::os::unix::fs::symlink("gone", all.join("web.0")).unwrap();
+        let newest = newest_attempts(&pod);
+        std::fs::remove_dir_all(&pod).unwrap();
+        assert!(newest.unwrap().is_empty());
+    }
 }

@@ -126,7 +126,7 @@ const PODS: &[Broken] = &[
     (
         "prepares-for-ever",
         "{initContainers: [{name: prepare, image: toolbox, imagePullPolicy: IfNotPresent, RUNS}], containers: [{WEB}]}",
-        &["init container prepare has not finished"],
+        &["init container prepare has been running for", "has not ended, and web waits for it"],
     ),
     (
         "prepares-with-nothing",
@@ -136,7 +136,7 @@ const PODS: &[Broken] = &[
     (
         "sidecar-not-up",
         "{initContainers: [{name: beside, restartPolicy: Always, image: toolbox, imagePullPolicy: IfNotPresent, RUNS, startupProbe: {exec: {command: ['false']}, failureThreshold: 1000, periodSeconds: 1}}], containers: [{WEB}]}",
-        &["beside", "not started"],
+        &["startup probe of its sidecar beside fails"],
     ),
     (
         "does-not-live",

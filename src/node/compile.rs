@@ -110,19 +110,8 @@ impl PodPaths {
         }
     }
 
-    /// Where the pod's own files of /etc lie. It is there only when all of them are complete, and were written for the
-    /// shim that is there.
-    pub fn etc_dir(&self) -> PathBuf {
-        self.data.join("etc")
-    }
-
-    /// Where they are before they are complete.
-    pub fn etc_begun(&self) -> PathBuf {
-        self.data.join("etc.new")
-    }
-
     pub fn etc(&self, file: &str) -> PathBuf {
-        self.etc_dir().join(file)
+        self.data.join("etc").join(file)
     }
 
     pub fn log_dir(&self, container: &str) -> PathBuf {

@@ -141,11 +141,9 @@ pub fn remove(paths: &PodPaths) -> io::Result<()> {
         }
     }
     note(remove_tree(&paths.run));
-    for place in [paths.data.join("volumes"), paths.data.join("containers")] {
-        note(remove_tree(&place));
+    for below in ["volumes", "etc", "containers"] {
+        note(remove_tree(&paths.data.join(below)));
     }
-    note(remove_tree(&paths.etc_dir()));
-    note(remove_tree(&paths.etc_begun()));
     outcome
 }
 

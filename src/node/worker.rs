@@ -172,12 +172,6 @@ impl Worker {
         let shim_state = shim.as_ref().map(runtime::Pod::state);
         let found = shim_state.as_ref().map(|state| state.borrow().clone());
         let mut state = adopt::revive(&pod, found.as_ref(), attached, now);
-        let paths = PodPaths::new(&shared.data_dir, &shared.run_dir, &uid);
-        let is_bare = found.as_ref().is_some_and(|found| found.containers.is_empty());
-        if state.shim == Shim::Alive && is_bare && !paths.etc_dir().is_dir() {
-            // The daemon before died between the launch and the files: no container may start in it.
-            state.shim = Shim::Lost;
-        }
         if let Some(Rejection { reason, message }) = rejection {
             let message = format!("Pod was rejected: {message}");
             state.outcome = Some(Outcome::Rejected { reason, message });
@@ -196,7 +190,7 @@ impl Worker {
         Worker {
             stop,
             object,
-            paths,
+            paths: PodPaths::new(&shared.data_dir, &shared.run_dir, &uid),
             references: references(&pod),
             state,
             shim,

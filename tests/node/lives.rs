@@ -24,8 +24,6 @@ tests![
     a_stubborn_container_is_killed_when_its_grace_is_over,
     a_pod_that_is_removed_by_force_leaves_nothing_running,
     a_pod_whose_shim_dies_is_restarted_and_keeps_its_address,
-    a_pod_starts_no_container_before_its_files_are_there,
-    a_new_agent_makes_anew_what_was_launched_without_its_files,
     after_a_reboot_pods_return_with_one_restart_more,
     after_a_reboot_a_finished_pod_gets_no_network,
     what_the_api_no_longer_knows_is_cleared_away,
@@ -342,46 +340,6 @@ async fn a_pod_whose_shim_dies_is_restarted_and_keeps_its_address(scene: Scene) 
     assert_eq!(last.exit_code, 137);
     scene.pods().delete("web", &DeleteParams::default()).await.unwrap();
     scene.until_gone("web").await;
-}
-
-async fn a_pod_starts_no_container_before_its_files_are_there(scene: Scene) {
-    scene.create_script("web", "Always", "cat /etc/hostname && sleep 1000").await;
-    let before = scene.until("web", is_running).await;
-    let uid = before.metadata.uid.as_deref().unwrap();
-    let begun = scene.place.join("data/pods").join(uid).join("etc.new");
-    std::fs::write(&begun, "in the way").unwrap();
-    let shim = parent_of(scene.main_pid("web").await);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
-    scene.until_told("web", "Failed to create pod sandbox: writing /etc files").await;
-    assert_eq!(main_status(&scene.pods().get("web").await.unwrap()).unwrap().restart_count, 0);
-    std::fs::remove_file(&begun).unwrap();
-    scene
-        .until("web", |p| is_running(p) && main_status(p).is_some_and(|c| c.restart_count == 1))
-        .await;
-    let tried = scene.events("web").await.into_iter().filter(|event| event.starts_with("Failed "));
-    assert_eq!(tried.collect::<Vec<_>>(), Vec::<String>::new());
-    scene.pods().delete("web", &DeleteParams::default()).await.unwrap();
-    scene.until_gone("web").await;
-}
-
-async fn a_new_agent_makes_anew_what_was_launched_without_its_files(mut scene: Scene) {
-    let script = "exec cat /etc/hostname";
-    let container =
-        json!({"name": "main", "image": "localhost:1/late:2", "command": ["sh", "-c", script]});
-    scene.create("web", json!({"restartPolicy": "Never", "containers": [container]})).await;
-    let pulls = |p: &core::Pod| {
-        waiting_reason(p).is_some_and(|reason| reason.ends_with("ImagePullBackOff"))
-    };
-    let before = scene.until("web", pulls).await;
-    scene.stop_agent().await;
-    // As when the daemon dies between the shim and the files.
-    let uid = before.metadata.uid.as_deref().unwrap();
-    std::fs::remove_dir_all(scene.place.join("data/pods").join(uid).join("etc")).unwrap();
-    scene.start_agent().await;
-    scene.import("localhost:1/late:2").await;
-    let pod = scene.until("web", |p| status(p).phase.as_deref() == Some("Succeeded")).await;
-    assert_eq!(main_status(&pod).unwrap().restart_count, 0);
 }
 
 async fn after_a_reboot_pods_return_with_one_restart_more(mut scene: Scene) {

@@ -192,6 +192,14 @@ impl Worker {
                 return;
             }
         };
+        if let Err(error) = self.write_etc_files().await {
+            self.tell(
+                Kind::Warning,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {error}"),
+            );
+            return self.setback();
+        }
         let plan = match compile::pod_plan(&self.pod, &self.shared.facts, netns) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -204,22 +212,11 @@ impl Worker {
                 return self.setback();
             }
         };
-        let outcome = match volume::remove_tree(&self.paths.etc_dir()) {
-            Ok(()) => {
-                let launch = self.shared.runtime.launch(&plan);
-                let (written, launched) = tokio::join!(self.write_etc_files(), launch);
-                launched.map_err(|error| error.to_string()).and_then(|shim| {
-                    self.shim_state = Some(shim.state());
-                    self.shim = Some(shim);
-                    // One whose files are missing starts no container; it goes, and the next try makes both anew.
-                    self.state.shim = if written.is_ok() { Shim::Alive } else { Shim::Lost };
-                    written
-                })
-            }
-            Err(error) => Err(format!("removing the /etc files of before: {error}")),
-        };
-        match outcome {
-            Ok(()) => {
+        match self.shared.runtime.launch(&plan).await {
+            Ok(shim) => {
+                self.shim_state = Some(shim.state());
+                self.shim = Some(shim);
+                self.state.shim = Shim::Alive;
                 self.forgive_refusals();
                 self.progress();
             }
@@ -257,18 +254,16 @@ impl Worker {
         }
         let paths = self.paths.clone();
         let write = move || -> std::io::Result<()> {
+            volume::private_dir(&paths.data.join("etc"))?;
+            std::fs::write(paths.etc("hosts"), files.hosts)?;
+            std::fs::write(paths.etc("hostname"), format!("{}\n", files.hostname))?;
+            std::fs::write(paths.etc("resolv.conf"), files.resolv_conf)?;
             use std::os::unix::fs::PermissionsExt;
-            let hostname = format!("{}\n", files.hostname);
-            let begun = paths.etc_begun();
-            volume::private_dir(&begun)?;
-            for (file, text) in
-                [("hosts", files.hosts), ("hostname", hostname), ("resolv.conf", files.resolv_conf)]
-            {
-                let file = begun.join(file);
-                std::fs::write(&file, text)?;
-                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644))?;
+            for file in ["hosts", "hostname", "resolv.conf"] {
+                let mode = std::fs::Permissions::from_mode(0o644);
+                std::fs::set_permissions(paths.etc(file), mode)?;
             }
-            std::fs::rename(begun, paths.etc_dir())
+            Ok(())
         };
         match tokio::task::spawn_blocking(write).await {
             Ok(written) => written.map_err(|error| format!("writing /etc files: {error}")),

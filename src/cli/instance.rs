@@ -88,12 +88,15 @@ pub fn check_data_dir(data_dir: &Path) -> anyhow::Result<()> {
 pub fn check_removable(settings: &Settings) -> anyhow::Result<()> {
     let (data_dir, run_dir) = (settings.data_dir(), settings.run_dir());
     check_data_dir(&data_dir)?;
+    // Whoever makes a run directory takes its lock first.
+    let is_marked = run_dir.join("lock").is_file();
     for (directory, own) in [(&data_dir, &IN_DATA[..]), (&run_dir, &IN_RUN[..])] {
         for name in names(directory)? {
             let path = directory.join(&name);
             // One may lie in the other.
             let holds_other = [&data_dir, &run_dir].iter().any(|other| other.starts_with(&path));
-            if !is_own(&name, own) && name != LOST_AND_FOUND && !holds_other {
+            let is_own = is_own(&name, own) && (is_marked || *directory != run_dir);
+            if !is_own && name != LOST_AND_FOUND && !holds_other {
                 bail!(
                     "{} was not made by joey, so {} is not removed and nothing was changed; name the right directory, or \
                      move it away first",

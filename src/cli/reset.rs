@@ -150,13 +150,15 @@ fn is_below(point: &Path, directories: &[&Path]) -> bool {
     directories.iter().any(|directory| point != *directory && point.starts_with(directory))
 }
 
-/// Removes what this program makes in a directory and nothing else, its lock last.
+/// Removes what this program makes in a directory and nothing else. What tells that the directory is ours goes last, so that
+/// a reset that dies on the way can be run again.
 fn empty(directory: &Path, own: &[&str]) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
         let removing = || format!("removing {}", path.display());
-        if entry.file_name() == "lock" || !instance::is_own(&entry.file_name(), own) {
+        let is_mark = ["instance", "lock"].iter().any(|mark| entry.file_name() == *mark);
+        if is_mark || !instance::is_own(&entry.file_name(), own) {
             continue;
         }
         match path.symlink_metadata().with_context(removing)?.is_dir() {
@@ -164,8 +166,13 @@ fn empty(directory: &Path, own: &[&str]) -> anyhow::Result<()> {
             false => fs::remove_file(&path).with_context(removing)?,
         }
     }
-    let lock = directory.join("lock");
-    fs::remove_file(&lock).with_context(|| format!("removing {}", lock.display()))
+    for mark in ["instance", "lock"].map(|mark| directory.join(mark)) {
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.with_context(|| format!("removing {}", mark.display()))?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes an empty directory; false, and told, where it has to stay.
@@ -296,6 +303,23 @@ mod tests {
         ] {
             assert_eq!(names_one_of(line, &ranges), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn emptying_takes_what_is_ours_and_nothing_else() {
+        let place = std::env::temp_dir().join(format!("joey-reset-{}", crate::sys::clock::uuid()));
+        for directory in ["pods", "lost+found"] {
+            fs::create_dir_all(place.join(directory)).unwrap();
+        }
+        for file in ["instance", "lock", "store.redb", "notes.txt"] {
+            fs::write(place.join(file), "").unwrap();
+        }
+        empty(&place, &IN_DATA).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["lost+found", "notes.txt"]);
+        fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]

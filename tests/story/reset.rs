@@ -48,7 +48,7 @@ fn a_reset_that_cannot_look_does_not_say_that_nothing_is_left() {
 /// Whoever names a wrong directory by mistake loses nothing.
 #[test]
 fn a_reset_removes_nothing_that_joey_has_not_made() {
-    let cluster = Cluster::start("not-ours");
+    let mut cluster = Cluster::start("not-ours");
     let place = cluster.dir.join("elsewhere");
     let joey = |words: &[&str], data: &str, run: &str| {
         let (data, run) = (place.join(data), place.join(run));
@@ -64,6 +64,7 @@ fn a_reset_removes_nothing_that_joey_has_not_made() {
         ("etc", "run", "etc/passwd", "is no data directory of joey: it holds passwd"),
         ("srv", "run", "srv/images/holiday.jpg", "is no data directory of joey: it holds images"),
         ("none", "home", "home/thesis.tex", "home/thesis.tex was not made by joey"),
+        ("none", "backup", "backup/volumes/disk.img", "backup/volumes was not made by joey"),
     ] {
         let file = place.join(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -84,5 +85,16 @@ fn a_reset_removes_nothing_that_joey_has_not_made() {
     assert!(refused.stderr.contains("notes.txt was not made by joey"), "{refused:?}");
     assert!(cluster.data_dir().join("store.redb").exists());
     fs::remove_file(&stray).unwrap();
+
+    // One that breaks off has left what tells that the directory is ours, so that the next one goes on.
+    assert_eq!(cluster.stop_daemon(), 0);
+    let held = cluster.data_dir().join("seccomp");
+    fs::create_dir_all(&held).unwrap();
+    fs::write(held.join("profile.json"), "{}").unwrap();
+    sh(&format!("chattr +i {}/profile.json", held.display()));
+    let broken = cluster.joey(&["reset", "--yes"]);
+    sh(&format!("chattr -i {}/profile.json", held.display()));
+    assert!(broken.code != 0 && broken.stderr.contains("seccomp"), "{broken:?}");
+    assert!(cluster.data_dir().join("instance").exists());
     cluster.finish();
 }

@@ -212,12 +212,12 @@ impl Pod {
 
     /// Sends a signal to the container's first process.
     pub async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
-        self.link.ask(Call::Signal { container: container.to_owned(), signal }).await.map(drop)
+        self.link.order(Call::Signal { container: container.to_owned(), signal }).await
     }
 
     /// Kills every process of the container.
     pub async fn kill(&self, container: &str) -> Result<(), RuntimeError> {
-        self.link.ask(Call::Kill { container: container.to_owned() }).await.map(drop)
+        self.link.order(Call::Kill { container: container.to_owned() }).await
     }
 
     /// Stops every process of the container in its tracks, or lets it go on.
@@ -229,6 +229,12 @@ impl Pod {
     /// the container has ended, or cannot be watched.
     pub async fn drift(&self, container: &str, attempt: u32, pid: u32) -> Option<drift::Drift> {
         self.link.drift(container, attempt, pid).await
+    }
+
+    /// Waits until somebody outside stops the pod's shim with the cgroup freezer, and lets it go on; `None` when it has
+    /// ended, or cannot be watched.
+    pub async fn wake_shim(&self) -> Option<std::io::Result<()>> {
+        self.link.wake_shim().await
     }
 
     /// Lets a container go on that was frozen behind our back.

@@ -236,6 +236,7 @@ impl Worker {
         self.refresh_at = clock::now().plus(spread);
         self.take_up_last_words();
         self.take_up_health();
+        self.guard_shim(Duration::ZERO);
         self.publish_entry();
         loop {
             self.observe();

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, stream};
 
 use super::instance::{Instance, blocking};
 use super::plan::PodPlan;
-use super::{Found, Pod, RuntimeError, link, state};
+use super::{Found, Pod, RuntimeError, drift, link, state};
 
 /// What was found, in no order.
 pub struct Adopted {
@@ -82,6 +82,10 @@ async fn take_over(
     directory: PathBuf,
 ) -> Result<Found, RuntimeError> {
     let is_buried = fs::File::open(&directory).is_ok_and(|open| state::is_buried(open.as_fd()));
+    // It may have been frozen while no daemon was there to see it; thawing one that runs changes nothing.
+    if !is_buried && let Err(error) = drift::thaw_shim(&instance, &plan.cgroup) {
+        tracing::debug!(pod = %plan.title, %error, "shim was not thawed");
+    }
     let connected = match is_buried {
         true => None,
         false => match link::connect(&instance, &plan, directory.clone(), PATIENCE).await {

@@ -1,7 +1,7 @@
-//! What others do to a container's cgroup behind our back: stop its processes, or take them out of it.
+//! What others do to the cgroups of a pod behind our back: stop processes, or take a container out of its own.
 //!
 //! The kernel tells (`cgroup.events` becomes readable out of band, cgroup-v2.rst); nothing is polled. It decides
-//! nothing about the container.
+//! nothing about a container.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::instance::Instance;
+use super::instance::{Instance, SHIM};
 use super::state;
 use crate::sys::readiness;
 
@@ -44,6 +44,34 @@ pub async fn wait(
             return None;
         }
     };
+    match watch(&events).await? {
+        Seen::Frozen => Some(Drift::Frozen),
+        Seen::Deserted => is_alive(pid).then_some(Drift::Moved),
+    }
+}
+
+/// Waits until the pod's shim is stopped by the cgroup freezer, and lets it go on: without it no container of the pod
+/// ends, and nothing is heard of any. `None`: it has ended, or its cgroup cannot be watched.
+pub async fn wake_shim(instance: &Arc<Instance>, pod: &Path) -> Option<io::Result<()>> {
+    let events = open(instance, &pod.join(SHIM)).ok()?;
+    match watch(&events).await? {
+        Seen::Frozen => Some(thaw_shim(instance, pod)),
+        Seen::Deserted => None,
+    }
+}
+
+/// Lets the pod's shim go on, whether its own cgroup or the pod's is frozen.
+pub fn thaw_shim(instance: &Instance, pod: &Path) -> io::Result<()> {
+    thaw_both(instance, pod, &pod.join(SHIM))
+}
+
+enum Seen {
+    Frozen,
+    /// No process is in it.
+    Deserted,
+}
+
+async fn watch(events: &AsyncFd<OwnedFd>) -> Option<Seen> {
     loop {
         // The file signals a change since it was last read, so read, then wait.
         let mut text = [0u8; 256];
@@ -51,10 +79,10 @@ pub async fn wait(
         let text = String::from_utf8_lossy(&text[..length]);
         let has = |line: &str| text.lines().any(|found| found == line);
         if has("frozen 1") {
-            return Some(Drift::Frozen);
+            return Some(Seen::Frozen);
         }
         if !has("populated 1") {
-            return is_alive(pid).then_some(Drift::Moved);
+            return Some(Seen::Deserted);
         }
         let mut ready = events.ready(Interest::PRIORITY).await.ok()?;
         ready.clear_ready();
@@ -63,9 +91,12 @@ pub async fn wait(
 
 /// Lets the container's processes go on, whichever of the pod's own cgroups was frozen.
 pub fn thaw(instance: &Instance, pod: &Path, container: &str, attempt: u32) -> io::Result<()> {
+    thaw_both(instance, pod, &pod.join(state::attempt(container, attempt)))
+}
+
+fn thaw_both(instance: &Instance, pod: &Path, leaf: &Path) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let leaf = pod.join(state::attempt(container, attempt));
-    for group in [pod, &leaf] {
+    for group in [pod, leaf] {
         instance.group().open(group.to_str().ok_or_else(invalid)?)?.freeze(false)?;
     }
     Ok(())

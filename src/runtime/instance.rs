@@ -27,7 +27,7 @@ const CONTROLLERS: [&str; 5] = ["cpu", "io", "memory", "pids", "hugetlb"];
 const PODS: &str = "pods";
 
 /// The group of a pod's shim, beside those of its containers.
-const SHIM: &str = "shim";
+pub(super) const SHIM: &str = "shim";
 
 /// How long killed processes may take to be gone: a process in uninterruptible sleep takes as long
 /// as its device does.
@@ -203,6 +203,14 @@ impl Instance {
             group = Some(child);
         }
         group.ok_or_else(|| RuntimeError::step(at, "the path is empty"))
+    }
+
+    /// Kills a pod's shim and waits for nothing. Its containers end with it. Blocks.
+    pub fn kill_shim(&self, cgroup: &Path) -> Result<(), RuntimeError> {
+        let failed = |error: io::Error| RuntimeError::step("kill shim", error);
+        let path = cgroup.join(SHIM);
+        let path = path.to_str().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        self.group.open(path).and_then(|group| group.kill()).map_err(failed)
     }
 
     /// Kills every process of a pod, its shim included, and waits until they are gone. Blocks.

@@ -34,6 +34,9 @@ pub const HELLO: Duration = Duration::from_secs(10);
 /// How long an answer may take; a start includes mounts of network file systems.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// How long what takes no time may take on a busy machine.
+const PROMPT: Duration = Duration::from_secs(20);
+
 /// How long a shim may take to end its containers when told to.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -83,6 +86,20 @@ impl Link {
         }
     }
 
+    /// Has the shim do what it does at once. One that does not even that in time (stopped by hand, or stuck) is killed,
+    /// which is told as any other death of a shim: its pod cannot be ended through it.
+    pub async fn order(&self, call: Call) -> Result<(), RuntimeError> {
+        match tokio::time::timeout(PROMPT, self.ask(call)).await {
+            Ok(answered) => answered.map(drop),
+            Err(_) => {
+                tracing::warn!(pod = %self.uid.as_str(), "shim does not answer; it is killed");
+                let (instance, cgroup) = (self.instance.clone(), self.cgroup.clone());
+                blocking(move || instance.kill_shim(&cgroup)).await?;
+                Err(RuntimeError::ShimLost)
+            }
+        }
+    }
+
     pub async fn remove_container(
         &self,
         container: &str,
@@ -107,6 +124,10 @@ impl Link {
 
     pub async fn drift(&self, container: &str, attempt: u32, pid: u32) -> Option<Drift> {
         drift::wait(&self.instance, &self.cgroup, container, attempt, pid).await
+    }
+
+    pub async fn wake_shim(&self) -> Option<io::Result<()>> {
+        drift::wake_shim(&self.instance, &self.cgroup).await
     }
 
     pub fn thaw(&self, container: &str, attempt: u32) -> io::Result<()> {

@@ -16,6 +16,8 @@ tests![
     a_process_killed_from_the_host_is_restarted,
     a_container_whose_cgroup_was_killed_and_removed_comes_back,
     a_frozen_container_goes_on,
+    a_frozen_supervisor_goes_on,
+    a_pod_whose_supervisor_was_stopped_can_be_deleted,
     a_container_moved_out_of_its_cgroup_is_restarted_inside_one,
     a_cgroup_removed_while_the_node_was_down_is_missed_when_it_comes_back,
     a_link_removed_or_set_down_by_hand_is_put_back,
@@ -112,6 +114,46 @@ async fn a_frozen_container_goes_on(scene: Scene) {
     }
     scene.until_told("web", "Thawed Container main was frozen from outside and goes on").await;
     assert_eq!(scene.main_pid("web").await, pid, "it was not restarted");
+}
+
+/// The process that supervises a pod, by one of the pod's containers.
+fn supervisor_of(pid: u32) -> (String, u32) {
+    let path = cgroup_of(pid);
+    let (pod_path, _) = path.rsplit_once('/').unwrap();
+    let group = format!("{pod_path}/shim");
+    let processes = Cgroup::root().unwrap().open(&group).unwrap().read("cgroup.procs").unwrap();
+    (group, processes.lines().next().unwrap().parse().unwrap())
+}
+
+async fn a_frozen_supervisor_goes_on(mut scene: Scene) {
+    scene.create_controlled("web", CLOCK, json!({})).await;
+    scene.until("web", is_ready).await;
+    let pid = scene.main_pid("web").await;
+    let (group, shim) = supervisor_of(pid);
+    let root = Cgroup::root().unwrap();
+    root.open(&group).unwrap().freeze(true).unwrap();
+    let told = "Thawed The pod's supervisor was frozen from outside and goes on";
+    scene.until_told("web", told).await;
+    assert_eq!(root.open(&group).unwrap().read("cgroup.freeze").unwrap().trim(), "0");
+
+    // Nobody is there to see it, until the next daemon is.
+    scene.stop_agent().await;
+    root.open(&group).unwrap().freeze(true).unwrap();
+    scene.start_agent().await;
+    ticks_on(&scene).await;
+    scene.pods().delete("web", &Default::default()).await.unwrap();
+    scene.until_gone("web").await;
+    assert_ne!(shim, pid);
+}
+
+async fn a_pod_whose_supervisor_was_stopped_can_be_deleted(scene: Scene) {
+    scene.create_controlled("web", CLOCK, json!({})).await;
+    scene.until("web", is_ready).await;
+    let (_, shim) = supervisor_of(scene.main_pid("web").await);
+    let shim = nix::unistd::Pid::from_raw(shim as i32);
+    nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP).unwrap();
+    scene.pods().delete("web", &Default::default()).await.unwrap();
+    scene.until_gone("web").await;
 }
 
 async fn a_container_moved_out_of_its_cgroup_is_restarted_inside_one(scene: Scene) {

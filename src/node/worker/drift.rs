@@ -13,7 +13,7 @@ use crate::runtime::drift::Drift;
 use crate::runtime::plan::Exit;
 use crate::sys::clock;
 
-/// Between the repair of a frozen container and the next look.
+/// Between the repair of what was frozen and the next look.
 const GUARD_AGAIN: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -32,6 +32,32 @@ impl Worker {
             let drift = shim.drift(&container, attempt, pid).await;
             Report::Drifted { container, attempt, drift }
         });
+    }
+
+    /// Has the kernel tell when somebody stops the pod's shim. It is let go on by the errand itself: the worker may be
+    /// waiting for the shim's answer.
+    pub(super) fn guard_shim(&mut self, after: Duration) {
+        let Some(shim) = self.shim.clone() else {
+            return;
+        };
+        self.errands.spawn(async move {
+            tokio::time::sleep(after).await;
+            Report::ShimWoken(shim.wake_shim().await)
+        });
+    }
+
+    pub(super) fn shim_woken(&mut self, outcome: std::io::Result<()>) {
+        match outcome {
+            Ok(()) => {
+                let message = "The pod's supervisor was frozen from outside and goes on";
+                self.tell(events::Kind::Warning, "Thawed", message.to_owned());
+                self.guard_shim(GUARD_AGAIN);
+            }
+            Err(error) => {
+                let message = format!("The pod's supervisor was frozen from outside: {error}");
+                self.tell(events::Kind::Warning, "FailedThaw", message);
+            }
+        }
     }
 
     pub(super) fn drifted(&mut self, name: &str, drift: Drift) {

@@ -39,6 +39,8 @@ pub enum Report {
         container: String,
         attempt: u32,
     },
+    /// The pod's shim was frozen from outside; how letting it go on went. `None`: it has ended by itself.
+    ShimWoken(Option<std::io::Result<()>>),
     /// `None`: it has ended by itself.
     Drifted {
         container: String,
@@ -70,6 +72,11 @@ impl Worker {
                     && self.is_current(&container, attempt)
                 {
                     self.drifted(&container, drift);
+                }
+            }
+            Ok(Report::ShimWoken(woken)) => {
+                if let Some(outcome) = woken {
+                    self.shim_woken(outcome);
                 }
             }
             Ok(Report::GuardAgain { container, attempt }) => {

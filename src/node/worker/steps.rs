@@ -217,6 +217,7 @@ impl Worker {
                 self.shim_state = Some(shim.state());
                 self.shim = Some(shim);
                 self.state.shim = Shim::Alive;
+                self.guard_shim(Duration::ZERO);
                 self.forgive_refusals();
                 self.progress();
             }

@@ -345,9 +345,13 @@ impl<'a> View<'a> {
     /// Brings the number of replicas of the sets in line with a new total, without rolling.
     fn scale(&self, decision: &mut Decision) {
         let active = self.active();
+        // Growing next to a set that has not yet obeyed would exceed the surge.
+        let holds_more = |set: &ReplicaSet| !size(set).is_settled || size(set).held > wanted(set);
         if let [] | [_] = active[..] {
             let latest = active.first().copied().or(self.newest).or(self.old.last().copied());
-            if let Some(set) = latest {
+            let Some(set) = latest else { return };
+            let mut others = self.all().filter(|other| other.metadata.uid != set.metadata.uid);
+            if wanted(set) >= self.limits.desired || !others.any(holds_more) {
                 decision.changes.extend(self.resize(set, self.limits.desired));
             }
             return;
@@ -367,9 +371,7 @@ impl<'a> View<'a> {
             return;
         }
         let total: i32 = active.iter().map(|set| wanted(set)).sum();
-        let holds_more = |set: &&ReplicaSet| !size(set).is_settled || size(set).held > wanted(set);
-        if total < self.limits.most() && self.all().any(|set| holds_more(&set)) {
-            // Growing next to a set that has not yet obeyed would exceed the surge.
+        if total < self.limits.most() && self.all().any(holds_more) {
             return;
         }
         let shares: Vec<Share> = active

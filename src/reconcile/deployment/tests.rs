@@ -163,6 +163,27 @@ fn a_paused_deployment_scales_but_does_not_roll() {
 }
 
 #[test]
+fn a_set_does_not_grow_beside_one_that_has_not_yet_given_up_its_pods() {
+    let paused = json!({"paused": true});
+    check(
+        &deployment(paused.clone(), json!({})),
+        &[set("old", "web:1", 1, [2, 2, 2]), set("new", "web:2", 2, [0, 1, 0])],
+        expect![[r#"
+            Available=False MinimumReplicasUnavailable
+            Progressing=Unknown DeploymentPaused"#]],
+    );
+    check(
+        &deployment(paused, json!({})),
+        &[set("old", "web:1", 1, [2, 2, 2]), set("new", "web:2", 2, [0, 0, 0])],
+        expect![[r#"
+            patch old {"replicas":3}
+              ScalingReplicaSet: Scaled up replica set old from 2 to 3
+            Available=False MinimumReplicasUnavailable
+            Progressing=Unknown DeploymentPaused"#]],
+    );
+}
+
+#[test]
 fn a_paused_deployment_that_becomes_recreate_keeps_the_pods_that_serve() {
     let more = json!({"paused": true, "strategy": {"type": "Recreate"}});
     check(

@@ -1,12 +1,15 @@
 //! Events as the actors (node agent, scheduler) tell them: equal ones counted, floods cut.
 //!
-//! It never blocks and never fails its caller: an Event that finds the queue full or the API away is dropped.
+//! It never blocks and never fails its caller: an Event that finds the queue full or the API away is dropped. What is
+//! told within a moment is written together, so that it shares a commit; a pod's start is such a moment.
 
 mod budget;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
@@ -20,6 +23,10 @@ use crate::model::time::Timestamp;
 use crate::sys::clock;
 
 const QUEUE: usize = 512;
+/// How long an Event waits for others.
+const GATHER: Duration = Duration::from_millis(25);
+/// Most Events that are written together.
+const TOGETHER: usize = 64;
 /// Different Events that are remembered for counting.
 const REMEMBERED: usize = 4096;
 /// Earlier Events are read in pages of so many.
@@ -155,6 +162,29 @@ struct Told {
     count: i32,
 }
 
+/// Equal notes of one moment.
+#[derive(Debug)]
+struct News {
+    key: Key,
+    note: Note,
+    first: Timestamp,
+    last: Timestamp,
+    count: i32,
+}
+
+/// In the order in which they were told first.
+fn merged(notes: impl Iterator<Item = (Timestamp, Note)>) -> Vec<News> {
+    let mut all: Vec<News> = Vec::new();
+    for (when, note) in notes {
+        let key = Key::new(&note.about, note.kind, &note.reason, &note.message);
+        match all.iter_mut().find(|news| news.key == key) {
+            Some(news) => (news.last, news.count) = (when, news.count.saturating_add(1)),
+            None => all.push(News { key, note, first: when, last: when, count: 1 }),
+        }
+    }
+    all
+}
+
 struct Writer {
     client: kube::Client,
     component: &'static str,
@@ -168,14 +198,21 @@ impl Writer {
     async fn run(mut self, mut notes: mpsc::Receiver<(Timestamp, Note)>) {
         // Read when there is something to tell: a start that has nothing to tell has better things to do.
         let mut first = true;
-        while let Some((when, note)) = notes.recv().await {
+        while let Some(next) = notes.recv().await {
+            let mut gathered = vec![next];
+            tokio::time::sleep(GATHER).await;
+            while gathered.len() < TOGETHER
+                && let Ok(next) = notes.try_recv()
+            {
+                gathered.push(next);
+            }
             // Without it what an earlier daemon told is told again instead of counted.
             if std::mem::take(&mut first)
                 && let Err(error) = self.remember_earlier().await
             {
                 tracing::debug!(%error, "earlier events could not be read");
             }
-            self.write(when, note).await;
+            self.write(gathered).await;
         }
     }
 
@@ -217,39 +254,58 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, when: Timestamp, note: Note) {
-        let key = Key::new(&note.about, note.kind, &note.reason, &note.message);
-        if !self.budget.spend(&key.object, when) {
-            return;
+    async fn write(&mut self, gathered: Vec<(Timestamp, Note)>) {
+        let affordable = gathered.into_iter().filter(|(when, note)| {
+            let key = Key::new(&note.about, note.kind, &note.reason, &note.message);
+            self.budget.spend(&key.object, *when)
+        });
+        let news = merged(affordable);
+        let written = join_all(news.iter().map(|news| self.write_one(news))).await;
+        for (news, told) in news.into_iter().zip(written) {
+            if let Some(told) = told {
+                self.remember(news.key, told);
+            }
         }
-        let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".into());
-        if let Some(told) = self.told.get_mut(&key) {
-            told.count = told.count.saturating_add(1);
+    }
+
+    /// What is to be remembered of it.
+    async fn write_one(&self, news: &News) -> Option<Told> {
+        if let Some(told) = self.told.get(&news.key) {
+            let count = told.count.saturating_add(news.count);
             let api: Api<core::Event> = Api::namespaced(self.client.clone(), &told.namespace);
-            let patch = json!({"count": told.count, "lastTimestamp": Time(when.as_jiff())});
+            let patch = json!({"count": count, "lastTimestamp": Time(news.last.as_jiff())});
             let written =
                 api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
             match written {
-                Ok(_) => return,
                 // It has expired: tell it anew.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return tracing::debug!(%error, "an event was not counted"),
+                other => {
+                    if let Err(error) = other {
+                        tracing::debug!(%error, "an event was not counted");
+                    }
+                    let (namespace, name) = (told.namespace.clone(), told.name.clone());
+                    return Some(Told { namespace, name, count });
+                }
             }
         }
-        let event = self.event(when, &note, &namespace);
+        let namespace = news.note.about.namespace.clone().unwrap_or_else(|| "default".into());
+        let event = self.event(news, &namespace);
         let name = event.metadata.name.clone().unwrap_or_default();
         let api: Api<core::Event> = Api::namespaced(self.client.clone(), &namespace);
-        if let Err(error) = api.create(&PostParams::default(), &event).await {
-            return tracing::debug!(%error, "an event was not written");
+        match api.create(&PostParams::default(), &event).await {
+            Ok(_) => Some(Told { namespace, name, count: news.count }),
+            Err(error) => {
+                tracing::debug!(%error, "an event was not written");
+                None
+            }
         }
-        self.remember(key, Told { namespace, name, count: 1 });
     }
 
-    fn event(&self, when: Timestamp, note: &Note, namespace: &str) -> core::Event {
+    fn event(&self, news: &News, namespace: &str) -> core::Event {
+        let note = &news.note;
         let mut random = [0u8; 8];
         clock::random(&mut random);
         let suffix: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let time = Some(Time(when.as_jiff()));
         core::Event {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{suffix}", note.about.name.as_deref().unwrap_or("unknown"))),
@@ -266,9 +322,9 @@ impl Writer {
             ),
             reason: Some(note.reason.clone().into_owned()),
             message: Some(note.message.chars().take(MESSAGE).collect()),
-            count: Some(1),
-            first_timestamp: time.clone(),
-            last_timestamp: time,
+            count: Some(news.count),
+            first_timestamp: Some(Time(news.first.as_jiff())),
+            last_timestamp: Some(Time(news.last.as_jiff())),
             source: Some(core::EventSource {
                 component: Some(self.component.into()),
                 host: Some(self.node.clone()).filter(|node| !node.is_empty()),
@@ -277,5 +333,26 @@ impl Writer {
             reporting_instance: Some(self.node.clone()),
             ..core::Event::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_notes_of_one_moment_are_one_event_that_counts() {
+        let note = |message: &str| Note {
+            about: core::ObjectReference { name: Some("web".into()), ..Default::default() },
+            kind: Kind::Normal,
+            reason: "Killing".into(),
+            message: message.into(),
+        };
+        let at = |second: i64| Timestamp::from_unix(second, 0);
+        let told = [(at(1), note("a")), (at(2), note("b")), (at(3), note("a"))];
+        let news = merged(told.into_iter());
+        let seen: Vec<_> =
+            news.iter().map(|n| (&*n.note.message, n.first, n.last, n.count)).collect();
+        assert_eq!(seen, [("a", at(1), at(3), 2), ("b", at(2), at(2), 1)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Writes a pod's status: the newest one only, and only what differs from what was written.
 //!
 //! It never decides what a status says. One task per pod; a status that is overtaken while a write is under way
-//! is never written.
+//! is never written, nor is one of a pod on its way up that has gone further a moment later.
 
 use std::time::Duration;
 
@@ -10,6 +10,10 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
+
+/// How long a pod that is being set up may go on before that is written. Most pods are up by then, and the disk has
+/// better things to do while one starts.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// The writing end of one pod's status. Dropping it ends the task once all is written.
 pub struct Reporter {
@@ -74,6 +78,7 @@ async fn write_all(
     const LAST_RETRY: Duration = Duration::from_secs(10);
     let mut retry = FIRST_RETRY;
     while wants.changed().await.is_ok() {
+        settle(&mut wants).await;
         loop {
             let wanted = wants.borrow_and_update().clone();
             let Some(patch) = difference(&current, &wanted.status, &target.uid) else {
@@ -104,6 +109,32 @@ async fn write_all(
             }
         }
     }
+}
+
+/// Waits while the pod is merely being set up, but not for long.
+async fn settle(wants: &mut watch::Receiver<Wanted>) {
+    let deadline = tokio::time::Instant::now() + SETTLE;
+    while is_passing(&wants.borrow_and_update().status) {
+        match tokio::time::timeout_at(deadline, wants.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Whether a status says nothing but that the pod is being set up.
+fn is_passing(status: &core::PodStatus) -> bool {
+    let init = status.init_container_statuses.iter().flatten();
+    let mut containers = init.chain(status.container_statuses.iter().flatten());
+    let is_coming = |container: &core::ContainerStatus| {
+        let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+        container.last_state.as_ref().is_none_or(|last| last.terminated.is_none())
+            && matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+    };
+    status.phase.as_deref() == Some("Pending")
+        && status.reason.is_none()
+        && containers.all(is_coming)
 }
 
 /// A strategic merge patch from one status to the other, bound to the pod's uid; `None` when they are equal.
@@ -196,6 +227,39 @@ mod tests {
         assert!(!reporter.flush(Duration::from_secs(5)).await);
         is_up.store(true, Ordering::SeqCst);
         assert!(reporter.flush(Duration::from_secs(60)).await);
+    }
+
+    #[test]
+    fn only_what_is_being_set_up_may_wait() {
+        let with = |state: Value| {
+            let main = json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": state});
+            json!({"phase": "Pending", "containerStatuses": [main]})
+        };
+        let coming = || with(json!({"waiting": {"reason": "ContainerCreating"}}));
+        let changed = |key: &str, value: Value| {
+            let mut status = coming();
+            status[key] = value;
+            status
+        };
+        let mut crashed = coming();
+        crashed["containerStatuses"][0]["lastState"] =
+            json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+        let init = coming()["containerStatuses"].clone();
+        for (value, expected) in [
+            (coming(), true),
+            (changed("initContainerStatuses", init), true),
+            (changed("podIP", json!("10.0.0.1")), true),
+            (changed("phase", json!("Running")), false),
+            (changed("reason", json!("Evicted")), false),
+            (crashed, false),
+            (with(json!({"waiting": {"reason": "ErrImagePull"}})), false),
+            (with(json!({"waiting": {"reason": "CreateContainerConfigError"}})), false),
+            (with(json!({"running": {}})), false),
+            (with(json!({"terminated": {"exitCode": 0}})), false),
+        ] {
+            assert_eq!(is_passing(&status(value.clone())), expected, "{value}");
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ async fn hooks_run_around_the_life_of_a_container(scene: Scene) {
     scene.until_gone("web").await;
     let log = scene.said("log");
     assert!(log.ends_with("pre\nterm\n"), "{log}");
+    scene.until_told("web", "Killing").await;
     let killing =
         scene.events("web").await.into_iter().filter(|e| e.starts_with("Killing")).count();
     assert_eq!(killing, 1);

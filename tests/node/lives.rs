@@ -60,7 +60,6 @@ async fn a_pod_runs_answers_by_its_status_and_goes_without_a_trace(scene: Scene)
     assert!(!scene.place.join("data/pods").join(uid).exists());
     assert!(!scene.place.join("run/volumes").join(uid).exists());
     assert!(scene.runtime.adopt().await.unwrap().is_empty());
-    let events = scene.events("web").await;
     for expected in [
         "Scheduled Successfully assigned default/web to box",
         "Pulled Container image \"box:1\" already present on machine",
@@ -68,7 +67,7 @@ async fn a_pod_runs_answers_by_its_status_and_goes_without_a_trace(scene: Scene)
         "Started Started container main",
         "Killing Stopping container main",
     ] {
-        assert!(events.iter().any(|event| event == expected), "no {expected:?} in {events:#?}");
+        scene.until_told("web", expected).await;
     }
 }
 

@@ -115,8 +115,7 @@ async fn a_private_image_is_for_those_who_can_pull_it(mut scene: Scene) {
     }
     pod(&scene, "offline", "Never", None).await;
     scene.until("offline", |pod| waits_with(pod, &["ErrImageNeverPull"])).await;
-    let events = scene.events("offline").await.join("\n");
-    assert!(events.contains("does not have the proper credentials"), "{events}");
+    scene.until_told("offline", "does not have the proper credentials").await;
 
     // What opened it once opens it again without the registry, also for the next daemon.
     drop(registry);

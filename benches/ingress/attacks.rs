@@ -126,7 +126,7 @@ fn normal(peer: &Peer) -> (Round, usize) {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let (stop, address) = (Arc::clone(&stop), peer.http);
-            std::thread::spawn(move || load::ask(address, 10, PAUSE, &stop))
+            std::thread::spawn(move || load::ask(address, 10, PAUSE, &load::Start::given(), &stop))
         })
         .collect();
     std::thread::sleep(DURING);

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -83,18 +83,53 @@ pub fn backend() -> SocketAddr {
     address
 }
 
-/// Each connection asks as fast as it is answered.
+/// Where those who are ready wait for the others.
+#[derive(Default)]
+pub struct Start {
+    ready: AtomicUsize,
+    is_given: Mutex<bool>,
+    given: Condvar,
+}
+
+impl Start {
+    /// For those who wait for nobody.
+    pub fn given() -> Start {
+        Start { is_given: Mutex::new(true), ..Start::default() }
+    }
+
+    fn is_given(&self) -> bool {
+        *self.is_given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) {
+        self.ready.fetch_add(1, Ordering::SeqCst);
+        let is_given = self.is_given.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.given.wait_while(is_given, |is_given| !*is_given));
+    }
+
+    /// Once so many are ready, or one has failed.
+    fn give(&self, count: usize, has_failed: impl Fn() -> bool) {
+        while self.ready.load(Ordering::SeqCst) < count && !has_failed() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        *self.is_given.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.given.notify_all();
+    }
+}
+
+/// Each connection asks as fast as it is answered. They are open, and have been answered once, before the clock starts.
 pub fn requests(peer: &Peer, connections: usize, routes: usize, during: Duration) -> Round {
     let address = peer.http;
-    measure(peer, connections, during, move |stop| {
-        ask(address, routes, Duration::ZERO, stop).expect("the proxy answers 200 and stays")
+    measure(peer, connections, during, move |begin, stop| {
+        ask(address, routes, Duration::ZERO, begin, stop).expect("the proxy answers 200 and stays")
     })
 }
 
 /// Each connection is made anew, with a whole handshake.
 pub fn handshakes(peer: &Peer, certificate: &Certificate, during: Duration) -> Round {
     let (address, config) = (peer.https, certificate.client());
-    measure(peer, SHAKERS, during, move |stop| {
+    measure(peer, SHAKERS, during, move |begin, stop| {
+        begin.wait();
         let mut spans = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let started = Instant::now();
@@ -115,17 +150,19 @@ fn measure(
     peer: &Peer,
     threads: usize,
     during: Duration,
-    work: impl Fn(&AtomicBool) -> Vec<Duration> + Send + Sync + 'static,
+    work: impl Fn(&Start, &AtomicBool) -> Vec<Duration> + Send + Sync + 'static,
 ) -> Round {
     let (stop, work) = (Arc::new(AtomicBool::new(false)), Arc::new(work));
-    let before = peer.cpu();
-    let started = Instant::now();
-    let clients: Vec<_> = (0..threads)
+    let begin = Arc::new(Start::default());
+    let clients = (0..threads)
         .map(|_| {
-            let (stop, work) = (Arc::clone(&stop), Arc::clone(&work));
-            std::thread::Builder::new().stack_size(256 << 10).spawn(move || work(&stop))
+            let (begin, stop) = (Arc::clone(&begin), Arc::clone(&stop));
+            let work = Arc::clone(&work);
+            std::thread::Builder::new().stack_size(256 << 10).spawn(move || work(&begin, &stop))
         })
-        .collect();
+        .collect::<Vec<_>>();
+    begin.give(threads, || clients.iter().flatten().any(std::thread::JoinHandle::is_finished));
+    let (before, started) = (peer.cpu(), Instant::now());
     std::thread::sleep(during);
     stop.store(true, Ordering::Relaxed);
     let spans: Vec<Duration> = clients
@@ -135,7 +172,8 @@ fn measure(
     Round::of(spans, started.elapsed(), peer.cpu() - before)
 }
 
-/// Asks on one connection until told to stop, with a pause after each answer. Returns how long each took.
+/// Asks on one connection until told to stop, with a pause after each answer; after the first it waits until all
+/// may begin. Returns how long each took.
 ///
 /// # Errors
 /// Anything but 200.
@@ -143,6 +181,7 @@ pub fn ask(
     address: SocketAddr,
     routes: usize,
     pause: Duration,
+    begin: &Start,
     stop: &AtomicBool,
 ) -> Result<Vec<Duration>, String> {
     let request = format!(
@@ -153,6 +192,7 @@ pub fn ask(
     let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let mut block = [0; 4096];
+    let mut has_begun = false;
     while !stop.load(Ordering::Relaxed) {
         let started = Instant::now();
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
@@ -172,7 +212,12 @@ pub fn ask(
         if !block.starts_with(b"HTTP/1.1 200") {
             return Err(String::from_utf8_lossy(&block[..have.min(80)]).into_owned());
         }
-        spans.push(started.elapsed());
+        if has_begun || begin.is_given() {
+            spans.push(started.elapsed());
+        } else {
+            begin.wait();
+        }
+        has_begun = true;
         std::thread::sleep(pause);
     }
     Ok(spans)

@@ -86,6 +86,7 @@ impl Part {
             Purpose::Finalize => Some(Part::Finalizers),
             Purpose::Scale
             | Purpose::Binding
+            | Purpose::Eviction
             | Purpose::Token
             | Purpose::Log
             | Purpose::Exec

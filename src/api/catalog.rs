@@ -123,6 +123,7 @@ pub enum Purpose {
     /// The number of replicas, as `autoscaling/v1` Scale.
     Scale,
     Binding,
+    Eviction,
     Token,
     Log,
     Exec,

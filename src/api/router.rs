@@ -28,7 +28,7 @@ use crate::api::query::Query;
 use crate::api::reply::{self, Answer, Wish};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{
-    Call, binding, create, delete, figures, get, list, measured, patch, review, scale,
+    Call, binding, create, delete, eviction, figures, get, list, measured, patch, review, scale,
     token_request, update, watch,
 };
 use crate::api::{Api, discovery, health, negotiate, openapi, streams};
@@ -377,6 +377,7 @@ async fn below(
     match subresource.purpose {
         Purpose::Scale => scale::scale(api, call, object, subresource, verb).await,
         Purpose::Binding => binding::bind(api, call, object, subresource).await,
+        Purpose::Eviction => eviction::evict(api, call, object, subresource).await,
         Purpose::Token => token_request::request(api, call, object, subresource),
         // A 404 without a name is what kubectl debug reports as "disabled for this cluster".
         Purpose::EphemeralContainers => {

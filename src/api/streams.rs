@@ -62,6 +62,7 @@ impl Kind {
             | Purpose::Finalize
             | Purpose::Scale
             | Purpose::Binding
+            | Purpose::Eviction
             | Purpose::Token
             | Purpose::EphemeralContainers => None,
         }

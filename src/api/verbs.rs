@@ -7,6 +7,7 @@ pub mod binding;
 pub mod body;
 pub mod create;
 pub mod delete;
+pub mod eviction;
 pub mod figures;
 pub mod get;
 pub mod list;

@@ -424,6 +424,32 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn an_evicted_pod_is_deleted_and_says_why() {
+    let cluster = cluster().await;
+    cluster.pod("p", "n1").await;
+    let path = format!("{PODS}/p/eviction");
+    let eviction = |options: Value| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": options});
+    let dry = cluster.post(&path, eviction(json!({"dryRun": ["All"]}))).await;
+    assert_eq!(dry.code, 201, "{}", dry.text);
+    let other = cluster.post(&path, eviction(json!({"preconditions": {"uid": "other"}}))).await;
+    assert_eq!(other.code, 409, "{}", other.text);
+    let named = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "q"}});
+    assert_eq!(cluster.post(&path, named).await.code, 400);
+    let kept = cluster.get(&format!("{PODS}/p")).await.json();
+    assert!(kept["metadata"]["deletionTimestamp"].is_null(), "{kept}");
+
+    let asked = cluster.post(&path, eviction(json!({"gracePeriodSeconds": 7}))).await;
+    assert_eq!(asked.code, 201, "{}", asked.text);
+    assert_eq!(asked.json()["status"], "Success");
+    let going = cluster.get(&format!("{PODS}/p")).await.json();
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 7);
+    let conditions = going["status"]["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!(why["reason"], "EvictionByEvictionAPI");
+    assert_eq!(cluster.post(&format!("{PODS}/none/eviction"), json!({})).await.code, 404);
+}
+
+#[tokio::test]
 async fn events_have_two_presentations() {
     let cluster = cluster().await;
     let core = json!({

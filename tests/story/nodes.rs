@@ -92,3 +92,19 @@ fn a_taint_empties_the_node_of_those_who_do_not_tolerate_it() {
     cluster.kubectl(&["delete", "pods", "--all"]).ok();
     cluster.finish();
 }
+
+#[test]
+fn a_node_is_drained_by_asking_its_pods_to_leave() {
+    let cluster = Cluster::start("drain");
+    let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    cluster.apply(&pod("alone", "")).ok();
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/alone", "--timeout=60s"]).ok();
+    let refused = cluster.kubectl(&["drain", &node, "--timeout=60s"]);
+    assert!(refused.stderr.contains("declare no controller"), "{}", refused.stderr);
+    let drained = cluster.kubectl(&["drain", &node, "--force", "--timeout=60s"]).ok();
+    assert!(drained.contains("evicting pod default/alone"), "{drained}");
+    assert!(drained.contains("pod/alone evicted"), "{drained}");
+    let shown = cluster.kubectl(&["get", "nodes", "--no-headers"]).ok();
+    assert!(shown.contains("SchedulingDisabled"), "{shown}");
+    cluster.kubectl(&["uncordon", &node]).ok();
+}

@@ -170,6 +170,12 @@ pub(super) const KINDS: &[Kind] = &[
                 verbs: &[],
             },
             Subresource {
+                name: "eviction",
+                purpose: Purpose::Eviction,
+                kind: GroupVersionKind { group: "policy", version: "v1", kind: "Eviction" },
+                verbs: CREATE,
+            },
+            Subresource {
                 name: "exec",
                 purpose: Purpose::Exec,
                 kind: core("PodExecOptions"),

@@ -5,18 +5,17 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::admit;
 use crate::api::catalog::{DeleteAnswer, Kind};
-use crate::api::decode;
 use crate::api::failure::{self, Cause, Failure};
 use crate::api::path::Object;
 use crate::api::query::{self, Effect};
 use crate::api::reply::{Answer, Content};
 use crate::api::verbs::selection::Selection;
 use crate::api::verbs::{Call, body, key_of, list, write};
-use crate::api::{Api, negotiate, object};
+use crate::api::{Api, object};
 use crate::model::time::Timestamp;
 use crate::sys::clock;
 
@@ -26,12 +25,14 @@ const DEFAULT_POD_GRACE_SECONDS: i64 = 30;
 
 /// DeleteOptions, from the body or the query.
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     grace_seconds: Option<i64>,
     uid: Option<String>,
     resource_version: Option<String>,
     propagation: Option<Propagation>,
     is_dry_run: bool,
+    /// A pod is to show that it was evicted.
+    pub(super) is_eviction: bool,
     warnings: Vec<String>,
 }
 
@@ -92,7 +93,12 @@ pub async fn delete_collection(
     Ok(Answer::ok(Content::Many { items: deleted, metadata }).with_warnings(options.warnings))
 }
 
-async fn remove(api: &Api, target: &Object, options: &Options) -> Result<write::Written, Failure> {
+/// Deletes one object.
+pub(super) async fn remove(
+    api: &Api,
+    target: &Object,
+    options: &Options,
+) -> Result<write::Written, Failure> {
     let effect = match options.is_dry_run {
         true => Effect::DryRun,
         false => Effect::Persist,
@@ -113,9 +119,27 @@ async fn remove(api: &Api, target: &Object, options: &Options) -> Result<write::
                 "this namespace may not be deleted",
             ));
         }
-        Ok(decide(kind, current, options, now))
+        match options.is_eviction && !object::is_terminating(current) {
+            true => Ok(decide(kind, &evicted(current.clone(), now), options, now)),
+            false => Ok(decide(kind, current, options, now)),
+        }
     })
     .await
+}
+
+/// The condition by which others know that a pod did not end by itself (KEP-3329).
+fn evicted(mut pod: Value, now: Timestamp) -> Value {
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": now.to_seconds_text(),
+    });
+    if let Value::Array(conditions) = &mut pod["status"]["conditions"] {
+        conditions.retain(|held| held["type"] != condition["type"]);
+        conditions.push(condition);
+    } else {
+        pod["status"]["conditions"] = json!([condition]);
+    }
+    pod
 }
 
 /// What becomes of `current` when it is to be deleted now.
@@ -224,8 +248,28 @@ fn options(call: &Call) -> Result<Options, Failure> {
             call.query.has("orphanDependents").then(|| call.query.flag("orphanDependents")),
         )
     } else {
-        read_body(call, &mut options)?
+        let decoded = body::decode(call)?;
+        read(&decoded.value, &mut options)?
     };
+    options.propagation = propagation(policy, orphan)?;
+    Ok(options)
+}
+
+/// DeleteOptions that another body holds, beside the request's own query.
+pub(super) fn embedded(call: &Call, value: &Value) -> Result<Options, Failure> {
+    let mut options =
+        Options { is_dry_run: call.query.effect()? == Effect::DryRun, ..Options::default() };
+    if !value.is_null() {
+        let (policy, orphan) = read(value, &mut options)?;
+        options.propagation = propagation(policy, orphan)?;
+    }
+    Ok(options)
+}
+
+fn propagation(
+    policy: Option<String>,
+    orphan: Option<bool>,
+) -> Result<Option<Propagation>, Failure> {
     if let (Some(policy), Some(_)) = (&policy, orphan) {
         return Err(invalid_option(
             "propagationPolicy",
@@ -235,7 +279,7 @@ fn options(call: &Call) -> Result<Options, Failure> {
             ),
         ));
     }
-    options.propagation = match (policy.as_deref(), orphan) {
+    Ok(match (policy.as_deref(), orphan) {
         (None, None) => None,
         (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), _) => Some(Propagation::Foreground),
@@ -249,22 +293,14 @@ fn options(call: &Call) -> Result<Options, Failure> {
                 ),
             ));
         }
-    };
-    Ok(options)
+    })
 }
 
 /// `propagationPolicy` and its predecessor `orphanDependents`.
 type Asked = (Option<String>, Option<bool>);
 
-fn read_body(call: &Call, options: &mut Options) -> Result<Asked, Failure> {
-    let decoded = match negotiate::body_type(call.header(http::header::CONTENT_TYPE))? {
-        negotiate::BodyType::Json => decode::json(&call.body),
-        negotiate::BodyType::Yaml => decode::yaml(&call.body),
-        negotiate::BodyType::Protobuf => decode::protobuf(&call.body),
-    }
-    .map_err(body::malformed)?;
-    let value = decoded.value;
-    let Value::Object(fields) = &value else {
+fn read(value: &Value, options: &mut Options) -> Result<Asked, Failure> {
+    let Value::Object(fields) = value else {
         return Err(Failure::bad_request("DeleteOptions must be an object"));
     };
     for (key, field) in fields {

@@ -77,10 +77,45 @@ pub fn open(settings: &Settings) -> anyhow::Result<Images> {
     let data_dir = settings.data_dir();
     super::instance::check_data_dir(&data_dir)?;
     super::instance::make_private(&data_dir)?;
-    Ok(Images::open(&data_dir.join("images"), registries)?)
+    Ok(Images::open(&data_dir.join(IMAGES), registries)?)
+}
+
+/// Where the images are, below the data directory.
+const IMAGES: &str = "images";
+
+impl ImageCommand {
+    /// The image that a command needs which makes none; `Some("")` when it takes whatever there is.
+    fn looks_for(&self) -> Option<&str> {
+        match self {
+            ImageCommand::List => Some(""),
+            ImageCommand::Inspect { reference } | ImageCommand::Export { reference, .. } => {
+                Some(reference)
+            }
+            ImageCommand::Remove { reference } => reference.first().map(String::as_str),
+            ImageCommand::Import { .. }
+            | ImageCommand::Pull { .. }
+            | ImageCommand::Build { .. } => None,
+        }
+    }
+}
+
+fn nothing_here(data_dir: &Path, looked_for: &str) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        looked_for.is_empty(),
+        "image {looked_for:?} is not present: {} holds no images",
+        data_dir.display()
+    );
+    print(&[])?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub async fn run(settings: &Settings, command: ImageCommand) -> anyhow::Result<ExitCode> {
+    if let Some(looked_for) = command.looks_for()
+        && !settings.data_dir().join(IMAGES).try_exists()?
+    {
+        // To look is not a reason to make what is looked into.
+        return nothing_here(&settings.data_dir(), looked_for);
+    }
     let images = open(settings)?;
     match command {
         ImageCommand::Import { file } => import(&images, &file).await?,
@@ -138,8 +173,12 @@ fn parse(text: &str, reference: &str) -> anyhow::Result<Credentials> {
 }
 
 fn list(images: &Images) -> anyhow::Result<()> {
+    print(&images.list()?)
+}
+
+fn print(images: &[Image]) -> anyhow::Result<()> {
     let mut rows = vec![["NAME", "ID", "SIZE", "CREATED"].map(str::to_owned)];
-    for image in images.list()? {
+    for image in images {
         for name in &image.names {
             rows.push([
                 name.clone(),
@@ -190,6 +229,21 @@ fn described(image: &Image) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::settings::Sources;
+
+    #[tokio::test]
+    async fn to_look_for_images_makes_nothing() {
+        let unique = format!("joey-images-{}", crate::sys::clock::uuid());
+        let data_dir = std::env::temp_dir().join(unique);
+        let flags = [("data-dir", vec![data_dir.display().to_string()])].into();
+        let sources = Sources { flags, environment: &|_| None, file: None };
+        let settings = Settings::merge(sources).unwrap();
+        run(&settings, ImageCommand::List).await.unwrap();
+        let reference = "toolbox".to_owned();
+        let failed = run(&settings, ImageCommand::Inspect { reference }).await.unwrap_err();
+        assert!(failed.to_string().starts_with("image \"toolbox\" is not present"), "{failed}");
+        assert!(!data_dir.exists());
+    }
 
     #[test]
     fn credentials_are_for_the_registry_that_the_image_comes_from() {

@@ -235,6 +235,12 @@ impl Settings {
         Ok(Settings::merge(Sources { flags: typed.flags(), environment: &environment, file })?)
     }
 
+    /// Names in the environment that look like those of settings and mean nothing: typing errors, most likely.
+    pub fn unknown_variables() -> Vec<String> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        names.filter(|name| is_unknown(name)).collect()
+    }
+
     /// Applies the precedence and checks every value.
     ///
     /// # Errors
@@ -379,6 +385,15 @@ impl Settings {
 /// `data-dir` → `JOEY_DATA_DIR`.
 pub fn variable_of(name: &str) -> String {
     format!("JOEY_{}", name.to_uppercase().replace('-', "_"))
+}
+
+/// Variables of other things than settings.
+const OTHER_VARIABLES: &[&str] = &["JOEY_CONFIG", "JOEY_KUBECTL", "JOEY_REGISTRY_CREDENTIALS"];
+
+fn is_unknown(name: &str) -> bool {
+    name.starts_with("JOEY_")
+        && !OTHER_VARIABLES.contains(&name)
+        && !SETTINGS.iter().any(|setting| variable_of(setting.name) == name)
 }
 
 fn read_file(
@@ -543,6 +558,20 @@ mod tests {
             file: file.map(|text| (PathBuf::from("/etc/joey/config.yaml"), text.to_owned())),
         })
         .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_found() {
+        for (name, expected) in [
+            ("JOEY_DATA_DIR", false),
+            ("JOEY_INGRESS_HTTP", false),
+            ("JOEY_CONFIG", false),
+            ("JOEY_DATADIR", true),
+            ("JOEY_data_dir", true),
+            ("DATA_DIR", false),
+        ] {
+            assert_eq!(is_unknown(name), expected, "{name}");
+        }
     }
 
     #[test]

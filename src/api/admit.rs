@@ -135,7 +135,7 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
     }
     match kind.resource().as_str() {
         "pods" => pod::prepare(&mut new, &asked, facts)?,
-        "namespaces" => prepare_namespace(&mut new, &facts.name),
+        "namespaces" => prepare_namespace(&mut new),
         "services" => service::refuse_external_ips(kind, &new)?,
         "ingresses.networking.k8s.io" => ingress::prepare(&mut new, facts.ingress_classes),
         _ => {}
@@ -279,7 +279,7 @@ fn lifecycle(kind: &Kind, name: &str, namespace: &NamespaceFact<'_>) -> Result<(
     Ok(())
 }
 
-fn prepare_namespace(new: &mut Value, name: &str) {
+fn prepare_namespace(new: &mut Value) {
     new["status"] = json!({"phase": "Active"});
     let spec = object::map_mut(new, "spec");
     let finalizers = spec.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
@@ -287,11 +287,6 @@ fn prepare_namespace(new: &mut Value, name: &str) {
         && !list.iter().any(|item| item == "kubernetes")
     {
         list.push("kubernetes".into());
-    }
-    let metadata = object::metadata_mut(new);
-    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
-    if !name.is_empty() && (labels.is_object() || labels.is_null()) {
-        labels["kubernetes.io/metadata.name"] = name.into();
     }
 }
 
@@ -324,11 +319,6 @@ fn keep_other_parts(kind: &Kind, part: Part, old: &Value, new: &mut Value) {
             if kind.resource() == "namespaces" {
                 let finalizers = old["spec"]["finalizers"].clone();
                 object::map_mut(new, "spec").insert("finalizers".to_owned(), finalizers);
-                let name = object::name(old).to_owned();
-                let labels = object::metadata_mut(new).entry("labels").or_insert_with(|| json!({}));
-                if labels.is_object() || labels.is_null() {
-                    labels["kubernetes.io/metadata.name"] = name.into();
-                }
             }
         }
         Part::Status => {

@@ -403,6 +403,64 @@ async fn a_namespace_comes_with_its_account_and_its_authority() {
     }
 }
 
+/// NetworkPolicy statement 8: policies select namespaces by it, so whoever may label a namespace must not be able to
+/// pass it off as another. The write itself is no error, as in Kubernetes (`SetDefaults_Namespace`).
+#[tokio::test]
+async fn a_namespace_carries_its_own_name_whatever_is_written() {
+    const LABEL: &str = "kubernetes.io/metadata.name";
+    const PATH: &str = "/api/v1/namespaces/team";
+    let cluster = cluster().await;
+    let wrong = json!({LABEL: "kube-system", "kept": "yes"});
+    let born = json!({"metadata": {"name": "team", "labels": wrong}});
+    let made = cluster.post("/api/v1/namespaces", born.clone()).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let named = json!({"metadata": {"generateName": "team-", "labels": wrong}});
+    let named = cluster.post("/api/v1/namespaces", named).await.json();
+    assert_eq!(named["metadata"]["labels"][LABEL], named["metadata"]["name"]);
+
+    let object = |metadata: Value| {
+        let mut metadata = metadata;
+        metadata["name"] = "team".into();
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        object.to_string()
+    };
+    let step = |op: &str| format!("/metadata/labels/{}", op.replace('/', "~1"));
+    let (put, merge) = ("application/json", "application/merge-patch+json");
+    let (strategic, patch) =
+        ("application/strategic-merge-patch+json", "application/json-patch+json");
+    let apply = "application/apply-patch+yaml";
+    let another = || json!({"metadata": {"labels": {LABEL: "kube-system"}}}).to_string();
+    let gone = || json!({"metadata": {"labels": {LABEL: null}}}).to_string();
+    let remove = json!([{"op": "remove", "path": step(LABEL)}]).to_string();
+    let replace = json!([{"op": "replace", "path": step(LABEL), "value": "default"}]).to_string();
+    let (by, by_force) = ("?fieldManager=me", "?fieldManager=me&force=true");
+    for (method, rest, kind, body) in [
+        ("PUT", "", put, object(json!({}))),
+        ("PUT", "", put, object(json!({"labels": null}))),
+        ("PUT", "", put, object(json!({"labels": wrong}))),
+        ("PATCH", "", merge, another()),
+        ("PATCH", "", merge, gone()),
+        ("PATCH", "", merge, json!({"metadata": {"labels": null}}).to_string()),
+        ("PATCH", "", strategic, another()),
+        ("PATCH", "", strategic, gone()),
+        ("PATCH", "", patch, replace),
+        ("PATCH", "", patch, remove),
+        ("PATCH", by_force, apply, object(json!({"labels": wrong}))),
+        ("PATCH", by, apply, object(json!({}))),
+        ("PUT", "/status", put, object(json!({"labels": wrong}))),
+        ("PATCH", "/status", merge, gone()),
+        ("PUT", "/finalize", put, object(json!({"labels": wrong}))),
+        ("PUT", "/finalize", put, object(json!({}))),
+    ] {
+        let reply = cluster.write(method, &format!("{PATH}{rest}"), kind, body.clone()).await;
+        let written = format!("{method} {rest} {kind} {body}: {}", reply.text);
+        assert_eq!(reply.code, 200, "{written}");
+        assert_eq!(reply.json()["metadata"]["labels"][LABEL], "team", "{written}");
+        let stored = cluster.get(PATH).await.json();
+        assert_eq!(stored["metadata"]["labels"][LABEL], "team", "{written}");
+    }
+}
+
 #[tokio::test]
 async fn a_pod_is_bound_once() {
     let cluster = cluster().await;

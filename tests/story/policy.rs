@@ -213,6 +213,54 @@ spec:
     cluster.finish();
 }
 
+/// Whoever may label a namespace must not pass it off as another one, nor take its name from it.
+#[test]
+fn a_namespace_is_known_by_its_own_name_whatever_label_it_is_given() {
+    let mut cluster = Cluster::start("policy-names");
+    // Port 81 tells that the rules know the namespace as it is labelled last.
+    let policy = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: friends}
+spec:
+  podSelector: {}
+  ingress:
+  - from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: friend}}}]
+    ports: [{port: 80}]
+  - from: [{namespaceSelector: {matchLabels: {told: last}}}]
+    ports: [{port: 81}]
+";
+    let manifest = [
+        namespace("friend", ""),
+        namespace("foe", "kubernetes.io/metadata.name: friend"),
+        server("default", "backend", "backend"),
+        server("friend", "a", "client"),
+        server("foe", "a", "client"),
+    ];
+    cluster.apply(&manifest.concat()).ok();
+    for (namespace, pod) in [("default", "backend"), ("friend", "a"), ("foe", "a")] {
+        let pod = format!("pod/{pod}");
+        cluster.kubectl(&["wait", "--for=condition=Ready", "-n", namespace, &pod]).ok();
+    }
+    let backend = cluster.value("pod/backend", "{.status.podIP}");
+    cluster.apply(policy).ok();
+    wait_in_force(&mut cluster, "networkpolicy/friends");
+    assert!(connects(&cluster, "friend/a", &backend, 80));
+    assert!(!connects(&cluster, "foe/a", &backend, 80), "as it was made");
+
+    let label = "kubernetes.io/metadata.name";
+    for (name, change) in [("foe", format!("{label}=friend")), ("friend", format!("{label}-"))] {
+        let change = ["label", "--overwrite", "namespace", name, &change, "told=last"];
+        cluster.kubectl(&change).ok();
+        let from = format!("{name}/a");
+        cluster.wait_for("the rules know its labels", |cluster| {
+            connects(cluster, &from, &backend, 81)
+        });
+        assert_eq!(connects(&cluster, &from, &backend, 80), name == "friend", "{name}");
+    }
+    cluster.finish();
+}
+
 /// The backend behind a Service and an Ingress at `/hostname`.
 const DOOR: &str = "\
 apiVersion: v1

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::{ensure_map, fill};
 
-/// The `kubernetes` finalizer is not among these: admission adds it once, and its absence means an end.
+/// The label is no mere default: whatever a client says of it, every write sets it to the name, by which policies select
+/// (`SetDefaults_Namespace`). The `kubernetes` finalizer is not among these: admission adds it once, and its absence
+/// means an end.
 pub(super) fn namespace(object: &mut Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let Some(object) = object.as_object_mut() else {

@@ -1,6 +1,8 @@
 //! Policies and packets: what the rules decide is what the statements say, at every instant.
 
+mod api;
 mod ends;
+mod icmp;
 pub(super) mod scene;
 
 use std::io::{self, Read, Write};
@@ -469,7 +471,7 @@ fn a_start_loses_nothing_that_blocks_of_addresses_allow() {
     });
 }
 
-fn labels(app: &str) -> crate::net::policy::Labels {
+pub(super) fn labels(app: &str) -> crate::net::policy::Labels {
     [("app".to_owned(), app.to_owned())].into()
 }
 

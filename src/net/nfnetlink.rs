@@ -111,6 +111,15 @@ pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 pub fn batch(table: &str, changes: &ElementChanges) -> Vec<Request> {
     let mut requests = vec![border(BATCH_BEGIN)];
     members(table, changes, &mut requests);
+    end(requests)
+}
+
+/// Only the last message asks for an answer, lest thousands of them fill our socket; one that is refused is told all the
+/// same (nfnetlink_rcv_batch).
+fn end(mut requests: Vec<Request>) -> Vec<Request> {
+    if let Some((_, others)) = requests.split_last_mut() {
+        others.iter_mut().for_each(|request| request.flags &= !ACK);
+    }
     requests.push(border(BATCH_END));
     requests
 }
@@ -174,8 +183,7 @@ pub fn reprogram(socket: &mut Socket, table: &str, changes: &ProgramChanges) -> 
     })
 }
 
-/// What is referred to comes before what refers, and goes after it. Only the last message asks for an answer, lest thousands
-/// of them fill our socket; one that is refused is told all the same (nfnetlink_rcv_batch).
+/// What is referred to comes before what refers, and goes after it.
 pub fn program_batch(table: &str, changes: &ProgramChanges) -> Vec<Request> {
     const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
     const DELETE_CHAIN: u16 = NFTABLES << 8 | 5;
@@ -219,11 +227,7 @@ pub fn program_batch(table: &str, changes: &ProgramChanges) -> Vec<Request> {
     for name in &changes.delete_chains {
         requests.push(request(DELETE_CHAIN, 0, 3, name));
     }
-    if let Some((_, others)) = requests.split_last_mut() {
-        others.iter_mut().for_each(|request| request.flags &= !ACK);
-    }
-    requests.push(border(BATCH_END));
-    requests
+    end(requests)
 }
 
 fn border(kind: u16) -> Request {

@@ -32,7 +32,7 @@ use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
 pub use self::ranges::Ranges;
 pub use self::reset::{footprint, reset};
-use self::restore::{OwnGenerations, closed, together, transact};
+use self::restore::{OwnGenerations, closed, put_in_force};
 use self::sweep::Sweeper;
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
@@ -44,11 +44,11 @@ use super::names::Names;
 use super::netlink::Socket;
 use super::part::{Before, Part, PartPlan, PlanChange};
 use super::policy::Plan;
-use super::ruleset::{self, Element, Elements, Field, Present, RulesetPlan};
+use super::ruleset::{self, Element, Elements, Field, Present};
 use super::skeleton::{self, Surroundings};
 use super::{
     Attached, HostPort, NetError, NetworkConfig, Policies, Protocol, conntrack, foreign, guard,
-    host, limits, link, nfnetlink, nft, step, sysctl,
+    host, limits, link, nfnetlink, step, sysctl,
 };
 use crate::sys::netns;
 
@@ -157,6 +157,8 @@ pub struct Owner {
     found: Present,
     surroundings: Surroundings,
     own: OwnGenerations,
+    /// The ruleset's generation after the last repair, if it is known that nobody else wrote meanwhile.
+    repaired_at: Option<u32>,
     doors: BTreeSet<(Protocol, u16)>,
     policies: Policies,
     /// What was put in force last of them, if it is known what is.
@@ -256,7 +258,7 @@ impl Owner {
         let plan = skeleton::compile(&names, &surroundings, elements);
         let log_group = names.log_group();
         let closed = closed(config.policies, log_group);
-        let found = put_in_force(&mut elements_socket, &mut own, &plan, closed)?;
+        let found = put_in_force(&mut elements_socket, &mut own, &plan, closed.as_ref())?;
         guard::set(&mut socket, config.pod_cidr).map_err(step("guard the pods' routes"))?;
 
         let (watched_end, alive_end) =
@@ -281,6 +283,7 @@ impl Owner {
             found,
             surroundings,
             own,
+            repaired_at: None,
             doors: BTreeSet::new(),
             policies: config.policies,
             ordered: Arc::default(),
@@ -598,30 +601,6 @@ fn door_elements(doors: &BTreeSet<(Protocol, u16)>) -> Elements {
 /// A member or a set that should (not) be there.
 fn is_surprise(error: &io::Error) -> bool {
     [Errno::ENOENT, Errno::EEXIST].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
-}
-
-/// What the kernel held before. What an earlier daemon's plans left goes on until the first plan; with nothing left, no
-/// pod may send or receive.
-fn put_in_force(
-    socket: &mut Socket,
-    own: &mut OwnGenerations,
-    plan: &RulesetPlan,
-    closed: Option<PartPlan>,
-) -> Result<Present, NetError> {
-    let before = nft::list(&plan.table).map_err(step("list the rules"))?;
-    let before = before.as_ref().map(Present::read).unwrap_or_default();
-    let whole = together(plan, &before, Vec::new(), closed.as_ref());
-    transact(socket, own, &whole.rules).map_err(step("put the rules in force"))?;
-    let after = nft::list(&plan.table).map_err(step("list the rules"))?;
-    let missing = plan.missing_in(&after.unwrap_or_default());
-    if missing.is_empty() {
-        Ok(before)
-    } else {
-        Err(NetError::Step {
-            step: "verify the rules",
-            reason: format!("not in force: {}", missing.join(", ")),
-        })
-    }
 }
 
 fn refused(refusal: Refused) -> NetError {

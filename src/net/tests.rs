@@ -7,6 +7,7 @@ mod limits;
 pub(super) mod machine;
 mod parts;
 mod policy;
+mod rivals;
 mod services;
 mod tunnels;
 

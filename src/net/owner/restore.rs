@@ -57,6 +57,31 @@ pub fn transact(
     Ok(())
 }
 
+/// What the kernel held before. What an earlier daemon's plans left goes on until the first plan; with nothing left, no
+/// pod may send or receive.
+pub fn put_in_force(
+    socket: &mut Socket,
+    own: &mut OwnGenerations,
+    plan: &RulesetPlan,
+    closed: Option<&PartPlan>,
+) -> Result<Present, NetError> {
+    let mut attempt = || {
+        let before = nft::list(&plan.table).map_err(step("list the rules"))?;
+        let before = before.as_ref().map(Present::read).unwrap_or_default();
+        let whole = together(plan, &before, Vec::new(), closed);
+        transact(socket, own, &whole.rules).map_err(step("put the rules in force"))?;
+        let after = nft::list(&plan.table).map_err(step("list the rules"))?;
+        let missing = plan.missing_in(&after.unwrap_or_default());
+        if missing.is_empty() {
+            return Ok(before);
+        }
+        let reason = format!("not in force: {}", missing.join(", "));
+        Err(NetError::Step { step: "verify the rules", reason })
+    };
+    let outcome = (1..ATTEMPTS).find_map(|_| attempt().ok());
+    outcome.map_or_else(attempt, Ok)
+}
+
 impl Owner {
     pub fn transact(&mut self, transaction: &Value) -> Result<(), nft::Complaint> {
         transact(&mut self.elements, &mut self.own, transaction)
@@ -64,25 +89,36 @@ impl Owner {
 
     /// The kernel tells of a transaction that touched our table, or that it lost count.
     pub fn changed(&mut self, generation: Option<u32>) {
-        match generation {
+        let is_seen = match generation {
             Some(generation) if self.own.recognise(generation) => return,
-            Some(_) => {}
-            None if self.is_whole() => return,
-            None => {}
-        }
+            Some(_) => true,
+            // What was lost may have been our own repair.
+            None if self.is_repaired() => return,
+            None => !self.is_whole(),
+        };
         let outcome = (1..ATTEMPTS).find_map(|_| self.restore().ok());
         match outcome.map_or_else(|| self.restore(), Ok) {
-            Ok(()) => {
+            Ok(()) if is_seen => {
                 tracing::warn!(
                     "another program changed this instance's nftables table; it is put back"
                 );
                 self.seen.restored.send_modify(|times| *times += 1);
             }
+            // As much stands there as should, but that it is the same nobody knows.
+            Ok(()) => tracing::info!(
+                "notices of changed rules were lost; this instance's nftables table was written again"
+            ),
             Err(error) => tracing::error!(
                 %error,
                 "another program changed this instance's nftables table, and it cannot be put back; pods are cut off"
             ),
         }
+    }
+
+    /// Whether nobody has written anything since the last repair.
+    fn is_repaired(&mut self) -> bool {
+        let now = nfnetlink::generation(&mut self.elements).ok();
+        now.is_some() && now == self.repaired_at
     }
 
     /// Whether as much stands in the kernel as should; what exactly is not compared.
@@ -114,6 +150,9 @@ impl Owner {
     }
 
     fn restore(&mut self) -> Result<(), NetError> {
+        self.repaired_at = None;
+        let before = nfnetlink::generation(&mut self.elements)
+            .map_err(step("read the generation of the rules"))?;
         let skeleton = self.skeleton();
         let mut present = self.present()?;
         // Whether the base chains are as they were nobody knows.
@@ -125,9 +164,14 @@ impl Owner {
         });
         let whole = together(&skeleton, &present, plans.collect(), closed.as_ref());
         self.transact(&whole.rules).map_err(step("put the rules back"))?;
+        let mut own = 1;
         for changes in &whole.programs {
             self.put_programs(changes)?;
+            own += changes.clone().apart().len();
         }
+        // More of them, and one may be a disturbance that the repair has not met.
+        let after = nfnetlink::generation(&mut self.elements).ok();
+        self.repaired_at = after.filter(|after| after.wrapping_sub(before) as usize <= own);
         // What only an earlier daemon knew is gone now.
         self.found = self.present()?;
         for before in self.parts.values_mut() {

@@ -32,7 +32,7 @@ async fn cluster(scene: &mut Scene) -> [Attached; 3] {
 }
 
 /// Whether a datagram of a new flow is answered.
-fn is_answered(client: &Attached, echo: &UdpSocket) -> bool {
+pub(super) fn is_answered(client: &Attached, echo: &UdpSocket) -> bool {
     let socket = bound(client, 0);
     socket.set_read_timeout(Some(NEVER)).unwrap();
     echo.set_read_timeout(Some(NEVER)).unwrap();

@@ -201,6 +201,11 @@ pub struct Settings {
 pub enum SettingsError {
     #[error("{name} ({origin}): {reason}")]
     Value { name: String, origin: Origin, reason: String },
+    #[error(
+        "service-cidr ({services_from}): {services} overlaps pod-cidr {pods} ({pods_from}); \
+         choose ranges without a common address with --service-cidr and --pod-cidr"
+    )]
+    Overlap { services: Cidr, services_from: Origin, pods: Cidr, pods_from: Origin },
     #[error("configuration file {path}: {reason}")]
     File { path: PathBuf, reason: String },
     #[error(
@@ -279,7 +284,23 @@ impl Settings {
             }
             values.insert(setting.name, (value, origin));
         }
-        Ok(Settings { values, file: sources.file.map(|(path, _)| path) })
+        let settings = Settings { values, file: sources.file.map(|(path, _)| path) };
+        settings.keep_ranges_apart()?;
+        Ok(settings)
+    }
+
+    /// An address is a pod's or a Service's: rules and routes could not tell which.
+    fn keep_ranges_apart(&self) -> Result<(), SettingsError> {
+        let (pods, services) = (self.pod_cidr(), self.service_cidr());
+        match pods.overlaps(services) {
+            false => Ok(()),
+            true => Err(SettingsError::Overlap {
+                services,
+                services_from: self.get("service-cidr").1.clone(),
+                pods,
+                pods_from: self.get("pod-cidr").1.clone(),
+            }),
+        }
     }
 
     /// All values of a setting and their origin.
@@ -644,6 +665,37 @@ mod tests {
         ];
         for (flag, file, message) in cases {
             assert_eq!(merged(flag, None, file).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn ranges_of_pods_and_services_have_no_common_address() {
+        let overlap = |services: &str, pods: &str| {
+            format!(
+                "service-cidr {services} overlaps pod-cidr {pods}; \
+                 choose ranges without a common address with --service-cidr and --pod-cidr"
+            )
+        };
+        for (flag, file, refused) in [
+            // Within, around, the same.
+            (
+                None,
+                Some("service-cidr: 10.42.7.0/24"),
+                Some(("(file /etc/joey/config.yaml): 10.42.7.0/24", "10.42.0.0/16 (default)")),
+            ),
+            (
+                Some("10.43.128.0/17"),
+                None,
+                Some(("(default): 10.43.0.0/16", "10.43.128.0/17 (flag)")),
+            ),
+            (Some("10.0.0.0/8"), None, Some(("(default): 10.43.0.0/16", "10.0.0.0/8 (flag)"))),
+            (Some("0.0.0.0/0"), None, Some(("(default): 10.43.0.0/16", "0.0.0.0/0 (flag)"))),
+            (Some("10.43.0.0/16"), None, Some(("(default): 10.43.0.0/16", "10.43.0.0/16 (flag)"))),
+            (Some("10.44.0.0/16"), Some("service-cidr: 10.45.0.0/16"), None),
+            (Some("10.42.0.0/17"), Some("service-cidr: 10.42.128.0/17"), None),
+        ] {
+            let expected = refused.map(|(services, pods)| overlap(services, pods));
+            assert_eq!(merged(flag, None, file).err(), expected);
         }
     }
 

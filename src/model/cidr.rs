@@ -43,6 +43,11 @@ impl Cidr {
         }
     }
 
+    /// Whether some address is in both.
+    pub fn overlaps(self, other: Cidr) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// The address `offset` places after the network address; `None` beyond the range.
     pub fn nth(self, offset: u128) -> Option<IpAddr> {
         let address = match self.address {

@@ -2,8 +2,8 @@
 //! for when a pod leaves.
 //!
 //! Translation is decided once a flow, and so is admission. A UDP client that keeps sending from one port would reach a pod that is gone
-//! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Only pods with UDP or
-//! SCTP ports of the host pay the walk through the table.
+//! (or, from before the pod came, nobody) for as long as it sends. TCP notices by itself. Who walks through the table, and when, is the
+//! owner's (`owner/ends`, `owner/sweep`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -73,45 +73,65 @@ impl Flow {
     }
 }
 
-/// Forgets flows without connections to Services that lead to none of `now`'s endpoints: those of the range, and those to
-/// ports of the host that `old` or `now` name.
-pub fn forget_strays(
-    socket: &mut Socket,
+/// Flows without connections to Services that lead to nobody who serves: those of the range, and those to ports of the host.
+#[derive(Debug)]
+pub struct Strays {
     services: Cidr,
-    old: &BTreeSet<part::Flow>,
-    now: &BTreeSet<part::Flow>,
-) -> io::Result<()> {
-    let connectionless = [Protocol::Udp, Protocol::Sctp].map(nfnetlink::number);
-    let key = |flow: &part::Flow| (nfnetlink::number(flow.protocol), flow.to, flow.port);
-    let mut served: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
-    for flow in now {
-        served.entry(key(flow)).or_default().insert(flow.backend);
+    /// By protocol, address and port.
+    served: BTreeMap<(u8, Option<IpAddr>, u16), BTreeSet<IpAddr>>,
+    node_ports: BTreeSet<(u8, u16)>,
+    known: BTreeSet<IpAddr>,
+}
+
+impl Strays {
+    /// Where `served` is led to, and `gone` was before.
+    pub fn of<'a>(
+        services: Cidr,
+        served: impl Iterator<Item = &'a part::Flow>,
+        gone: &BTreeSet<&part::Flow>,
+    ) -> Strays {
+        let mut strays = Strays {
+            services,
+            served: BTreeMap::new(),
+            node_ports: BTreeSet::new(),
+            known: BTreeSet::new(),
+        };
+        for flow in served {
+            let key = (nfnetlink::number(flow.protocol), flow.to, flow.port);
+            strays.served.entry(key).or_default().insert(flow.backend);
+            strays.know(flow);
+        }
+        gone.iter().for_each(|flow| strays.know(flow));
+        strays
     }
-    let node_ports: BTreeSet<(u8, u16)> = old
-        .union(now)
-        .filter(|flow| flow.to.is_none())
-        .map(|flow| (nfnetlink::number(flow.protocol), flow.port))
-        .collect();
-    let known: BTreeSet<IpAddr> = old.union(now).map(|flow| flow.backend).collect();
-    end(socket, |flow| {
+
+    fn know(&mut self, flow: &part::Flow) {
+        self.known.insert(flow.backend);
+        if flow.to.is_none() {
+            self.node_ports.insert((nfnetlink::number(flow.protocol), flow.port));
+        }
+    }
+
+    /// Whether `flow` is one.
+    pub fn have(&self, flow: &Flow) -> bool {
         let (to, by) = (IpAddr::V4(flow.to), IpAddr::V4(flow.answered_by));
         let is_served = |to: Option<IpAddr>| {
             flow.port.is_some_and(|port| {
-                served.get(&(flow.protocol, to, port)).is_some_and(|all| all.contains(&by))
+                self.served.get(&(flow.protocol, to, port)).is_some_and(|all| all.contains(&by))
             })
         };
-        if !connectionless.contains(&flow.protocol) {
+        if ![Protocol::Udp, Protocol::Sctp].map(nfnetlink::number).contains(&flow.protocol) {
             false
-        } else if services.contains(to) {
+        } else if self.services.contains(to) {
             !is_served(Some(to))
         } else {
             // Also what went to the host itself before anybody served the port.
-            flow.port.is_some_and(|port| node_ports.contains(&(flow.protocol, port)))
-                && (to == by || known.contains(&by))
-                && !known.contains(&to)
+            flow.port.is_some_and(|port| self.node_ports.contains(&(flow.protocol, port)))
+                && (to == by || self.known.contains(&by))
+                && !self.known.contains(&to)
                 && !is_served(None)
         }
-    })
+    }
 }
 
 /// Forgets every flow that `is_over` says is; an error when the kernel keeps one of them, after all others have gone.
@@ -287,21 +307,14 @@ fn connections(socket: &mut Socket) -> io::Result<BTreeMap<Ipv4Addr, Vec<Connect
     Ok(found)
 }
 
-/// Forgets flows through the connectionless ports of `lease` that its coming or going makes wrong.
-pub fn forget(socket: &mut Socket, lease: &Lease, is_leaving: bool) -> io::Result<()> {
-    let is_connectionless = |port: &&HostPort| port.protocol != Protocol::Tcp;
-    if !lease.ports.iter().any(|port| is_connectionless(&port)) {
-        return Ok(());
-    }
-    end(socket, |flow| {
-        let is_port = |port: &HostPort| {
-            nfnetlink::number(port.protocol) == flow.protocol && Some(port.host_port) == flow.port
-        };
-        let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
-        let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
-        (if is_leaving { is_ours } else { is_astray })
-            && lease.ports.iter().filter(is_connectionless).any(is_port)
-    })
+/// Whether `flow` goes through a connectionless port of `lease` and its coming or going makes it wrong.
+pub fn goes_wrong(flow: &Flow, lease: &Lease, is_leaving: bool) -> bool {
+    let is_port = |port: &HostPort| {
+        nfnetlink::number(port.protocol) == flow.protocol && Some(port.host_port) == flow.port
+    };
+    let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
+    let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
+    (if is_leaving { is_ours } else { is_astray }) && lease.connectionless().any(is_port)
 }
 
 fn parse(attributes: &[u8]) -> Option<Flow> {

@@ -16,6 +16,13 @@ pub struct Lease {
     pub ports: Vec<HostPort>,
 }
 
+impl Lease {
+    /// Ports whose flows know no end (UDP and SCTP).
+    pub fn connectionless(&self) -> impl Iterator<Item = &HostPort> {
+        self.ports.iter().filter(|port| port.protocol != Protocol::Tcp)
+    }
+}
+
 /// Why a host port cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {

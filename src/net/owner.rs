@@ -4,6 +4,7 @@
 //! are is written in `attach`, `ruleset` and `nfnetlink`.
 
 mod ends;
+mod led;
 mod parts;
 mod policies;
 mod probes;
@@ -28,6 +29,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use self::ends::Ended;
 use self::ends::Ender;
+use self::led::Wrong;
 use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
 pub use self::ranges::Ranges;
@@ -47,8 +49,8 @@ use super::policy::Plan;
 use super::ruleset::{self, Element, Elements, Field, Present};
 use super::skeleton::{self, Surroundings};
 use super::{
-    Attached, HostPort, NetError, NetworkConfig, Policies, Protocol, conntrack, foreign, guard,
-    host, limits, link, nfnetlink, step, sysctl,
+    Attached, HostPort, NetError, NetworkConfig, Policies, Protocol, foreign, guard, host, limits,
+    link, nfnetlink, step, sysctl,
 };
 use crate::sys::netns;
 
@@ -267,8 +269,8 @@ impl Owner {
         drift::watch(names.clone(), commands.clone(), watched_end)
             .map_err(step("listen for changes of links"))?;
         let own_port = elements_socket.port().map_err(step("name the nfnetlink socket"))?;
-        let ender = Ender::start(commands.clone())
-            .map_err(step("start the thread that ends denied flows"))?;
+        let ender = Ender::start(commands.clone(), config.service_cidr)
+            .map_err(step("start the thread that ends flows"))?;
         foreign::watch(foreign_socket, names.table(), own_port, commands, also_watched)
             .map_err(step("listen for changes of the rules"))?;
         let given = leases.values().map(|lease| lease.address).chain([gateway]).collect();
@@ -341,16 +343,22 @@ impl Owner {
             // A caller that no longer waits does not want the answer; the work stands all the same.
             match command {
                 Command::Attach { pod, ports, answer } => {
-                    let _ = answer.send(self.attach(&pod, &ports));
+                    let outcome = self.attach(&pod, &ports);
+                    let leads = self.leads_datagrams(&pod);
+                    self.answer(leads, answer, outcome);
                 }
                 Command::Detach { pod, answer } => {
-                    let _ = answer.send(self.detach(&pod));
+                    let leads = self.leads_datagrams(&pod);
+                    let outcome = self.detach(&pod);
+                    self.answer(leads, answer, outcome);
                 }
                 Command::Put { part, plan, answer } => {
-                    let _ = answer.send(self.put(part, plan));
+                    let outcome = self.put(part, plan);
+                    self.answer(part == Part::Services, answer, outcome);
                 }
                 Command::Change { part, change, answer } => {
-                    let _ = answer.send(self.change_part(part, &change));
+                    let outcome = self.change_part(part, &change);
+                    self.answer(part == Part::Services, answer, outcome);
                 }
                 Command::PutPolicies { order, answer } => {
                     let _ = answer.send(self.put_policies(&order));
@@ -365,6 +373,27 @@ impl Owner {
                 Command::Changed { generation } => self.changed(generation),
                 Command::Probe => self.probe(),
             }
+        }
+    }
+
+    /// Whether the pod has ports of the host whose flows know no end.
+    fn leads_datagrams(&self, pod: &str) -> bool {
+        self.leases.get(pod).is_some_and(|lease| lease.connectionless().next().is_some())
+    }
+
+    /// What has been done, at once, or where it leads datagrams when those that have begun follow it: whoever waits goes by
+    /// that.
+    fn answer<T: Send + 'static>(
+        &self,
+        leads: bool,
+        answer: oneshot::Sender<Result<T, NetError>>,
+        outcome: Result<T, NetError>,
+    ) {
+        match outcome {
+            Ok(done) if leads => self.ender.once_led(move |led| {
+                let _ = answer.send(led.map(|()| done));
+            }),
+            outcome => drop(answer.send(outcome)),
         }
     }
 
@@ -501,20 +530,14 @@ impl Owner {
             let panicked = || Err(io::Error::other("panicked"));
             (record.join().unwrap_or_else(|_| panicked()), wired)
         });
-        let outcome = recorded
-            .map_err(step("record the pod's address"))
-            .and(wired)
-            .and_then(|()| {
+        let outcome =
+            recorded.map_err(step("record the pod's address")).and(wired).and_then(|()| {
                 nfnetlink::apply(&mut self.elements, &self.table, &changes)
                     .map_err(step("put the pod's rules in force"))
-            })
-            .and_then(|()| {
-                let lease = &self.leases[pod];
-                conntrack::forget(&mut self.elements, lease, false)
-                    .map_err(step("forget flows from before the pod"))
             });
         match outcome {
             Ok(()) => {
+                self.ender.forget_lease(Wrong::Came(self.leases[pod].clone()));
                 self.published().insert(pod.to_owned(), address);
                 self.held.take(pod, &pin);
                 Ok(attached)
@@ -551,8 +574,7 @@ impl Owner {
         // The rules first: from here on nothing of the pod gets through, though it may still run.
         let outcome = nfnetlink::remove(&mut self.elements, &self.table, &members);
         failures.extend(outcome.map_err(step("remove the pod's rules")).err());
-        let outcome = conntrack::forget(&mut self.elements, lease, true);
-        failures.extend(outcome.map_err(step("forget the pod's flows")).err());
+        self.ender.forget_lease(Wrong::Left(lease.clone()));
         failures.extend(self.retire(address).err());
         failures.extend(self.fabric.disconnect(pod, address));
         if !failures.is_empty() {

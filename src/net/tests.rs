@@ -1,6 +1,7 @@
 //! Real packets through real links: each test is a host of its own, in fresh network and mount namespaces.
 
 mod dns;
+mod following;
 mod guard;
 mod leaving;
 mod limits;

@@ -1,15 +1,20 @@
-//! Flows that policies have come to deny: the kernel forgets them, beside the owner's thread.
+//! Flows that policies have come to deny, and datagrams that are led elsewhere now: the kernel forgets them, beside the
+//! owner's thread.
 //!
 //! Rules decide what begins; what has begun passes until connection tracking has forgotten it. To find it takes a walk through all of
 //! the kernel's table, some ten milliseconds however few flows there are. A thread of its own walks, so that no
 //! change waits for the ends of another; those asked for meanwhile share the next walk. Where the daemon dies in between, the
 //! next one's first plan owes the ends of everything that it denies.
 //!
+//! Whoever changes where datagrams are led is answered after the walk that found those that went there before (`led`): an
+//! endpoint that is out gets none any more. When a walk fails they are told, and what they owed stays owed.
+//!
 //! Policies may change again meanwhile. So a flow is judged after the walk that found it, by the policies in force and by
 //! those that are just being put in force: what either allows may have begun under it, and goes on. It decides
 //! nothing about rules: what they have to know of ended flows is asked of their owner.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +24,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Command;
+use super::led::{Led, Wrong};
+use crate::model::cidr::Cidr;
 use crate::net::names::{PROBE_MARK, PROXY_MARK};
+use crate::net::part;
 use crate::net::policy::{Asked, Flow, World, explain};
 use crate::net::ruleset::{Element, Field};
 use crate::net::{NetError, Protocol, conntrack, nfnetlink, step};
@@ -51,6 +59,7 @@ pub struct Ender {
 }
 
 struct Shared {
+    services: Cidr,
     /// Short sections only.
     state: Mutex<State>,
     changed: Condvar,
@@ -61,9 +70,24 @@ struct Shared {
 #[derive(Default)]
 struct State {
     worlds: Worlds,
-    /// The last request.
+    led: Led,
+    /// The last request,
     owed: u64,
+    /// and the last that is about policies.
+    denials: u64,
+    /// Who is told when a request is carried out, or has failed. Each has sent the owner a command and waits, so that there
+    /// are not many.
+    waiting: Vec<(u64, Waiting)>,
     is_over: bool,
+}
+
+type Waiting = Box<dyn FnOnce(Result<(), NetError>) + Send>;
+
+impl State {
+    fn owe(&mut self) -> u64 {
+        self.owed += 1;
+        self.owed
+    }
 }
 
 /// What rules in the kernel may follow.
@@ -90,8 +114,9 @@ impl Worlds {
 
 impl Ender {
     /// Begins, with nothing in force and nothing to do. What the rules have to know goes through `commands`.
-    pub fn start(commands: mpsc::WeakSender<Command>) -> io::Result<Ender> {
+    pub fn start(commands: mpsc::WeakSender<Command>, services: Cidr) -> io::Result<Ender> {
         let shared = Arc::new(Shared {
+            services,
             state: Mutex::default(),
             changed: Condvar::new(),
             done: watch::Sender::default(),
@@ -115,8 +140,57 @@ impl Ender {
 
     /// Has flows ended that the policies in force deny.
     pub fn owe(&self) {
-        self.shared.state().owed += 1;
+        let mut state = self.shared.state();
+        state.denials = state.owe();
+        drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// From now on datagrams may be led there. To be said before the rules change.
+    pub fn expect_flows(&self, new: &BTreeSet<part::Flow>) {
+        self.shared.state().led.expect(new);
+    }
+
+    /// Datagrams are led to these now, and nowhere else; those that went elsewhere follow.
+    pub fn lead_all(&self, flows: &BTreeSet<part::Flow>) {
+        let gone = self.shared.state().led.beside(flows);
+        self.lead(&gone, flows);
+    }
+
+    /// Datagrams are led to `new`, and to `gone` no more; those that went there follow.
+    pub fn lead(&self, gone: &BTreeSet<part::Flow>, new: &BTreeSet<part::Flow>) {
+        self.shared.state().led.change(gone, new);
+        self.forget(Wrong::Gone(gone.clone()));
+    }
+
+    /// Datagrams through the ports of the pod's lease, if it has any, follow.
+    pub fn forget_lease(&self, wrong: Wrong) {
+        let (Wrong::Came(lease) | Wrong::Left(lease)) = &wrong else {
+            return;
+        };
+        if lease.connectionless().next().is_some() {
+            self.forget(wrong);
+        }
+    }
+
+    fn forget(&self, wrong: Wrong) {
+        let mut state = self.shared.state();
+        let request = state.owe();
+        state.led.owe(request, wrong);
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Tells when datagrams follow all that was said, which may be now, or that it has failed for the moment.
+    pub fn once_led(&self, tell: impl FnOnce(Result<(), NetError>) + Send + 'static) {
+        let mut state = self.shared.state();
+        match state.led.owes() {
+            Some(request) => state.waiting.push((request, Box::new(tell))),
+            None => {
+                drop(state);
+                tell(Ok(()));
+            }
+        }
     }
 
     /// When all is done that is owed now.
@@ -133,7 +207,7 @@ impl Drop for Ender {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that ends denied flows panicked");
+            tracing::error!("the thread that ends flows panicked");
         }
     }
 }
@@ -147,6 +221,19 @@ impl Shared {
     fn judge(&self) -> impl Fn(&conntrack::Flow) -> bool {
         let worlds = OnceCell::new();
         move |flow| worlds.get_or_init(|| self.state().worlds.clone()).deny(flow)
+    }
+
+    /// Whether flows are led where they should not be, as it is when the first one is judged.
+    fn judge_led(&self) -> impl Fn(&conntrack::Flow) -> bool {
+        let judgement = OnceCell::new();
+        move |flow| judgement.get_or_init(|| self.state().led.judge(self.services)).ends(flow)
+    }
+
+    /// Those who have waited for `request` or one before it.
+    fn waited_for(&self, request: u64) -> Vec<Waiting> {
+        let mut state = self.state();
+        let is_told = |(other, _): &mut (u64, Waiting)| *other <= request;
+        state.waiting.extract_if(.., is_told).map(|(_, tell)| tell).collect()
     }
 
     /// The last request once there is one; `None` at the end.
@@ -169,15 +256,20 @@ fn work(shared: &Shared, commands: &mpsc::WeakSender<Command>) {
     let mut again = FIRST_AGAIN;
     while let Some(number) = shared.next() {
         let begun = Instant::now();
-        match end_denied(shared, commands) {
+        match walk(shared, commands) {
             Ok(ControlFlow::Continue(())) => {
                 again = FIRST_AGAIN;
+                shared.state().led.settle(number);
                 shared.done.send_replace(number);
+                shared.waited_for(number).into_iter().for_each(|tell| tell(Ok(())));
                 shared.rest(begun.elapsed().min(PAUSE));
             }
             Ok(ControlFlow::Break(())) => return,
             Err(error) => {
-                tracing::warn!(%error, "flows that policies deny have not ended; trying again in {again:?}");
+                tracing::warn!(%error, "flows that are denied or led elsewhere have not ended; trying again in {again:?}");
+                for tell in shared.waited_for(number) {
+                    tell(Err(step("have datagrams follow")(&error)));
+                }
                 shared.rest(again);
                 again = (again * 2).min(LAST_AGAIN);
             }
@@ -188,13 +280,19 @@ fn work(shared: &Shared, commands: &mpsc::WeakSender<Command>) {
 /// An answer of a denied flow would pass as the beginning of a new one where the rules did not ask for the first
 /// packet of a connection (`policy::plan::Chain`), and where datagrams know no first one, for `skeleton::ENDED`; with
 /// that, a flow that is forgotten here is over. Breaks off when the network has ended.
-fn end_denied(
+fn walk(
     shared: &Shared,
     commands: &mpsc::WeakSender<Command>,
 ) -> Result<ControlFlow<()>, NetError> {
+    let asks_policies = shared.state().denials > *shared.done.borrow();
+    let (denies, is_astray) = (shared.judge(), shared.judge_led());
+    let is_denied = |flow: &conntrack::Flow| asks_policies && denies(flow);
     let mut socket = nfnetlink::open().map_err(step("open nfnetlink"))?;
-    let denied = conntrack::those(&mut socket, shared.judge())
-        .map_err(step("find flows that policies deny"))?;
+    let over = conntrack::those(&mut socket, |flow| is_denied(flow) || is_astray(flow))
+        .map_err(step("find flows that have to end"))?;
+    let (denied, astray): (Vec<_>, Vec<_>) = over.into_iter().partition(is_denied);
+    conntrack::forget_all(&mut socket, &astray)
+        .map_err(step("end flows that are led elsewhere"))?;
     // Before they are forgotten: from then on an answer has no flow of its own any more.
     let late: Vec<Element> = denied.iter().filter_map(answer).collect();
     if !late.is_empty() {
@@ -268,7 +366,12 @@ mod tests {
     }
 
     fn shared() -> Shared {
-        Shared { state: Mutex::default(), changed: Condvar::new(), done: watch::Sender::default() }
+        Shared {
+            services: "10.43.0.0/16".parse().unwrap(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            done: watch::Sender::default(),
+        }
     }
 
     #[test]

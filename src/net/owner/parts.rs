@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use super::{Owner, is_surprise};
 use crate::net::nfnetlink::ProgramChanges;
-use crate::net::part::{self, Before, Flow, Part, PartPlan, PlanChange};
+use crate::net::part::{self, Before, Part, PartPlan, PlanChange};
 use crate::net::ruleset::{Element, Elements, Present};
-use crate::net::{NetError, conntrack, nfnetlink, nft, step};
+use crate::net::{NetError, nfnetlink, nft, step};
 
 const CHANGE: &str = "change the part's rules";
 
@@ -20,13 +20,18 @@ impl Owner {
         if let Some(change) = self.way_to(part, &plan) {
             return self.change_part(part, &change);
         }
-        let (present, flows) = match self.parts.remove(&part) {
-            Some(Before::InForce(before)) => (before.present(), before.flows),
-            Some(Before::Unknown(present)) => (present, BTreeSet::new()),
-            None => (self.found.clone(), BTreeSet::new()),
+        let present = match self.parts.remove(&part) {
+            Some(Before::InForce(before)) => before.present(),
+            Some(Before::Unknown(present)) => present,
+            None => self.found.clone(),
         };
+        if part == Part::Services {
+            self.ender.expect_flows(&plan.flows);
+        }
         let outcome = self.replace(part, &present, &plan);
-        let outcome = outcome.and_then(|()| self.forget_strays(&flows, &plan.flows));
+        if part == Part::Services && outcome.is_ok() {
+            self.ender.lead_all(&plan.flows);
+        }
         let outcome = outcome.and_then(|()| self.forget_remembered(&plan, |_| true));
         self.settle(part, plan, outcome)
     }
@@ -49,22 +54,21 @@ impl Owner {
                 return Err(NetError::Step { step: CHANGE, reason });
             }
         };
-        let flows = if change.changes_flows() { before.flows.clone() } else { BTreeSet::new() };
         let mut plan = before;
         plan.change(change);
         if change.is_empty() {
             return self.settle(part, plan, Ok(()));
         }
+        self.ender.expect_flows(&change.flows_new);
         let outcome = match nfnetlink::reprogram(&mut self.elements, &self.table, &change.programs)
         {
             // Somebody else changed the table: what is there counts, not what we remember.
             Err(error) if is_surprise(&error) => self.put_anew(part, &plan),
             outcome => outcome.map_err(step(CHANGE)),
         };
-        let outcome = outcome.and_then(|()| match change.changes_flows() {
-            true => self.forget_strays(&flows, &plan.flows),
-            false => Ok(()),
-        });
+        if change.changes_flows() && outcome.is_ok() {
+            self.ender.lead(&change.flows_gone, &change.flows_new);
+        }
         let gone = &change.programs.members.remove;
         let outcome =
             outcome.and_then(|()| self.forget_remembered(&plan, |set| gone.contains_key(set)));
@@ -90,16 +94,6 @@ impl Owner {
         };
         self.parts.insert(part, known);
         outcome
-    }
-
-    fn forget_strays(
-        &mut self,
-        old: &BTreeSet<Flow>,
-        now: &BTreeSet<Flow>,
-    ) -> Result<(), NetError> {
-        let services = self.surroundings.service_cidr;
-        conntrack::forget_strays(&mut self.elements, services, old, now)
-            .map_err(step("forget flows to endpoints that are gone"))
     }
 
     /// Takes out of the maps that rules write what is no longer valid, if the set that says so may have become smaller.

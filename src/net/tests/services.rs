@@ -11,11 +11,11 @@ use super::super::service::{
 use super::machine::*;
 use super::*;
 
-const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 9);
+pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 9);
 const NODE_PORT: u16 = 30_080;
 
 /// One Service, port 80 in both protocols, that leads to port 8080 of `pods`.
-fn facts(pods: &[&Attached], change: impl FnOnce(&mut Service)) -> Facts {
+pub(super) fn facts(pods: &[&Attached], change: impl FnOnce(&mut Service)) -> Facts {
     let name = ServiceName { namespace: "default".into(), name: "web".into() };
     let protocols = [(Protocol::Tcp, "t"), (Protocol::Udp, "u")];
     let mut service = Service {

@@ -53,6 +53,9 @@ pub struct LogsArgs {
     /// Put the moment of writing before every line
     #[arg(long)]
     timestamps: bool,
+    /// So many logs may be followed at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    max_log_requests: usize,
 }
 
 const CHUNK: usize = 32 << 10;
@@ -66,6 +69,9 @@ const TAIL_OF_SELECTED: i64 = 10;
 
 pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
     let sources = sources(&client, &args).await?;
+    if args.follow {
+        bounded(sources.len(), args.max_log_requests)?;
+    }
     let mut range = Vec::new();
     let tail = args.tail.or(args.selector.is_some().then_some(TAIL_OF_SELECTED));
     range.extend(tail.filter(|lines| *lines >= 0).map(|lines| format!("tailLines={lines}")));
@@ -94,6 +100,16 @@ pub async fn logs(client: kube::Client, args: LogsArgs) -> anyhow::Result<ExitCo
         report::failure(failure);
     }
     last.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Each followed log holds a connection; one alone is always followed.
+fn bounded(logs: usize, at_most: usize) -> anyhow::Result<()> {
+    if logs > 1 && logs > at_most {
+        bail!(
+            "you are attempting to follow {logs} log streams, but maximum allowed concurrency is {at_most}, use --max-log-requests to increase the limit"
+        );
+    }
+    Ok(())
 }
 
 /// One container's log.
@@ -376,6 +392,17 @@ mod tests {
         ] {
             assert_eq!(seconds(text).ok(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn more_logs_than_allowed_are_not_followed() {
+        for (logs, at_most, fits) in [(5, 5, true), (6, 5, false), (2, 0, false), (1, 0, true)] {
+            assert_eq!(bounded(logs, at_most).is_ok(), fits, "{logs} of {at_most}");
+        }
+        assert_eq!(
+            bounded(6, 5).unwrap_err().to_string(),
+            "you are attempting to follow 6 log streams, but maximum allowed concurrency is 5, use --max-log-requests to increase the limit"
+        );
     }
 
     /// Three lines, two of one moment, and the end of a line that was cut.

@@ -90,8 +90,15 @@ impl Resources {
         let mut found = Vec::new();
         for word in words.split(',') {
             let lower = word.to_lowercase();
-            let category: Vec<_> =
-                self.0.iter().filter(|resource| resource.categories.contains(&lower)).collect();
+            let mut category: Vec<&Resource> = Vec::new();
+            for resource in self.0.iter().filter(|r| r.categories.contains(&lower)) {
+                let is_same =
+                    |r: &&Resource| r.group == resource.group && r.plural == resource.plural;
+                // Each once, however many versions of it are served.
+                if !category.iter().any(is_same) {
+                    category.push(resource);
+                }
+            }
             if !category.is_empty() {
                 found.extend(category.into_iter().cloned());
                 continue;
@@ -184,7 +191,12 @@ mod tests {
             "scope": "Namespaced", "responseKind": {"kind": "Pod"}});
         let deployments = json!({"resource": "deployments", "singularResource": "deployment", "shortNames": ["deploy"],
             "categories": ["all"], "scope": "Namespaced", "responseKind": {"kind": "Deployment"}});
-        Resources(vec![resource(&core, &version, &pods), resource(&apps, &version, &deployments)])
+        let older = json!({"version": "v1beta1"});
+        Resources(vec![
+            resource(&core, &version, &pods),
+            resource(&apps, &version, &deployments),
+            resource(&apps, &older, &deployments),
+        ])
     }
 
     #[test]

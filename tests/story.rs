@@ -21,6 +21,8 @@ mod pod;
 
 #[path = "story/deployment.rs"]
 mod deployment;
+#[path = "story/described.rs"]
+mod described;
 #[path = "story/ingress.rs"]
 mod ingress;
 #[path = "story/killed.rs"]

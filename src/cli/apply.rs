@@ -63,7 +63,7 @@ pub struct DeleteArgs {
 }
 
 /// The objects of manifests, each with the name of its file: YAML documents, JSON, and Lists taken apart.
-fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, Value)>> {
+pub fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, Value)>> {
     let mut objects = Vec::new();
     for file in files {
         for (name, text) in texts(file)? {

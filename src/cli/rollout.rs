@@ -258,7 +258,7 @@ impl Subject {
         let set = find_revision(&sets, wanted)?;
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
         println!("deployment.apps/{} with revision #{wanted}", self.name);
-        print!("{}", describe::template(&serde_json::to_value(template)?));
+        println!("{}", describe::template(&serde_json::to_value(template)?));
         Ok(ExitCode::SUCCESS)
     }
 

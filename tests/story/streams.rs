@@ -213,6 +213,7 @@ fn joeys_own_verbs_speak_like_kubectls() {
         &["logs", "-l", "app=two", "-c", "b"],
         &["logs", "-l", "app=nope"],
         &["logs", "two", "-p"],
+        &["logs", "-f", "two", "--all-containers", "--max-log-requests=2"],
     ] {
         let (ours, theirs) = both(&cluster, args);
         // kubectl asks for several containers in no order.

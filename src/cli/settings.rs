@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+mod check;
+
 use crate::model::cidr::Cidr;
 use crate::net::ingress::AccessLog;
 
@@ -31,140 +33,140 @@ pub const SETTINGS: &[Setting] = &[
         default: "/var/lib/joey",
         help: "Directory of everything that outlives a reboot: store, images, certificates, volumes, logs",
         many: false,
-        check: absolute,
+        check: check::absolute,
     },
     Setting {
         name: "run-dir",
         default: "/run/joey",
         help: "Directory of everything that a reboot ends: sockets, namespaces, state of running pods",
         many: false,
-        check: absolute,
+        check: check::absolute,
     },
     Setting {
         name: "listen",
         default: "127.0.0.1:6443",
         help: "Address and port of the Kubernetes API",
         many: true,
-        check: socket_address,
+        check: check::socket_address,
     },
     Setting {
         name: "manifests-dir",
         default: "/etc/joey/manifests",
         help: "Directory whose manifests are applied at start and whenever one changes; it may be absent",
         many: false,
-        check: absolute,
+        check: check::absolute,
     },
     Setting {
         name: "node-name",
         default: "",
         help: "Name of this host's Node object (default: the host name)",
         many: false,
-        check: node_name,
+        check: check::node_name,
     },
     Setting {
         name: "pod-cidr",
         default: "10.42.0.0/16",
         help: "Addresses of pods",
         many: false,
-        check: cidr,
+        check: check::cidr,
     },
     Setting {
         name: "service-cidr",
         default: "10.43.0.0/16",
         help: "Addresses of Services",
         many: false,
-        check: cidr,
+        check: check::cidr,
     },
     Setting {
         name: "cluster-domain",
         default: "cluster.local",
         help: "DNS domain of the cluster",
         many: false,
-        check: domain,
+        check: check::domain,
     },
     Setting {
         name: "ready-when-listening",
         default: "true",
         help: "Whether a container that declares TCP ports and no readiness probe waits for them to be listened on",
         many: false,
-        check: boolean,
+        check: check::boolean,
     },
     Setting {
         name: "ingress-http",
         default: "0.0.0.0:80",
         help: "Where Ingresses are served over HTTP; off: nowhere",
         many: false,
-        check: address_or_off,
+        check: check::address_or_off,
     },
     Setting {
         name: "ingress-https",
         default: "0.0.0.0:443",
         help: "Where Ingresses are served over HTTPS; off: nowhere",
         many: false,
-        check: address_or_off,
+        check: check::address_or_off,
     },
     Setting {
         name: "ingress-trusted",
         default: "",
         help: "Addresses of proxies in front of the ingress, whose X-Forwarded headers are believed",
         many: true,
-        check: cidr,
+        check: check::cidr,
     },
     Setting {
         name: "ingress-requests-per-client",
         default: "1024",
         help: "Requests through the ingress that one address (IPv6: /64) may have under way",
         many: false,
-        check: at_least_one,
+        check: check::at_least_one,
     },
     Setting {
         name: "ingress-requests-per-pod",
         default: "4096",
         help: "Requests through the ingress that one pod may have under way, WebSockets included",
         many: false,
-        check: at_least_one,
+        check: check::at_least_one,
     },
     Setting {
         name: "ingress-access-log",
         default: "errors",
         help: "Which requests through the ingress are logged: off, errors or all",
         many: false,
-        check: access_log,
+        check: check::access_log,
     },
     Setting {
         name: "metrics-listen",
         default: "127.0.0.1:9464",
         help: "Where Prometheus finds the metrics; off: nowhere. Off the loopback: TLS and a token",
         many: false,
-        check: address_or_off,
+        check: check::address_or_off,
     },
     Setting {
         name: "plain-http-registry",
         default: "",
         help: "Registry host:port that is spoken to over plain HTTP",
         many: true,
-        check: anything,
+        check: check::anything,
     },
     Setting {
         name: "registry-ca-file",
         default: "",
         help: "PEM file with certificate authorities of registries, beside the host's own",
         many: false,
-        check: anything,
+        check: check::anything,
     },
     Setting {
         name: "log-level",
         default: "info",
         help: "error, warn, info, debug or trace",
         many: false,
-        check: log_level,
+        check: check::log_level,
     },
     Setting {
         name: "log-format",
         default: "auto",
         help: "auto (journal under systemd, else text), text or json",
         many: false,
-        check: log_format,
+        check: check::log_format,
     },
 ];
 
@@ -469,97 +471,6 @@ fn scalar(setting: &Setting, value: &serde_json::Value) -> Option<String> {
             None
         }
     }
-}
-
-fn absolute(text: &str) -> Result<(), String> {
-    let path = Path::new(text);
-    let plain = path.components().all(|part| {
-        matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
-    });
-    match path.is_absolute() && plain {
-        true => Ok(()),
-        false => Err(format!("{text:?} is not an absolute path without `..`")),
-    }
-}
-
-fn socket_address(text: &str) -> Result<(), String> {
-    text.parse::<SocketAddr>()
-        .map(drop)
-        .map_err(|_| format!("{text:?} is not ADDRESS:PORT, such as 127.0.0.1:6443 or [::1]:6443"))
-}
-
-fn address_or_off(text: &str) -> Result<(), String> {
-    match text == OFF || text.parse::<SocketAddr>().is_ok() {
-        true => Ok(()),
-        false => {
-            Err(format!("{text:?} is neither off nor ADDRESS:PORT, such as 0.0.0.0:80 or [::]:80"))
-        }
-    }
-}
-
-fn access_log(text: &str) -> Result<(), String> {
-    text.parse::<AccessLog>().map(drop).map_err(|error| format!("{text:?} {error}"))
-}
-
-fn at_least_one(text: &str) -> Result<(), String> {
-    match text.parse::<usize>() {
-        Ok(1..) => Ok(()),
-        _ => Err(format!("{text:?} is not a whole number from 1 on")),
-    }
-}
-
-fn node_name(text: &str) -> Result<(), String> {
-    let fits = !text.is_empty() && text.len() <= 63 && domain(text).is_ok();
-    if fits {
-        Ok(())
-    } else {
-        Err(format!("{text:?} is not a lowercase DNS name of at most 63 bytes"))
-    }
-}
-
-fn cidr(text: &str) -> Result<(), String> {
-    text.parse::<Cidr>().map(drop).map_err(|error| format!("{text:?} {error}"))
-}
-
-fn boolean(text: &str) -> Result<(), String> {
-    match text {
-        "true" | "false" => Ok(()),
-        _ => Err("is neither true nor false".into()),
-    }
-}
-
-fn domain(text: &str) -> Result<(), String> {
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-        (1..=63).contains(&bytes.len())
-            && bytes.iter().all(inner)
-            && bytes[0] != b'-'
-            && bytes[bytes.len() - 1] != b'-'
-    };
-    match text.len() <= 253 && text.split('.').all(label) {
-        true => Ok(()),
-        false => Err(format!("{text:?} is not a lowercase DNS domain")),
-    }
-}
-
-fn log_level(text: &str) -> Result<(), String> {
-    one_of(text, &["error", "warn", "info", "debug", "trace"])
-}
-
-fn log_format(text: &str) -> Result<(), String> {
-    one_of(text, &["auto", "text", "json"])
-}
-
-fn one_of(text: &str, known: &[&str]) -> Result<(), String> {
-    match known.contains(&text) {
-        true => Ok(()),
-        false => Err(format!("{text:?} is none of {}", known.join(", "))),
-    }
-}
-
-fn anything(_text: &str) -> Result<(), String> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -169,7 +169,9 @@ mod tests {
             let wanted = json!({"type": title, kind: wanted});
             metric(&mut text, &wanted, &json!({kind: {"current": found}}));
         }
+        // The first line keeps the others where they are: they are indented, all of them.
         expect![[r#"
+            Metrics:
               "rps" (target average value):                        <nil> / 1
               "rps" (target value):                                1 / 2
               "rps" on pods:                                       <unknown> / 2
@@ -177,6 +179,6 @@ mod tests {
               resource cpu on pods  (as a percentage of request):  7% (70m) / 80%
               resource cpu of container "web" on pods:             <unknown> / 1
         "#]]
-        .assert_eq(&text.aligned());
+        .assert_eq(&format!("Metrics:\n{}", text.aligned()));
     }
 }

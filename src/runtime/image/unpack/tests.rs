@@ -16,6 +16,9 @@ pub(super) fn play_role(command: &mut Command) {
             "--nocapture",
             "--test-threads=1",
         ])
+        // Not the first thread here, as it is in earnest: the allocator would give memory of other threads back by the rules
+        // of a file that it may not open (glibc's check_may_shrink_heap).
+        .env("MALLOC_ARENA_MAX", "1")
         .env("JOEY_TEST_ROLE", confine::ROLE);
 }
 

@@ -92,9 +92,9 @@ impl Failure {
             .about(group, plural, name)
     }
 
-    /// A verb target this server does not know; `message` names what is missing.
-    pub fn nothing_here(message: &str) -> Failure {
-        Failure::new(404, "NotFound", message)
+    /// A verb target this server does not know, of a resource; `message` names what is missing.
+    pub fn nothing_here(group: &str, resource: &str, message: &str) -> Failure {
+        Failure::new(404, "NotFound", message).about(group, resource, "")
     }
 
     pub fn method_not_allowed() -> Failure {

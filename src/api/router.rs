@@ -379,10 +379,13 @@ async fn below(
         Purpose::Binding => binding::bind(api, call, object, subresource).await,
         Purpose::Eviction => eviction::evict(api, call, object, subresource).await,
         Purpose::Token => token_request::request(api, call, object, subresource),
-        // A 404 without a name is what kubectl debug reports as "disabled for this cluster".
-        Purpose::EphemeralContainers => {
-            Err(Failure::nothing_here("ephemeral containers are not supported by this server yet"))
-        }
+        // A 404 without a name is what kubectl debug reports as "disabled for this cluster". It looks for
+        // the name in the details, and crashes (seen with 1.37) where there are none.
+        Purpose::EphemeralContainers => Err(Failure::nothing_here(
+            object.kind.group,
+            object.kind.plural,
+            "ephemeral containers are not supported by this server yet",
+        )),
         Purpose::Status
         | Purpose::Finalize
         | Purpose::Log

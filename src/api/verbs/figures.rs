@@ -110,7 +110,6 @@ fn written(value: f64) -> String {
 fn nothing(asked: &Metric) -> Failure {
     let Metric { resource, metric, name, .. } = asked;
     let of = if name == ALL { String::new() } else { format!(" {name}") };
-    Failure::nothing_here(&format!(
-        "the server could not find the metric {metric} for {resource}{of}"
-    ))
+    let message = format!("the server could not find the metric {metric} for {resource}{of}");
+    Failure::nothing_here(Metric::GROUP, resource, &message)
 }

@@ -44,6 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>, config: NodeConfig) {
     let mut told = false;
     let mut is_alive = lives(&leases, &config.node_name).await;
     loop {
+        if let Some(known) = &uid
+            && let Ok(current) = api.get_opt(&config.node_name).await
+            && current.and_then(|node| node.metadata.uid).as_ref() != Some(known)
+        {
+            // Deleted by somebody, and perhaps made anew by hand: no pod can be placed until it is whole again.
+            uid = None;
+            written = None;
+        }
         if uid.is_none() {
             match ensure(&api, &config).await {
                 Ok(node) => {

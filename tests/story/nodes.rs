@@ -108,3 +108,25 @@ fn a_node_is_drained_by_asking_its_pods_to_leave() {
     assert!(shown.contains("SchedulingDisabled"), "{shown}");
     cluster.kubectl(&["uncordon", &node]).ok();
 }
+
+#[test]
+fn a_node_that_somebody_deleted_is_back_and_takes_pods_while_the_others_run_on() {
+    let mut cluster = Cluster::start("node-deleted");
+    let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    let uid = |cluster: &Cluster| cluster.value("node", "{.items[0].metadata.uid}");
+    let first = uid(&cluster);
+    cluster.apply(&pod("before", "")).ok();
+    cluster.wait_running("before");
+    cluster.kubectl(&["delete", "node", &node]).ok();
+    cluster.apply(&pod("after", "")).ok();
+    cluster.wait_running("after");
+    assert_ne!(uid(&cluster), first);
+    cluster.kubectl(&["wait", "node", &node, "--for=condition=Ready", "--timeout=30s"]).ok();
+    let restarts = "jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}";
+    assert_eq!(cluster.kubectl(&["get", "pod", "before", "-o", restarts]).ok(), "Running 0");
+    // What drain asks for is served, and counts.
+    let drained = cluster.kubectl(&["drain", &node, "--force", "--delete-emptydir-data"]).ok();
+    assert!(drained.contains("pod/before evicted"), "{drained}");
+    assert_eq!(cluster.kubectl(&["get", "pods", "-o", "name"]).ok(), "");
+    cluster.finish();
+}

@@ -107,6 +107,7 @@ fn a_node_is_drained_by_asking_its_pods_to_leave() {
     let shown = cluster.kubectl(&["get", "nodes", "--no-headers"]).ok();
     assert!(shown.contains("SchedulingDisabled"), "{shown}");
     cluster.kubectl(&["uncordon", &node]).ok();
+    cluster.finish();
 }
 
 #[test]

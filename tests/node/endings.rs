@@ -47,10 +47,12 @@ async fn hooks_run_around_the_life_of_a_container(scene: Scene) {
     scene.create_controlled("web", LISTENER, json!({ "lifecycle": lifecycle })).await;
     // Beside its entrypoint, and not running before it is done.
     scene.until_said("log", |log| log.contains("post") && log.contains("start")).await;
-    let pod = scene.pods().get("web").await.unwrap();
+    let is_created = |pod: &core::Pod| {
+        let waiting = main_status(pod).and_then(|c| c.state.clone()?.waiting);
+        waiting.and_then(|waiting| waiting.reason).as_deref() == Some("ContainerCreating")
+    };
+    let pod = scene.until("web", is_created).await;
     assert_eq!(phase(&pod), "Pending");
-    let waiting = main_status(&pod).and_then(|c| c.state.clone()?.waiting);
-    assert_eq!(waiting.and_then(|w| w.reason).as_deref(), Some("ContainerCreating"));
     scene.signal("go");
     let pod = scene.until("web", is_up).await;
     assert!(main_status(&pod).unwrap().ready);

@@ -54,11 +54,6 @@ pub fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = Settings::gather(&args.settings)?;
-    if matches!(args.command, Command::Serve | Command::Config) {
-        for name in Settings::unknown_variables() {
-            eprintln!("warning: {name} in the environment is no setting; `joey config` lists all");
-        }
-    }
     match args.command {
         Command::Serve => serve::run(&settings),
         Command::Config => config::print(&settings),

@@ -7,6 +7,9 @@ use super::settings::{SETTINGS, Settings, variable_of};
 
 /// Prints a table of settings.
 pub fn print(settings: &Settings) -> anyhow::Result<ExitCode> {
+    for name in Settings::unknown_variables() {
+        eprintln!("warning: {name} in the environment is no setting");
+    }
     let mut rows = vec![["SETTING", "VALUE", "FROM", "VARIABLE"].map(str::to_owned)];
     for setting in SETTINGS {
         let (values, origin) = settings.get(setting.name);

@@ -15,6 +15,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         anyhow::bail!("namespaces, mounts and nftables need root: sudo joey serve");
     }
     logging::start(settings)?;
+    for name in Settings::unknown_variables() {
+        tracing::warn!("{name} in the environment is no setting; `joey config` lists all");
+    }
     // Nothing of ours is for others to read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let instance = Instance::take(settings)?;

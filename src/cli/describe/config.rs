@@ -29,7 +29,7 @@ pub fn namespace(text: &mut Text, namespace: &Value, clock: &Clock) {
 }
 
 pub fn config_map(text: &mut Text, map: &Value) {
-    head(text, map);
+    text.head(map);
     text.line(0, "\nData\n====");
     for (key, value) in pairs(&map["data"]) {
         text.line(0, format_args!("{key}:\n----\n{}\n", plain(value)));
@@ -44,7 +44,7 @@ pub fn config_map(text: &mut Text, map: &Value) {
 /// Sizes only: a description is no place to read a Secret. The token of a service account is the exception that
 /// kubectl makes.
 pub fn secret(text: &mut Text, secret: &Value) {
-    head(text, secret);
+    text.head(secret);
     text.line(0, format_args!("\nType:\t{}", plain(&secret["type"])));
     text.line(0, "\nData\n====");
     for (key, value) in pairs(&secret["data"]) {
@@ -57,7 +57,7 @@ pub fn secret(text: &mut Text, secret: &Value) {
 }
 
 pub fn service_account(text: &mut Text, account: &Value) {
-    head(text, account);
+    text.head(account);
     let secrets = items(&account["imagePullSecrets"]).iter();
     let names: Vec<String> = secrets.map(|secret| plain(&secret["name"])).collect();
     if names.is_empty() {
@@ -67,14 +67,6 @@ pub fn service_account(text: &mut Text, account: &Value) {
         let title = if position == 0 { "Image pull secrets:" } else { "                   " };
         text.line(0, format_args!("{title}\t{name}"));
     }
-}
-
-fn head(text: &mut Text, object: &Value) {
-    let metadata = &object["metadata"];
-    text.field(0, "Name", plain(&metadata["name"]));
-    text.field(0, "Namespace", plain(&metadata["namespace"]));
-    text.labels("Labels", &metadata["labels"]);
-    text.annotations("Annotations", &metadata["annotations"]);
 }
 
 /// The server has checked that it can be decoded.

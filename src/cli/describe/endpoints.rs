@@ -8,7 +8,7 @@ use super::text::{Text, given, items, joined, number, or, plain};
 const NAMED: usize = 3;
 
 pub fn slice(text: &mut Text, slice: &Value) {
-    head(text, slice);
+    text.head(slice);
     text.field(0, "AddressType", plain(&slice["addressType"]));
     let ports = items(&slice["ports"]);
     match ports.is_empty() {
@@ -38,7 +38,7 @@ pub fn slice(text: &mut Text, slice: &Value) {
 }
 
 pub fn endpoints(text: &mut Text, endpoints: &Value) {
-    head(text, endpoints);
+    text.head(endpoints);
     text.line(0, "Subsets:");
     for subset in items(&endpoints["subsets"]) {
         for (title, key) in [("Addresses", "addresses"), ("NotReadyAddresses", "notReadyAddresses")]
@@ -55,14 +55,6 @@ pub fn endpoints(text: &mut Text, endpoints: &Value) {
         port_rows(text, ports, 2);
         text.line(0, "");
     }
-}
-
-fn head(text: &mut Text, object: &Value) {
-    let metadata = &object["metadata"];
-    text.field(0, "Name", plain(&metadata["name"]));
-    text.field(0, "Namespace", plain(&metadata["namespace"]));
-    text.labels("Labels", &metadata["labels"]);
-    text.annotations("Annotations", &metadata["annotations"]);
 }
 
 fn port_rows(text: &mut Text, ports: &[Value], depth: usize) {

@@ -51,6 +51,15 @@ impl Text {
         self.list(name, &pairs);
     }
 
+    /// Name, namespace, labels and annotations of an object.
+    pub fn head(&mut self, object: &Value) {
+        let metadata = &object["metadata"];
+        self.field(0, "Name", plain(&metadata["name"]));
+        self.field(0, "Namespace", plain(&metadata["namespace"]));
+        self.labels("Labels", &metadata["labels"]);
+        self.annotations("Annotations", &metadata["annotations"]);
+    }
+
     pub fn annotations(&mut self, name: &str, annotations: &Value) {
         let mut lines = Vec::new();
         for (key, value) in pairs(annotations).filter(|(key, _)| *key != LAST_APPLIED) {

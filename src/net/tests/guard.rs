@@ -20,7 +20,7 @@ fn labels(app: &str) -> Labels {
 }
 
 /// `client` may not send to `denied` and may to `allowed`.
-async fn cluster(scene: &mut Scene) -> [Attached; 3] {
+pub async fn cluster(scene: &mut Scene) -> [Attached; 3] {
     scene.namespace("x", Labels::new());
     let client = scene.pod("x", "client", labels("client")).await;
     let denied = scene.pod("x", "denied", labels("denied")).await;

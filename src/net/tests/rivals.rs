@@ -9,16 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
-
 use nix::errno::Errno;
 
-use super::guard::is_answered;
+use super::guard::{cluster, is_answered};
 use super::machine::*;
 use super::policy::scene::Scene;
 use super::policy::{labels, rounds};
 use crate::net::owner::Owner;
-use crate::net::policy::tests::policy;
 use crate::net::program::{Declaration, Kind};
 use crate::net::ruleset::{Element, ElementChanges, Elements, Field};
 use crate::net::{Attached, netlink, nfnetlink};
@@ -89,13 +86,7 @@ struct Talk {
 
 impl Talk {
     async fn begin(scene: &mut Scene) -> Talk {
-        scene.namespace("x", Default::default());
-        let client = scene.pod("x", "client", labels("client")).await;
-        let denied = scene.pod("x", "denied", labels("denied")).await;
-        let allowed = scene.pod("x", "allowed", labels("allowed")).await;
-        let spec = json!({"podSelector": {"matchLabels": {"app": "denied"}}});
-        scene.policies = vec![policy("x", "denied", spec)];
-        scene.enforce().await;
+        let [client, denied, allowed] = cluster(scene).await;
         Talk { denied: bound(&denied, 80), allowed: bound(&allowed, 80), client }
     }
 

@@ -90,7 +90,8 @@ pub fn table(directory: &Path, backend: SocketAddr, rounds: usize) {
         "attack", "requests", "errors", "p50 us", "p99 us", "x base", "rss MiB"
     );
     let mut base_p99 = Vec::new();
-    for (name, attack) in attacks() {
+    let only = std::env::var("ATTACK").unwrap_or_default();
+    for (name, attack) in attacks().into_iter().filter(|(name, _)| name.contains(&only)) {
         // A proxy of its own: memory of one attack is not another's.
         let Some(peer) = Peer::joey(directory, backend, 10, WORKERS) else { return };
         let (mut quiet, mut attacked, mut errors) = (Vec::new(), Vec::new(), 0);
@@ -158,17 +159,19 @@ impl Siege {
             Attack::Held { connections, is_tls_port, bytes } => {
                 let address = if *is_tls_port { peer.https } else { peer.http };
                 for number in 0..*connections {
-                    held.push(connect_from(number, address));
+                    held.push(hold(number, address));
                     let _ = held[number].write_all(bytes);
                 }
                 // What they ask for is asked once; what they hold is what counts.
                 std::thread::sleep(SETTLE);
             }
             Attack::Flood { first, next } => {
-                for _ in 0..FLOODERS {
+                for number in 0..FLOODERS {
                     let (stop, first, next) = (Arc::clone(&stop), first.clone(), *next);
                     let address = peer.http;
-                    threads.push(std::thread::spawn(move || flood(address, &first, next, &stop)));
+                    threads.push(std::thread::spawn(move || {
+                        flood(number, address, &first, next, &stop);
+                    }));
                 }
             }
         }
@@ -184,24 +187,34 @@ impl Siege {
     }
 }
 
-/// From several addresses: one alone may not hold as many connections.
-fn connect_from(number: usize, address: SocketAddr) -> TcpStream {
+/// From several addresses, none of them a normal client's: one alone may not hold as many connections.
+fn connect_from(number: usize, address: SocketAddr) -> std::io::Result<TcpStream> {
     let source = [127, 0, 0, 2 + (number % 4) as u8];
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-    bind(&socket, &SocketAddr::from((source, 0))).expect("an address of the loopback");
-    connect(&socket, &address).expect("the proxy listens");
-    let stream = TcpStream::from(socket);
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::from((source, 0)))?;
+    connect(&socket, &address)?;
+    Ok(TcpStream::from(socket))
+}
+
+fn hold(number: usize, address: SocketAddr) -> TcpStream {
+    let stream = connect_from(number, address).expect("the proxy listens");
     // What the proxy never reads must not stop the attacker.
     stream.set_nonblocking(true).expect("a socket can be non-blocking");
     stream
 }
 
-fn flood(address: SocketAddr, first: &[u8], next: fn(u32) -> Vec<u8>, stop: &AtomicBool) {
+fn flood(
+    number: usize,
+    address: SocketAddr,
+    first: &[u8],
+    next: fn(u32) -> Vec<u8>,
+    stop: &AtomicBool,
+) {
     // Of this thread (setpriority(2), "C library/kernel differences").
     let _ = rustix::process::setpriority_process(None, 19);
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut stream) = TcpStream::connect(address) else { return };
+        let Ok(mut stream) = connect_from(number, address) else { return };
         let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
         if stream.write_all(first).is_err() {
             continue;

@@ -32,6 +32,7 @@ mod pool;
 mod proxy;
 pub mod resolve;
 pub mod routes;
+mod strikes;
 pub mod sync;
 pub mod tls;
 

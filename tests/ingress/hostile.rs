@@ -6,9 +6,12 @@ use joey::net::ingress::Bounds;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-use super::frames::{ENDLESS, PREFACE, REQUEST, frame};
+use super::frames::{ENDLESS, PREFACE, REQUEST, RawHttp2, frame};
 use super::protocols::{alone, resident};
 use super::scene::*;
+
+/// Who floods waits at the door; normal clients come from elsewhere.
+const ATTACKER: &str = "127.0.0.2";
 
 /// A normal client meanwhile: a hundred requests, none of which may fail.
 async fn is_served(scene: &Scene) {
@@ -90,8 +93,8 @@ async fn giant_heads_are_refused_without_being_held() {
     let pod = Pod::start("ok").await;
     let scene = Scene::start(&[pod.address]).await;
     let before = resident();
-    for _ in 0..50 {
-        let mut client = scene.connect().await;
+    for _ in 0..10 {
+        let mut client = from(ATTACKER, &scene).await;
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
         client.send(&vec![b'x'; 1 << 20]).await;
         let heard = client.rest().await;
@@ -107,7 +110,7 @@ async fn giant_heads_are_refused_without_being_held() {
 
 /// Sends a flood until the server ends the connection; fails when it never does.
 async fn flood(scene: &Scene, name: &str, mut next: impl FnMut(u32) -> Vec<u8>) {
-    let mut stream = scene.connect().await.stream.into_inner();
+    let mut stream = from(ATTACKER, scene).await.stream.into_inner();
     stream.write_all(PREFACE).await.unwrap();
     let (mut read, mut write) = stream.into_split();
     let sent = async {
@@ -176,6 +179,61 @@ async fn http2_floods_end_their_connection_and_disturb_nobody() {
     is_served(&scene).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 48 << 20, "grew by {grown}");
+}
+
+/// Streams that are reset in the same breath as they are opened cost a pod nothing, not even a connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_taken_back_at_once_reaches_no_pod() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    let mut client = RawHttp2::connect(scene.http, &[]).await;
+    // Below what h2 says GOAWAY to.
+    let mut batch = Vec::new();
+    for stream in (1..30).step_by(2) {
+        batch.extend(frame(1, 5, stream, REQUEST));
+        batch.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+    }
+    batch.extend(frame(1, 5, 31, REQUEST));
+    client.send(&batch).await;
+    loop {
+        let heard = client.hear().await.expect("the connection goes on");
+        if heard.kind == 0 && heard.stream == 31 {
+            break;
+        }
+    }
+    assert_eq!(pod.requests().len(), 1, "only the one that was not taken back");
+    assert_eq!(pod.connections(), 1);
+}
+
+/// The next connection of who has flooded is heard later; nobody else's is, and nobody is locked out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_floods_again_and_again_waits_at_the_door() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    let delayed = || {
+        let text = scene.metrics();
+        let line =
+            text.lines().find_map(|l| l.strip_prefix("joey_ingress_connections_delayed_total "));
+        line.expect("there from the start").parse::<u32>().unwrap()
+    };
+    flood(&scene, "PING", |_| frame(6, 0, 0, &[0; 8])).await;
+    assert_eq!(from(ATTACKER, &scene).await.get("/").await.status, 200);
+    assert_eq!(delayed(), 0, "once is a broken client");
+    for round in 0.. {
+        assert!(round < 100, "a hundred floods and no delay");
+        flood(&scene, &format!("Rapid Reset, round {round}"), |number| {
+            let stream = number * 2 + 1;
+            [frame(1, 5, stream, REQUEST), frame(3, 0, stream, &[0, 0, 0, 8])].concat()
+        })
+        .await;
+        if delayed() > 0 {
+            break;
+        }
+    }
+    let before = delayed();
+    is_served(&scene).await;
+    assert_eq!(delayed(), before, "another client does not wait");
+    assert_eq!(from(ATTACKER, &scene).await.get("/").await.status, 200);
 }
 
 /// Slow reads: hundreds of answers without end, of which nobody takes a byte.

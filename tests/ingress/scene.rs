@@ -1,6 +1,7 @@
 //! A proxy with its routes, servers that record what they saw, and clients that send bytes as they are.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -264,6 +265,7 @@ impl Client {
 pub struct Pod {
     pub address: SocketAddr,
     pub seen: Arc<Mutex<Vec<Seen>>>,
+    accepted: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -303,11 +305,12 @@ impl Pod {
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (record, reply) = (Arc::clone(&seen), Arc::new(reply));
+        let accepted: Arc<AtomicUsize> = Arc::default();
+        let counted = Arc::clone(&accepted);
         let task = tokio::spawn(async move {
-            let mut connection = 0;
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connection += 1;
+                let connection = counted.fetch_add(1, Ordering::Relaxed) + 1;
                 let (record, reply) = (Arc::clone(&record), Arc::clone(&reply));
                 tokio::spawn(async move {
                     let mut stream = BufReader::new(stream);
@@ -322,7 +325,12 @@ impl Pod {
                 });
             }
         });
-        Pod { address, seen, task }
+        Pod { address, seen, accepted, task }
+    }
+
+    /// Accepted so far.
+    pub fn connections(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     pub fn requests(&self) -> Vec<Seen> {

@@ -73,6 +73,7 @@ pub struct Conversation {
     most_of_client: usize,
     /// Its requests are answered in tasks of their own.
     is_http2: AtomicBool,
+    is_abused: AtomicBool,
     upgrade: AtomicU8,
     reader: AtomicWaker,
     refusal: Mutex<Option<Refusal>>,
@@ -113,7 +114,19 @@ impl Conversation {
     }
 
     fn refuse(&self, refusal: Refusal) {
+        if matches!(refusal, Refusal::TooLarge | Refusal::TooMany) {
+            self.abuse();
+        }
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    }
+
+    /// The connection ends for what its client did: it flooded, or broke the protocol to our cost.
+    pub fn abuse(&self) {
+        self.is_abused.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_abused(&self) -> bool {
+        self.is_abused.load(Ordering::Relaxed)
     }
 
     /// Waits until an HTTP/2 client is to be told that its connection ends: it has asked for nothing for too long.
@@ -320,7 +333,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             State::Tunnel => bytes.len(),
             State::Http2(http2) => {
                 // Pings and windows alone keep no connection.
-                if http2.budget.follow(bytes)? == Followed::Wish {
+                let followed =
+                    http2.budget.follow(bytes).inspect_err(|_flood| self.talk.abuse())?;
+                if followed == Followed::Wish {
                     self.reading.clear();
                 }
                 bytes.len()

@@ -3,10 +3,11 @@
 //! A port that is taken is a problem to tell, not a reason to end.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +26,7 @@ use super::gate::{Conversation, Gate, Patience};
 use super::head;
 use super::pace::Streams;
 use super::proxy::{Peer, Proxy, Service};
+use super::strikes::Strikes;
 
 /// Streams of one HTTP/2 connection; security C11.
 const MAX_STREAMS: u32 = 100;
@@ -34,6 +37,8 @@ const MAX_OWN_RESETS: usize = 256;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// After accept(2) has failed for want of descriptors.
 const BREATH: Duration = Duration::from_millis(50);
+/// Connections of one client that wait for their strikes at the same time; more are closed.
+const MAX_WAITING: usize = 64;
 /// Answers under way get this long when the daemon ends.
 pub const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -73,13 +78,21 @@ struct Guests {
     patience: Patience,
     open: AtomicUsize,
     /// A short section.
-    by_client: Mutex<HashMap<IpAddr, Crowd>>,
+    door: Mutex<Door>,
+}
+
+#[derive(Default)]
+struct Door {
+    by_client: HashMap<IpAddr, Crowd>,
+    strikes: Strikes,
 }
 
 /// Of one client.
 #[derive(Default)]
 struct Crowd {
     connections: usize,
+    /// Of these, those that nothing is read of yet.
+    waiting: usize,
     requests: Arc<AtomicUsize>,
 }
 
@@ -88,26 +101,41 @@ struct Guest {
     client: IpAddr,
     /// Under way, of all of the client's connections.
     requests: Arc<AtomicUsize>,
+    /// Before anything is read of it.
+    wait: Duration,
 }
 
 impl Guests {
     fn new(bounds: Bounds, patience: Patience) -> Guests {
-        Guests { bounds, patience, open: AtomicUsize::new(0), by_client: Mutex::default() }
+        Guests { bounds, patience, open: AtomicUsize::new(0), door: Mutex::default() }
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admit(self: &Arc<Guests>, client: IpAddr) -> Result<Guest, &'static str> {
         let client = counted_as(client);
-        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut door = self.door();
+        let door = &mut *door;
         if self.open.load(Ordering::Relaxed) >= self.bounds.connections {
             return Err("all");
         }
-        let crowd = by_client.entry(client).or_default();
+        let wait = door.strikes.wait(client, Instant::now());
+        let crowd = door.by_client.entry(client).or_default();
         if crowd.connections >= self.bounds.per_client {
             return Err("client");
         }
+        if !wait.is_zero() {
+            if crowd.waiting >= MAX_WAITING {
+                return Err("flood");
+            }
+            crowd.waiting += 1;
+        }
         crowd.connections += 1;
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Guest { guests: Arc::clone(self), client, requests: Arc::clone(&crowd.requests) })
+        let requests = Arc::clone(&crowd.requests);
+        Ok(Guest { guests: Arc::clone(self), client, requests, wait })
     }
 
     /// The fuller the house, the less a guest may stay who is idle or takes nothing.
@@ -120,13 +148,32 @@ impl Guests {
     }
 }
 
+impl Guest {
+    /// Returns when something may be read of it.
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.wait).await;
+        self.wait = Duration::ZERO;
+        if let Some(crowd) = self.guests.door().by_client.get_mut(&self.client) {
+            crowd.waiting -= 1;
+        }
+    }
+
+    /// Its connection had to be ended for what it did.
+    fn strike(&self) {
+        self.guests.door().strikes.add(self.client, Instant::now());
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
-        let mut by_client = self.guests.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(crowd) = by_client.get_mut(&self.client) {
+        let mut door = self.guests.door();
+        if let Some(crowd) = door.by_client.get_mut(&self.client) {
             crowd.connections -= 1;
+            if !self.wait.is_zero() {
+                crowd.waiting -= 1;
+            }
             if crowd.connections == 0 {
-                by_client.remove(&self.client);
+                door.by_client.remove(&self.client);
             }
         }
         self.guests.open.fetch_sub(1, Ordering::Relaxed);
@@ -182,7 +229,7 @@ async fn accept(
                 continue;
             }
         };
-        let guest = match guests.admit(address.ip()) {
+        let mut guest = match guests.admit(address.ip()) {
             Ok(guest) => guest,
             Err(reason) => {
                 proxy.measure.refused_connections.with(&[reason]).increment();
@@ -193,6 +240,10 @@ async fn accept(
         let (patience, open) = (guests.patience(), open.clone());
         connections.spawn(async move {
             open.add(1);
+            if !guest.wait.is_zero() {
+                proxy.measure.delayed_connections.increment();
+                stop.run_until_cancelled(guest.wait()).await;
+            }
             let served = welcome(proxy, stream, address, &guest, tls, patience, stop).await;
             if let Err(error) = served {
                 tracing::debug!(client = %address, %error, "a client's connection has ended");
@@ -218,13 +269,30 @@ async fn welcome(
         true => usize::MAX,
         false => guest.guests.bounds.requests_per_client,
     };
+    let talk = Arc::new(Conversation::of(Arc::clone(&guest.requests), most));
     let peer = Peer {
         address,
         is_tls: tls.is_some(),
         client: Client::new(address.ip(), tls.is_some(), stream.local_addr()?.port(), is_trusted),
         stall: patience.stall,
-        talk: Arc::new(Conversation::of(Arc::clone(&guest.requests), most)),
+        talk: Arc::clone(&talk),
     };
+    let served = serve_one(proxy, stream, peer, tls, patience, stop).await;
+    // A trusted proxy's connections are not one client's.
+    if talk.is_abused() && !is_trusted {
+        guest.strike();
+    }
+    served
+}
+
+async fn serve_one(
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    peer: Peer,
+    tls: Option<TlsAcceptor>,
+    patience: Patience,
+    stop: CancellationToken,
+) -> io::Result<()> {
     // Boxed, here and below, so that a connection takes the memory of what it speaks and not of all it could.
     let Some(tls) = tls else {
         return Box::pin(converse(proxy, stream, peer, None, patience, stop)).await;
@@ -292,12 +360,30 @@ where
         .max_send_buf_size(64 << 10)
         .serve_connection(io, service);
     tokio::pin!(connection);
-    tokio::select! {
+    let done = tokio::select! {
         biased;
-        done = connection.as_mut() => return done.map_err(io::Error::other),
-        () = Seldom::new(leave(talk, stop)) => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await.map_err(io::Error::other)
+        done = connection.as_mut() => Some(done),
+        () = Seldom::new(leave(Arc::clone(&talk), stop)) => {
+            connection.as_mut().graceful_shutdown();
+            None
+        }
+    };
+    let done = match done {
+        Some(done) => done,
+        None => connection.await,
+    };
+    done.map_err(|error| {
+        if is_h2_complaint(&error) {
+            talk.abuse();
+        }
+        io::Error::other(error)
+    })
+}
+
+/// Whether h2 has ended a connection for what its client sent.
+fn is_h2_complaint(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|error| error.is_go_away() && error.is_library())
 }
 
 async fn http1<S>(
@@ -370,6 +456,30 @@ mod tests {
         assert_eq!(admit("192.0.2.2").err(), Some("all"));
         drop(first);
         assert!(admit("192.0.2.1").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_strikes_waits_and_few_wait_at_a_time() {
+        let guests = Arc::new(Guests::new(Bounds::default(), Patience::default()));
+        let admit = |address: &str| guests.admit(address.parse().unwrap());
+        let attacker = admit("192.0.2.1").ok().unwrap();
+        for _strike in 0..60 {
+            attacker.strike();
+        }
+        let mut waiting: Vec<Guest> =
+            std::iter::from_fn(|| admit("192.0.2.1").ok()).take(MAX_WAITING + 1).collect();
+        assert_eq!(waiting.len(), MAX_WAITING);
+        assert_eq!(admit("192.0.2.1").err(), Some("flood"));
+        assert!(admit("192.0.2.2").ok().unwrap().wait.is_zero());
+        let (started, mut first) = (Instant::now(), waiting.remove(0));
+        first.wait().await;
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
+        assert!(admit("192.0.2.1").is_ok(), "one has stopped waiting");
+        drop(waiting.pop());
+        assert!(admit("192.0.2.1").is_ok(), "one has gone");
+        drop((first, waiting, attacker));
+        assert!(guests.door().by_client.is_empty());
+        assert_eq!(guests.open.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

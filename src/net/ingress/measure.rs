@@ -31,6 +31,7 @@ pub struct Measure {
     retries: Family<Counter>,
     pub connections: Family<Gauge>,
     pub refused_connections: Family<Counter>,
+    pub delayed_connections: Counter,
     pub refused_requests: Family<Counter>,
     pub handshakes: Family<Counter>,
 }
@@ -85,6 +86,13 @@ impl Measure {
                 "Connections closed unheard, by reason.",
                 &["reason"],
             ),
+            delayed_connections: registry
+                .counters(
+                    "joey_ingress_connections_delayed_total",
+                    "Connections that had to wait because their client had flooded.",
+                    &[],
+                )
+                .with(&[]),
             refused_requests: registry.counters(
                 "joey_ingress_requests_refused_total",
                 "Requests answered 429 or 503 because too many were under way, by whose bound it was.",

@@ -410,6 +410,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (proxy, peer) = (Arc::clone(&self.proxy), Arc::clone(&self.peer));
-        Box::pin(async move { Ok(proxy.answer(&peer, request).await) })
+        Box::pin(async move {
+            if request.version() == Version::HTTP_2 {
+                // A stream that was reset together with its request must not cost a connection to a pod (CVE-2023-44487):
+                // hyper looks whether it was, once this has been asked the first time.
+                tokio::task::yield_now().await;
+            }
+            Ok(proxy.answer(&peer, request).await)
+        })
     }
 }

@@ -246,6 +246,11 @@ impl Network {
         self.shared.seen.restored.subscribe()
     }
 
+    /// Why our rules cannot be put back, as long as they cannot; pods are cut off meanwhile.
+    pub fn broken(&self) -> watch::Receiver<Option<String>> {
+        self.shared.seen.broken.subscribe()
+    }
+
     /// What the policies' rules log to (NFLOG).
     fn log_group(&self) -> u16 {
         self.shared.seen.log_group

@@ -198,7 +198,7 @@ impl Sieve {
     }
 }
 
-/// Tells with an Event on the node and counts, until cancelled.
+/// Tells with Events on the node and counts, until cancelled.
 pub async fn tell(
     network: Network,
     recorder: Recorder,
@@ -212,22 +212,50 @@ pub async fn tell(
         &[],
     );
     let restored = restored.with(&[]);
-    let mut times = network.restored();
+    let broken = registry.gauges(
+        "joey_network_rules_broken",
+        "1 while the instance's nftables table is not as it should be and cannot be put back.",
+        &[],
+    );
+    let broken = broken.with(&[]);
+    let warn = |reason: &'static str, message: String| {
+        recorder.note(Note {
+            // A node's uid in references is its name, as the kubelet has it.
+            about: events::about("Node", None, &node, Some(node.clone())),
+            kind: Kind::Warning,
+            reason: reason.into(),
+            message,
+        });
+    };
+    let (mut times, mut reason) = (network.restored(), network.broken());
     let mut told = 0;
     let work = async {
-        while times.changed().await.is_ok() {
+        loop {
+            let change = tokio::select! {
+                change = times.changed() => change,
+                change = reason.changed() => change,
+            };
+            if change.is_err() {
+                return;
+            }
+            let why = reason.borrow_and_update().clone();
+            let was_broken = broken.get() == 1;
+            broken.set(why.is_some().into());
+            if let Some(why) = why.filter(|_| !was_broken) {
+                let message = format!(
+                    "Another program changed or flushed the cluster's nftables table, and it cannot be put back: {why}. \
+                     Pods are cut off; it is tried again until it can"
+                );
+                warn("NetworkRulesBroken", message);
+            }
             let now = *times.borrow_and_update();
-            restored.add(now.saturating_sub(told));
+            restored.add(now - told);
+            if now > told {
+                let message = "Another program changed or flushed the cluster's nftables table; it has been put back. \
+                    No packet of a pod was forwarded while it was gone";
+                warn("NetworkRulesRestored", message.to_owned());
+            }
             told = now;
-            recorder.note(Note {
-                // A node's uid in references is its name, as the kubelet has it.
-                about: events::about("Node", None, &node, Some(node.clone())),
-                kind: Kind::Warning,
-                reason: "NetworkRulesRestored".into(),
-                message: "Another program changed or flushed the cluster's nftables table; it has been put back. \
-                    No packet of a pod was forwarded while it was gone"
-                    .to_owned(),
-            });
         }
     };
     stop.run_until_cancelled(work).await;

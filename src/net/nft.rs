@@ -61,9 +61,14 @@ pub fn list_all() -> Result<Value, Complaint> {
 
 /// Removes the table if it is there.
 pub fn delete(table: &str) -> Result<(), Complaint> {
-    // "add" first makes the deletion succeed either way, in one transaction.
+    apply(&removal(table))
+}
+
+/// The transaction that does so.
+pub fn removal(table: &str) -> Value {
+    // "add" first makes the deletion succeed either way.
     let name = json!({"family": "inet", "name": table});
-    apply(&json!({"nftables": [{"add": {"table": name}}, {"delete": {"table": name}}]}))
+    json!({"nftables": [{"add": {"table": name}}, {"delete": {"table": name}}]})
 }
 
 fn parse(text: &str) -> Result<Value, Complaint> {

@@ -34,7 +34,7 @@ use self::policies::REST;
 pub use self::policies::{InForce, PolicyOrder};
 pub use self::ranges::Ranges;
 pub use self::reset::{footprint, reset};
-use self::restore::{OwnGenerations, closed, put_in_force};
+use self::restore::{Broken, OwnGenerations, closed, put_in_force};
 use self::sweep::Sweeper;
 use super::address_pool::AddressPool;
 use super::attach::{Fabric, Prepared, prepare_ahead};
@@ -114,6 +114,8 @@ pub struct Seen {
     pub repairs: broadcast::Sender<Repaired>,
     /// How often somebody else's change of the table was undone.
     pub restored: watch::Sender<u64>,
+    /// Why it cannot be undone, as long as it cannot.
+    pub broken: watch::Sender<Option<String>>,
     pub log_group: u16,
     pub gateway: IpAddr,
     /// Addresses by pod, from before the first packet until after the last.
@@ -161,6 +163,7 @@ pub struct Owner {
     own: OwnGenerations,
     /// The ruleset's generation after the last repair, if it is known that nobody else wrote meanwhile.
     repaired_at: Option<u32>,
+    broken: Option<Broken>,
     doors: BTreeSet<(Protocol, u16)>,
     policies: Policies,
     /// What was put in force last of them, if it is known what is.
@@ -286,6 +289,7 @@ impl Owner {
             surroundings,
             own,
             repaired_at: None,
+            broken: None,
             doors: BTreeSet::new(),
             policies: config.policies,
             ordered: Arc::default(),
@@ -305,6 +309,7 @@ impl Owner {
                 problems: watch::Sender::default(),
                 node_address: IpAddr::V4(survey.address.unwrap_or(gateway)),
                 restored: watch::Sender::default(),
+                broken: watch::Sender::default(),
                 log_group,
                 gateway: IpAddr::V4(gateway),
                 leases: watch::Sender::default(),
@@ -339,7 +344,7 @@ impl Owner {
 
     /// Serves until every sender is gone.
     pub fn serve(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(command) = commands.blocking_recv() {
+        while let Some(command) = self.next(&mut commands) {
             // A caller that no longer waits does not want the answer; the work stands all the same.
             match command {
                 Command::Attach { pod, ports, answer } => {

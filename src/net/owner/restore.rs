@@ -1,13 +1,16 @@
 //! Puts the table back after somebody else has changed or flushed it.
 //!
 //! What is wrong with it is not asked: everything is written again in one transaction, which packets do not notice
-//! where nothing was wrong. Until then the second guard holds (`guard`).
+//! where nothing was wrong. Until then the second guard holds (`guard`). What cannot be put back is tried again until it
+//! can: what stood in the way may go without a notice, as a table does whose owner ends (`NFT_TABLE_F_OWNER`).
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
-use super::{Owner, door_elements};
+use super::{Command, Owner, door_elements};
 use crate::net::netlink::Socket;
 use crate::net::nfnetlink::ProgramChanges;
 use crate::net::part::{self, Before, Part, PartPlan};
@@ -17,6 +20,9 @@ use crate::net::{NetError, Policies, guard, host_port, nfnetlink, nft, skeleton,
 
 /// Somebody may be writing at the same time.
 const ATTEMPTS: usize = 3;
+/// After these, and twice as long after each that fails.
+const FIRST_AGAIN: Duration = Duration::from_millis(100);
+const LAST_AGAIN: Duration = Duration::from_secs(2);
 /// Own transactions that the kernel has yet to tell of.
 const REMEMBERED: usize = 64;
 
@@ -40,6 +46,24 @@ impl OwnGenerations {
         };
         let place = self.0.iter().position(is_within);
         place.is_some_and(|place| self.0.remove(place).is_some())
+    }
+}
+
+/// The table is not as it should be, and could not be put back so far.
+#[derive(Debug)]
+pub struct Broken {
+    /// When it is tried again.
+    due: Instant,
+    pause: Duration,
+    /// Another program was seen to have changed it.
+    is_seen: bool,
+}
+
+impl Broken {
+    /// After a try that has failed at `now`; `before` is what was known then.
+    fn after(before: Option<&Broken>, is_seen: bool, now: Instant) -> Broken {
+        let pause = before.map_or(FIRST_AGAIN, |before| (before.pause * 2).min(LAST_AGAIN));
+        Broken { due: now + pause, pause, is_seen }
     }
 }
 
@@ -96,22 +120,69 @@ impl Owner {
             None if self.is_repaired() => return,
             None => !self.is_whole(),
         };
-        let outcome = (1..ATTEMPTS).find_map(|_| self.restore().ok());
-        match outcome.map_or_else(|| self.restore(), Ok) {
+        let outcome = (1..ATTEMPTS).find_map(|_| self.restore(Over::WhatIsThere).ok());
+        let outcome = outcome.map_or_else(|| self.restore(Over::WhatIsThere), Ok);
+        self.restored(is_seen, outcome);
+    }
+
+    /// The next command; until it comes, what could not be put back is tried again whenever it is time.
+    pub fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        loop {
+            let Some(broken) = &self.broken else {
+                return commands.blocking_recv();
+            };
+            let wait = broken.due.saturating_duration_since(Instant::now());
+            // However many commands come.
+            if wait.is_zero() {
+                self.try_again();
+                continue;
+            }
+            let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let clock = clock.expect("a runtime that only waits takes nothing from the system");
+            let next = async { tokio::time::timeout(wait, commands.recv()).await };
+            if let Ok(command) = clock.block_on(next) {
+                return command;
+            }
+        }
+    }
+
+    fn try_again(&mut self) {
+        let is_seen = self.broken.as_ref().is_some_and(|broken| broken.is_seen);
+        // What stands there may be what cannot become ours, such as a set of the same name that is declared otherwise.
+        let outcome = self.restore(Over::WhatIsThere).or_else(|_| self.restore(Over::Nothing));
+        self.restored(is_seen, outcome);
+    }
+
+    /// Tells how a repair went, once for all that are tried for the same reason.
+    fn restored(&mut self, is_seen: bool, outcome: Result<(), NetError>) {
+        let before = self.broken.take();
+        let is_seen = is_seen || before.as_ref().is_some_and(|before| before.is_seen);
+        match outcome {
             Ok(()) if is_seen => {
                 tracing::warn!(
                     "another program changed this instance's nftables table; it is put back"
                 );
+                self.seen.broken.send_replace(None);
                 self.seen.restored.send_modify(|times| *times += 1);
             }
             // As much stands there as should, but that it is the same nobody knows.
-            Ok(()) => tracing::info!(
-                "notices of changed rules were lost; this instance's nftables table was written again"
-            ),
-            Err(error) => tracing::error!(
-                %error,
-                "another program changed this instance's nftables table, and it cannot be put back; pods are cut off"
-            ),
+            Ok(()) => {
+                tracing::info!(
+                    "notices of changed rules were lost; this instance's nftables table was written again"
+                );
+                self.seen.broken.send_replace(None);
+            }
+            Err(error) => {
+                if before.is_none() {
+                    tracing::error!(
+                        %error,
+                        "another program changed this instance's nftables table, and it cannot be put back; \
+                         pods are cut off, and it is tried again every {LAST_AGAIN:?}"
+                    );
+                    self.seen.broken.send_replace(Some(error.to_string()));
+                }
+                self.broken = Some(Broken::after(before.as_ref(), is_seen, Instant::now()));
+            }
         }
     }
 
@@ -149,8 +220,15 @@ impl Owner {
         skeleton::compile(&self.fabric.names, &self.surroundings, elements)
     }
 
-    fn restore(&mut self) -> Result<(), NetError> {
+    fn restore(&mut self, over: Over) -> Result<(), NetError> {
         self.repaired_at = None;
+        match over {
+            Over::WhatIsThere => {}
+            Over::Nothing => {
+                let removal = nft::removal(&self.table);
+                self.transact(&removal).map_err(step("remove what stands in the way"))?;
+            }
+        }
         let before = nfnetlink::generation(&mut self.elements)
             .map_err(step("read the generation of the rules"))?;
         let skeleton = self.skeleton();
@@ -190,6 +268,15 @@ impl Owner {
         let listing = nft::list(&self.table).map_err(step("list the rules"))?;
         Ok(listing.as_ref().map(Present::read).unwrap_or_default())
     }
+}
+
+/// What a repair begins with.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    /// Base chains stay, so that packets notice nothing.
+    WhatIsThere,
+    /// The table is removed first; meanwhile the second guard holds.
+    Nothing,
 }
 
 /// What makes the table whole: rules in one transaction, then what `nft` cannot say.
@@ -234,6 +321,19 @@ pub fn together(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_put_back_is_tried_again_ever_more_seldom_but_within_seconds() {
+        let now = Instant::now();
+        let mut pauses = Vec::new();
+        let mut broken: Option<Broken> = None;
+        for _ in 0..8 {
+            let after = Broken::after(broken.as_ref(), true, now);
+            pauses.push((after.due - now).as_millis());
+            broken = Some(after);
+        }
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+    }
 
     #[test]
     fn own_transactions_are_known_once_even_when_others_wrote_meanwhile() {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -138,6 +140,75 @@ fn a_rival_that_deletes_our_table_again_and_again_leaves_it_whole() {
         println!("{} deletions", rival.end());
         eventually("the last repair", || is_answered(&talk.client, &talk.allowed));
         talk.check("at the end");
+        scene = scene.restart().await;
+        scene.enforce().await;
+        talk.check("started again");
+    });
+}
+
+/// A program that lets nobody else change the table that it has put in the place of ours (`NFT_TABLE_F_OWNER`). When it
+/// ends, the kernel removes the table without telling anybody.
+struct Keeper(Child);
+
+impl Keeper {
+    fn begin() -> Keeper {
+        let mut nft = Program::new("nft");
+        let nft = nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut keeper = Keeper(nft.unwrap());
+        let takes = "delete table inet joey_abc123; add table inet joey_abc123 { flags owner; }\n";
+        keeper.0.stdin.as_mut().unwrap().write_all(takes.as_bytes()).unwrap();
+        keeper
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// Waits until the table is found to be broken, or not to be any more.
+async fn broken(scene: &Scene, is_broken: bool) -> Option<String> {
+    let mut broken = scene.network.broken();
+    let change = broken.wait_for(|reason| reason.is_some() == is_broken);
+    let change = tokio::time::timeout(Duration::from_secs(60), change).await;
+    change.expect("it is told").unwrap().clone()
+}
+
+#[test]
+fn what_cannot_be_put_back_is_put_back_when_it_can() {
+    on_a_host(|_| async {
+        let mut scene = Scene::start().await;
+        let talk = Talk::begin(&mut scene).await;
+        let mut restored = scene.network.restored();
+        let keeper = Keeper::begin();
+        println!("{:?}", broken(&scene, true).await);
+        for server in [&talk.allowed, &talk.denied] {
+            assert!(!is_answered(&talk.client, server), "{server:?} is reached without rules");
+        }
+        drop(keeper);
+        broken(&scene, false).await;
+        talk.check("put back");
+        assert!(restored.has_changed().unwrap());
+        assert_eq!(*restored.borrow_and_update(), 1, "told once");
+    });
+}
+
+/// A set cannot be declared anew while the other one is there.
+#[test]
+fn a_table_that_cannot_become_ours_is_replaced() {
+    on_a_host(|_| async {
+        let mut scene = Scene::start().await;
+        let talk = Talk::begin(&mut scene).await;
+        let other = "delete table inet joey_abc123; add table inet joey_abc123;
+            add set inet joey_abc123 sources { type ipv4_addr; };
+            add chain inet joey_abc123 guard_hook { type filter hook input priority 0; }";
+        let mut restored = scene.network.restored();
+        sh(&format!("nft '{other}'"));
+        let repair = tokio::time::timeout(Duration::from_secs(60), restored.changed());
+        repair.await.expect("it is put back").unwrap();
+        talk.check("put back");
         scene = scene.restart().await;
         scene.enforce().await;
         talk.check("started again");

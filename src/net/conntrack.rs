@@ -313,7 +313,9 @@ pub fn goes_wrong(flow: &Flow, lease: &Lease, is_leaving: bool) -> bool {
         nfnetlink::number(port.protocol) == flow.protocol && Some(port.host_port) == flow.port
     };
     let is_ours = flow.answered_by == lease.address && flow.to != lease.address;
-    let is_astray = flow.answered_by == flow.to && flow.to != lease.address;
+    // What pods send to others through the host is masqueraded, and goes there rightly.
+    let is_astray =
+        flow.answered_by == flow.to && flow.answered_to == flow.from && flow.to != lease.address;
     (if is_leaving { is_ours } else { is_astray }) && lease.connectionless().any(is_port)
 }
 
@@ -397,6 +399,36 @@ mod tests {
             ],
             &[false, false, false, true],
         );
+    }
+
+    #[test]
+    fn a_port_of_the_host_concerns_flows_that_went_to_the_host_itself_or_to_the_pod() {
+        const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 9);
+        const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+        let lease = Lease {
+            address: Ipv4Addr::new(10, 42, 0, 2),
+            ports: vec![HostPort {
+                protocol: Protocol::Udp,
+                host_ip: None,
+                host_port: 53,
+                container_port: 5353,
+            }],
+        };
+        let flow = Flow { protocol: 17, ..Flow::tcp(CLIENT, HOST, 53) };
+        for (flow, [when_it_comes, when_it_leaves]) in [
+            (flow.clone(), [true, false]),
+            (Flow { answered_by: lease.address, ..flow.clone() }, [false, true]),
+            (
+                Flow { to: lease.address, answered_by: lease.address, ..flow.clone() },
+                [false, false],
+            ),
+            (Flow { answered_to: HOST, ..flow.clone() }, [false, false]),
+            (Flow { port: Some(54), ..flow.clone() }, [false, false]),
+            (Flow { protocol: 6, ..flow }, [false, false]),
+        ] {
+            assert_eq!(goes_wrong(&flow, &lease, false), when_it_comes, "{flow:?}");
+            assert_eq!(goes_wrong(&flow, &lease, true), when_it_leaves, "{flow:?}");
+        }
     }
 
     proptest! {

@@ -329,6 +329,7 @@ impl Owner {
         for pod in &alive {
             owner.held.take(pod, &owner.fabric.pin(pod));
         }
+        owner.owe_walks();
         // What was changed while nobody looked.
         owner.inspect(&Places { all_links: true, ..Places::default() });
         owner.publish_leases();
@@ -474,6 +475,15 @@ impl Owner {
         }
         let strays: Vec<u32> = found.into_values().map(|port| port.index).collect();
         self.sweep(&strays)
+    }
+
+    /// The daemon before may have died after it had changed where ports of the host lead, and before flows followed.
+    fn owe_walks(&self) {
+        for (pod, lease) in &self.leases {
+            let lease = lease.clone();
+            let is_led = self.held.has(pod);
+            self.ender.forget_lease(if is_led { Wrong::Came(lease) } else { Wrong::Left(lease) });
+        }
     }
 
     /// Removes what no lease accounts for: half-made pods of a daemon that died.

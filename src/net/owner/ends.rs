@@ -4,7 +4,7 @@
 //! Rules decide what begins; what has begun passes until connection tracking has forgotten it. To find it takes a walk through all of
 //! the kernel's table, some ten milliseconds however few flows there are. A thread of its own walks, so that no
 //! change waits for the ends of another; those asked for meanwhile share the next walk. Where the daemon dies in between, the
-//! next one's first plan owes the ends of everything that it denies.
+//! next one's first plan owes the ends of everything that it denies, and its start those of what ports of the host led elsewhere.
 //!
 //! Whoever changes where datagrams are led is answered after the walk that found those that went there before (`led`): an
 //! endpoint that is out gets none any more. When a walk fails they are told, and what they owed stays owed.

@@ -169,3 +169,32 @@ fn policies_at_start_end_no_datagrams_to_services() {
         assert_eq!(translated(&old), 1);
     });
 }
+
+/// The daemon dies between the rules of a pod and the walk for what was on its way; the next one walks.
+#[test]
+fn datagrams_that_a_dead_daemon_has_not_led_follow_when_the_next_one_starts() {
+    on_a_host(|host| async move {
+        let network = network().await;
+        let on_host = [port(Protocol::Udp, 5353, 53)];
+        let pod = network.attach("pod", &on_host).await.unwrap();
+        let ear = bound(&pod, 53);
+        let from = outside(&host, || UdpSocket::bind((OUTSIDE, 0))).unwrap();
+        let say = || from.send_to(b"hello", (HOST, 5353)).map(drop);
+        // As it is before the pod comes: the flow goes to the host itself.
+        let maps = ["host_ports_address", "host_ports_port"];
+        let rules = maps.map(|map| sh(&format!("nft list map inet joey_abc123 {map}")));
+        let nowhere = maps.map(|map| format!("flush map inet joey_abc123 {map};"));
+        drop(network);
+        sh(&format!("nft '{}'", nowhere.concat()));
+        assert_eq!(heard(&ear, say), None);
+        // The rules are there, and the daemon is not any more.
+        let back = format!("printf '%s' '{}' | nft -f -", rules.concat());
+        sh(&back);
+        assert_eq!(heard(&ear, say), None, "what has begun goes on");
+
+        let network = machine::network().await;
+        // Whoever waits for the pod's ports waits for the walk.
+        assert_eq!(network.attach("pod", &on_host).await.unwrap().address, pod.address);
+        assert_eq!(heard(&ear, say), Some(IpAddr::V4(OUTSIDE)), "the same socket");
+    });
+}

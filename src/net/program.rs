@@ -37,7 +37,10 @@ pub enum Expression {
         bound: u32,
         into: Register,
     },
-    /// Ends the rule unless the key is in the map.
+    /// Ends the rule unless the key is in the map. nft (up to 1.1 at least) does not know how long a value is that was
+    /// found; where another expression takes such a register for the beginning of a key or of a value, or meets it in
+    /// there, it cannot list the rule and ends (`netlink_parse_concat_expr`). So a value that goes into one begins a register before, and
+    /// what nft sees there is what was loaded earlier.
     Find {
         map: &'static str,
         key: Register,
@@ -124,7 +127,7 @@ pub struct Memory {
     pub lifetime: Duration,
     /// So many at most.
     pub size: u32,
-    /// What a member means must stand in this set: its key without the first field, then its value.
+    /// What a member means must stand in this set: its value without the first field, then its key without the last.
     pub valid: &'static str,
 }
 

@@ -111,9 +111,9 @@ impl Owner {
             let valid = plan.elements.get(memory.valid).unwrap_or(&none);
             let held = nfnetlink::list(&mut self.elements, &self.table, name, declaration)
                 .map_err(step("list what is remembered"))?;
-            let is_wrong = |element: &Element| {
-                let meaning = element.key.iter().skip(1).chain(&element.value).cloned();
-                !valid.contains(&Element::member(meaning.collect()))
+            let is_wrong = |Element { key, value }: &Element| {
+                let meaning = value.iter().skip(1).chain(key.iter().rev().skip(1).rev());
+                !valid.contains(&Element::member(meaning.cloned().collect()))
             };
             let wrong = held.into_iter().filter(is_wrong).collect();
             let wrong = Elements::from([(name.clone(), wrong)]);

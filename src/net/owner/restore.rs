@@ -103,7 +103,12 @@ pub fn put_in_force(
         Err(NetError::Step { step: "verify the rules", reason })
     };
     let outcome = (1..ATTEMPTS).find_map(|_| attempt().ok());
-    outcome.map_or_else(attempt, Ok)
+    outcome.map_or_else(&mut attempt, Ok).or_else(|error| {
+        // A daemon that never starts leaves pods worse off than one that begins with nothing known.
+        tracing::warn!(%error, "the rules that are there are of no use: they are written from scratch");
+        nft::delete(&plan.table).map_err(step("remove the rules"))?;
+        attempt()
+    })
 }
 
 impl Owner {

@@ -1,13 +1,14 @@
 //! From Services and their endpoints to what leads packets to them (pure).
 //!
 //! ```text
-//! SERVICES_NAT   address . protocol . port ─▶ services_ports ─▶ goto pick_3
-//! SERVICES_NODE            protocol . port ─▶ services_node_ports ─▶ goto node_pick_2
+//! SERVICES_NAT   address . protocol . port ─▶ services_choices ─▶ 3 . 0 ─▶ services_chains ─▶ goto pick_3
+//! SERVICES_NODE            protocol . port ─▶ services_node_choices ─▶ 2 . 0 ─▶ services_node_chains ─▶ goto node_pick_2
 //! pick_3         address . protocol . port . a number below 3 ─▶ services_backends ─▶ address . port, translated
-//! stick_3_10800  source . address . protocol . port ─▶ services_affinity ─▶ the same, if still a member; else as pick_3
+//! stick_3_10800  address . protocol . port . source ─▶ services_clients ─▶ the same, if still a member; else as pick_3
 //! ```
 //! There is no chain per Service, only one per *number* of endpoints, so a change is a few members of maps at any
-//! size; what did not change is not compiled again ([`Compiled`]). Ports of the host stand in `services_backends` under
+//! size; what did not change is not compiled again ([`Compiled`]). What leads to a chain is kept apart, in maps of a few
+//! members: for each new member that does, the kernel validates every other one in the table. Ports of the host stand in `services_backends` under
 //! the address 0.0.0.0.
 //!
 //! Nothing here changes a source address: endpoints see who calls. Only a pod that comes back to itself is masqueraded
@@ -24,11 +25,19 @@ use crate::net::part::{Flow, PartPlan, PlanChange, SERVICES_NAT, SERVICES_NODE};
 use crate::net::program::{Declaration, Expression, Kind, Memory, Program, Register};
 use crate::net::ruleset::{Element, Elements, Field, Verdict, diff};
 
-const PORTS: &str = "services_ports";
-const NODE_PORTS: &str = "services_node_ports";
+/// Each key's count of endpoints and how long a client stays, in seconds,
+const CHOICES: [&str; 2] = ["services_choices", "services_node_choices"];
+/// and the chain for them; of addresses of Services, and of ports of the host.
+const CHAINS: [&str; 2] = ["services_chains", "services_node_chains"];
 const BACKENDS: &str = "services_backends";
-const AFFINITY: &str = "services_affinity";
-const MEMBERS: &str = "services_members";
+/// The same again, of those whose clients stay, and after a number that means nothing ([`Expression::Find`]).
+const STAYING: &str = "services_staying";
+const CLIENTS: &str = "services_clients";
+const MEMBERS: &str = "services_endpoints";
+/// What earlier daemons called maps of other types, so that no other may be called so (`Set`).
+#[cfg(test)]
+const USED_UP: [&str; 4] =
+    ["services_ports", "services_node_ports", "services_affinity", "services_members"];
 /// Clients remembered at most; beyond them choice is free, as without affinity.
 const REMEMBERED: u32 = 262_144;
 
@@ -148,10 +157,15 @@ impl Compiled {
         }
         let (chosen, forgotten) = choices.changed();
         let (led_to, left) = addresses.changed();
-        let gone: BTreeSet<String> = forgotten.into_iter().map(Choice::chain).collect();
-        let [old, new] = [remove, add].map(|pieces| {
+        let gone: BTreeSet<String> = forgotten.iter().copied().map(Choice::chain).collect();
+        let [old, new] = [(remove, &forgotten), (add, &chosen)].map(|(pieces, choices)| {
             let mut elements = Elements::new();
             pieces.iter().for_each(|piece| piece.members(&mut elements));
+            for choice in choices {
+                let chain = Field::Verdict(Verdict::Goto(choice.chain()));
+                let member = Element::entry(choice.key(), chain);
+                elements.entry(CHAINS[choice.place()].into()).or_default().insert(member);
+            }
             elements
         });
         let flows = |pieces: &[Piece]| pieces.iter().flat_map(Piece::flows).collect();
@@ -232,22 +246,23 @@ impl Piece {
         let mut add = |set: &'static str, member| {
             elements.entry(set.into()).or_default().insert(member);
         };
-        let goto = Field::Verdict(Verdict::Goto(self.choice.chain()));
+        let value = after_nothing(&self.choice.key());
         let mut key = vec![Field::Protocol(protocol), Field::Port(port)];
         if let Some(address) = to {
             key.insert(0, Field::Address(address));
-            add(PORTS, Element::entry(key.clone(), goto));
-        } else {
-            add(NODE_PORTS, Element::entry(key.clone(), goto));
+        }
+        add(CHOICES[self.choice.place()], Element { key: key.clone(), value });
+        if to.is_none() {
             key.insert(0, Field::Address(Ipv4Addr::UNSPECIFIED.into()));
         }
         for (number, (address, port_there)) in (0u32..).zip(&self.backends) {
             let value = vec![Field::Address(*address), Field::Port(*port_there)];
+            let drawn: Vec<_> = key.iter().cloned().chain([Field::Number(number)]).collect();
             if self.choice.affinity.is_some() {
-                add(MEMBERS, Element::member(key.iter().chain(&value).cloned().collect()));
+                add(MEMBERS, Element::member(value.iter().chain(&key).cloned().collect()));
+                add(STAYING, Element { key: drawn.clone(), value: after_nothing(&value) });
             }
-            let key = key.iter().cloned().chain([Field::Number(number)]).collect();
-            add(BACKENDS, Element { key, value });
+            add(BACKENDS, Element { key: drawn, value });
         }
     }
 
@@ -257,6 +272,10 @@ impl Piece {
         let all = self.backends.iter().filter(move |_| protocol != Protocol::Tcp);
         all.map(move |(backend, _)| Flow { protocol, to, port, backend: *backend })
     }
+}
+
+fn after_nothing(value: &[Field]) -> Vec<Field> {
+    [Field::Number(0)].iter().chain(value).cloned().collect()
 }
 
 /// Counts that change together.
@@ -308,52 +327,72 @@ struct Choice {
 
 /// What stands without any Service.
 fn frame() -> PartPlan {
-    let look = |is_node, map| vec![dispatch(is_node, map)];
     let programs = BTreeMap::from([
-        (SERVICES_NAT.to_owned(), look(false, PORTS)),
-        (SERVICES_NODE.to_owned(), look(true, NODE_PORTS)),
+        (SERVICES_NAT.to_owned(), vec![dispatch(false)]),
+        (SERVICES_NODE.to_owned(), vec![dispatch(true)]),
     ]);
     let service = [Kind::Address, Kind::Protocol, Kind::Port];
     let backend = [Kind::Address, Kind::Port];
+    let choice = [Kind::Number, Kind::Number];
     let map = |key: &[&[Kind]], value: &[Kind]| Declaration::map(key.concat(), value.to_vec());
+    let nothing = [Kind::Number];
+    let [a_choice, staying] = [&choice, &backend].map(|value| [&nothing[..], value].concat());
     let longest = Duration::from_secs(86_400);
     let declarations = BTreeMap::from([
-        (PORTS.into(), map(&[&service], &[Kind::Verdict])),
-        (NODE_PORTS.into(), map(&[&service[1..]], &[Kind::Verdict])),
+        (CHOICES[0].into(), map(&[&service], &a_choice)),
+        (CHOICES[1].into(), map(&[&service[1..]], &a_choice)),
+        (CHAINS[0].into(), map(&[&choice], &[Kind::Verdict])),
+        (CHAINS[1].into(), map(&[&choice], &[Kind::Verdict])),
         (BACKENDS.into(), map(&[&service, &[Kind::Number]], &backend)),
-        (MEMBERS.into(), map(&[&service, &backend], &[])),
+        (STAYING.into(), map(&[&service, &[Kind::Number]], &staying)),
+        (MEMBERS.into(), map(&[&backend, &service], &[])),
         (
-            AFFINITY.into(),
+            CLIENTS.into(),
             Declaration {
                 memory: Some(Memory { lifetime: longest, size: REMEMBERED, valid: MEMBERS }),
-                ..map(&[&[Kind::Address], &service], &backend)
+                ..map(&[&service, &[Kind::Address]], &staying)
             },
         ),
     ]);
     PartPlan { programs, declarations, ..PartPlan::default() }
 }
 
-/// Where keys lie: the client, then the Service (address, protocol, port), then what follows.
-const CLIENT: Register = Register(0);
-const SERVICE: Register = Register(1);
-const AFTER_SERVICE: Register = Register(4);
+/// Where keys lie: the endpoint (address, port), the Service (address, protocol, port), then what follows.
+const FOUND: Register = Register(0);
+const ENDPOINT: Register = Register(1);
+const SERVICE: Register = Register(3);
+const AFTER_SERVICE: Register = Register(6);
 
 fn service_key(is_node: bool) -> [Expression; 3] {
     let address = match is_node {
         true => Expression::Zero(SERVICE),
         false => Expression::DestinationAddress(SERVICE),
     };
-    [address, Expression::Protocol(Register(2)), Expression::DestinationPort(Register(3))]
+    [address, Expression::Protocol(Register(4)), Expression::DestinationPort(Register(5))]
 }
 
-fn dispatch(is_node: bool, map: &'static str) -> Vec<Expression> {
-    let mut rule = service_key(is_node).to_vec();
-    let key = if is_node { Register(2) } else { SERVICE };
-    rule.push(Expression::Follow { map, key });
-    rule
+fn dispatch(is_node: bool) -> Vec<Expression> {
+    // Ports of the host are looked for without an address.
+    let (place, skipped, key) = if is_node { (1, 1, Register(4)) } else { (0, 0, SERVICE) };
+    let load = service_key(is_node).into_iter().skip(skipped);
+    let follow = [
+        Expression::Find { map: CHOICES[place], key, into: Register(key.0 - 1) },
+        Expression::Follow { map: CHAINS[place], key },
+    ];
+    load.chain(follow).collect()
 }
 
 impl Choice {
+    /// Of the two maps of a kind, which has it.
+    fn place(self) -> usize {
+        usize::from(self.is_node)
+    }
+
+    fn key(self) -> Vec<Field> {
+        let stays = self.affinity.map_or(0, |stays| stays.as_secs() as u32);
+        vec![Field::Number(self.count), Field::Number(stays)]
+    }
+
     /// Says everything that the chain depends on.
     fn chain(self) -> String {
         let place = if self.is_node { "node_" } else { "" };
@@ -364,36 +403,38 @@ impl Choice {
     }
 
     fn program(self) -> Program {
-        let drawn = Register(5);
-        let draw = [
-            Expression::Draw { bound: self.count, into: AFTER_SERVICE },
-            Expression::Find { map: BACKENDS, key: SERVICE, into: drawn },
-        ];
-        let pick: Vec<_> = service_key(self.is_node)
-            .into_iter()
-            .chain(draw)
-            .chain([Expression::Translate(drawn)])
-            .collect();
+        let draw = || Expression::Draw { bound: self.count, into: AFTER_SERVICE };
+        let drawn = Register(7);
+        let find = Expression::Find { map: BACKENDS, key: SERVICE, into: drawn };
+        let pick = service_key(self.is_node).into_iter().chain([draw(), find]);
+        let pick: Vec<_> = pick.chain([Expression::Translate(drawn)]).collect();
         let Some(lifetime) = self.affinity else {
             return vec![pick];
         };
-        let remember = |value| Expression::Remember { map: AFFINITY, key: CLIENT, value, lifetime };
-        let keys =
-            || [Expression::SourceAddress(CLIENT)].into_iter().chain(service_key(self.is_node));
+        let client = || Expression::SourceAddress(AFTER_SERVICE);
+        let keys = || {
+            let endpoint = [Expression::Zero(ENDPOINT), Expression::Zero(Register(2))];
+            endpoint.into_iter().chain(service_key(self.is_node))
+        };
+        let go = || {
+            [
+                Expression::Zero(FOUND),
+                Expression::Remember { map: CLIENTS, key: SERVICE, value: FOUND, lifetime },
+                Expression::Translate(ENDPOINT),
+            ]
+        };
         let again = keys().chain([
-            Expression::Find { map: AFFINITY, key: CLIENT, into: AFTER_SERVICE },
-            Expression::Require { set: MEMBERS.into(), key: SERVICE },
-            remember(AFTER_SERVICE),
-            Expression::Translate(AFTER_SERVICE),
+            client(),
+            Expression::Find { map: CLIENTS, key: SERVICE, into: FOUND },
+            Expression::Require { set: MEMBERS.into(), key: ENDPOINT },
         ]);
         let first = keys().chain([
-            Expression::Draw { bound: self.count, into: AFTER_SERVICE },
-            Expression::Find { map: BACKENDS, key: SERVICE, into: drawn },
-            remember(drawn),
-            Expression::Translate(drawn),
+            draw(),
+            Expression::Find { map: STAYING, key: SERVICE, into: FOUND },
+            client(),
         ]);
         // The last is for when the memory is full.
-        vec![again.collect(), first.collect(), pick]
+        vec![again.chain(go()).collect(), first.chain(go()).collect(), pick]
     }
 }
 

@@ -310,8 +310,15 @@ fn a_client_stays_with_its_endpoint_as_long_as_it_was_promised() {
         assert_eq!(then[chosen], 0);
         assert!(then.contains(&10), "{then:?}");
 
-        let listing = sh("nft list map inet joey_abc123 services_affinity");
+        let listing = sh("nft list map inet joey_abc123 services_clients");
         assert!(listing.contains("timeout 10m") && listing.contains("expires"), "{listing}");
+
+        // The next daemon has `nft` list what this one has left.
+        drop(network);
+        let network = machine::network().await;
+        assert_eq!(shares(&a, &servers, 10), then, "until the first plan");
+        put(&network, &facts(&without, sticks)).await;
+        assert!(shares(&a, &servers, 10).contains(&10));
     });
 }
 
@@ -371,7 +378,7 @@ fn a_change_alone_is_in_force_like_a_whole_plan() {
         talk(&on_c, call()).unwrap();
         change(&[&b, &c]).await;
         // What somebody took away is no reason to fail, and is back.
-        sh("nft flush map inet joey_abc123 services_ports");
+        sh("nft flush map inet joey_abc123 services_choices");
         change(&[&b]).await;
         talk(&on_b, call()).unwrap();
         let say = || client.send_to(b"hello", (SERVICE, 80)).map(drop);
@@ -382,6 +389,42 @@ fn a_change_alone_is_in_force_like_a_whole_plan() {
         assert!(!listing.contains("services_pick") && !listing.contains("services_node_pick"));
         change(&[&c]).await;
         talk(&on_c, call()).unwrap();
+    });
+}
+
+/// What an earlier release called its maps from ports to chains; a map's type cannot change where it stands.
+#[test]
+fn maps_of_an_earlier_release_serve_until_the_first_plan_and_are_gone_after_it() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let [a, b] = pods(&network).await;
+        let server = listen(&b, 8080);
+        let call = || inside(&a, || connect((SERVICE, 80)));
+        put(&network, &facts(&[&b], |_| {})).await;
+        drop(network);
+        let key = format!("{SERVICE} . tcp . 80");
+        let number = sh(
+            "nft list map inet joey_abc123 services_choices | grep -c '80 : 0x00000000 . 0x00000001 . 0x00000000'",
+        );
+        assert_eq!(number.trim(), "2", "one endpoint, no affinity");
+        // As that release left it.
+        sh(&format!(
+            "nft 'flush chain inet joey_abc123 services_nat; flush chain inet joey_abc123 services_node;
+                delete map inet joey_abc123 services_choices; delete map inet joey_abc123 services_node_choices;
+                delete map inet joey_abc123 services_chains; delete map inet joey_abc123 services_node_chains;
+                add map inet joey_abc123 services_ports {{ type ipv4_addr . inet_proto . inet_service : verdict; }};
+                add map inet joey_abc123 services_node_ports {{ type inet_proto . inet_service : verdict; }};
+                add element inet joey_abc123 services_ports {{ {key} : goto services_pick_1 }};
+                add rule inet joey_abc123 services_nat ip daddr . meta l4proto . th dport vmap @services_ports;
+                add rule inet joey_abc123 services_node meta l4proto . th dport vmap @services_node_ports'"
+        ));
+        let network = machine::network().await;
+        talk(&server, call()).unwrap();
+        put(&network, &facts(&[&b], |_| {})).await;
+        talk(&server, call()).unwrap();
+        let listing = sh("nft list table inet joey_abc123");
+        assert!(listing.contains("services_choices") && !listing.contains("services_ports"));
+        assert!(!listing.contains("services_node_ports"), "{listing}");
     });
 }
 

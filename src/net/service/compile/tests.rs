@@ -115,6 +115,9 @@ fn ten_thousand_services_need_no_chain_of_their_own() {
     let plan = compile(&many, "here", &BTreeSet::new());
     assert_eq!(plan.programs.len(), 3);
     assert_eq!(plan.elements[BACKENDS].len(), 30_000);
+    // The kernel validates all members that lead to chains whenever one comes.
+    let leads = |member: &&Element| matches!(*member.value, [Field::Verdict(_)]);
+    assert_eq!(plan.elements.values().flatten().filter(leads).count(), 1);
 }
 
 proptest! {
@@ -134,17 +137,20 @@ proptest! {
         let maps = usize::from(!pods.is_empty()) * (1 + usize::from(port.is_some()));
         let members = |set: &str| plan.elements.get(set).cloned().unwrap_or_default();
         prop_assert_eq!(members(BACKENDS).len(), pods.len() * maps);
-        for (set, place) in [(PORTS, false), (NODE_PORTS, true)] {
-            for entry in &members(set) {
-                let choice = Choice {
-                    is_node: place,
-                    count: pods.len() as u32,
-                    affinity: sticks.then_some(Duration::from_secs(60)),
-                };
-                let goto = Field::Verdict(Verdict::Goto(choice.chain()));
-                prop_assert_eq!(&entry.value, &vec![goto]);
-                prop_assert!(plan.programs.contains_key(&choice.chain()));
-            }
+        for set in [STAYING, MEMBERS] {
+            prop_assert_eq!(members(set).len(), usize::from(sticks) * pods.len() * maps);
+        }
+        prop_assert!(USED_UP.iter().all(|name| !plan.declarations.contains_key(*name)));
+        for is_node in [false, true] {
+            let affinity = sticks.then_some(Duration::from_secs(60));
+            let choice = Choice { is_node, count: pods.len() as u32, affinity };
+            let asked = members(CHOICES[choice.place()]);
+            prop_assert_eq!(asked.len(), usize::from(maps > usize::from(is_node)));
+            prop_assert!(asked.iter().all(|entry| entry.value[1..] == choice.key()));
+            let goto = Field::Verdict(Verdict::Goto(choice.chain()));
+            let leads = asked.iter().map(|_| Element::entry(choice.key(), goto.clone())).collect();
+            prop_assert_eq!(members(CHAINS[choice.place()]), leads);
+            prop_assert_eq!(plan.programs.contains_key(&choice.chain()), !asked.is_empty());
         }
         prop_assert_eq!(plan.strays(crate::net::part::Part::Services), Vec::<String>::new());
     }

@@ -10,6 +10,8 @@ use super::super::service::{
 };
 use super::machine::*;
 use super::*;
+use crate::net::nfnetlink::ProgramChanges;
+use crate::net::program::{Declaration, Expression, Kind, Register};
 
 pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 9);
 const NODE_PORT: u16 = 30_080;
@@ -425,6 +427,41 @@ fn maps_of_an_earlier_release_serve_until_the_first_plan_and_are_gone_after_it()
         let listing = sh("nft list table inet joey_abc123");
         assert!(listing.contains("services_choices") && !listing.contains("services_ports"));
         assert!(!listing.contains("services_node_ports"), "{listing}");
+    });
+}
+
+/// What nft is to list and cannot, keeps no daemon from starting.
+#[test]
+fn a_table_that_cannot_be_listed_is_written_from_scratch() {
+    on_a_host(|_| async {
+        let network = network().await;
+        let [a, b] = pods(&network).await;
+        let server = listen(&b, 8080);
+        put(&network, &facts(&[&b], |_| {})).await;
+        drop(network);
+        let (map, [from, found]) = ("services_odd", [Register(0), Register(1)]);
+        let declaration = Declaration::map(vec![Kind::Address], vec![Kind::Address]);
+        let rule = vec![
+            Expression::SourceAddress(from),
+            Expression::Find { map, key: from, into: found },
+            Expression::Find { map, key: found, into: found },
+        ];
+        let changes = ProgramChanges {
+            declare: [(map.into(), declaration)].into(),
+            write: [("services_odd".to_owned(), vec![rule])].into(),
+            ..ProgramChanges::default()
+        };
+        let mut socket = nfnetlink::open().unwrap();
+        nfnetlink::reprogram(&mut socket, "joey_abc123", &changes).unwrap();
+        let is_listed =
+            || sh("nft list table inet joey_abc123 >/dev/null 2>&1 && echo yes || true");
+        // Newer ones may be able to.
+        println!("nft lists it: {:?}", is_listed());
+
+        let network = machine::network().await;
+        assert_eq!(is_listed(), "yes\n");
+        put(&network, &facts(&[&b], |_| {})).await;
+        talk(&server, inside(&a, || connect((SERVICE, 80)))).unwrap();
     });
 }
 

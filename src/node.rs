@@ -24,6 +24,7 @@ pub mod restart;
 pub mod scrape;
 pub mod serve;
 pub mod status;
+mod unverified;
 mod usage;
 pub mod volume;
 mod worker;

@@ -2,8 +2,6 @@
 //!
 //! Certificates are not verified: a probe asks whether somebody answers, not who. One connection per request.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Request, Response, Uri};
@@ -16,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Answer, MOST_BYTES, Target, dial, shown};
 use crate::node::compile::check::HttpGet;
+use crate::node::unverified;
 
 /// Go's limit, which kubelet's client has.
 const MOST_REDIRECTS: usize = 10;
@@ -77,7 +76,7 @@ async fn ask(target: &Target, get: &HttpGet) -> Result<(u16, Option<String>, Str
     let answer = match get.is_tls {
         false => exchange(stream, request).await?,
         true => {
-            let connector = tokio_rustls::TlsConnector::from(blind_trust());
+            let connector = unverified::connector();
             let name = server_name(target, get)?;
             let stream =
                 connector.connect(name, stream).await.map_err(|error| error.to_string())?;
@@ -180,55 +179,5 @@ fn server_name(target: &Target, get: &HttpGet) -> Result<ServerName<'static>, St
         (Some(name), _) => Ok(name),
         (None, Some(address)) => Ok(ServerName::IpAddress(address.into())),
         (None, None) => Err("the pod has no address".to_owned()),
-    }
-}
-
-/// Takes any certificate.
-fn blind_trust() -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
-#[derive(Debug)]
-struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

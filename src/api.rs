@@ -29,6 +29,7 @@ pub mod patch;
 pub(crate) mod path;
 pub mod pki;
 mod presentation;
+mod proxy;
 pub mod quantities;
 pub(crate) mod query;
 mod reply;

@@ -179,14 +179,15 @@ pub async fn run(
         &node_name,
         runtime,
         images,
-        network,
+        network.clone(),
         cluster_dns,
         own_ports(&listeners, settings, places.gateway),
         stop.clone(),
     )
     .await?;
     measures::node(&registry, agent.pods().clone());
-    kubelet.connect(node::serve::router(agent.pods().clone(), agent.usage().clone())?);
+    let surface = node::serve::router(agent.pods().clone(), agent.usage().clone(), network)?;
+    kubelet.connect(surface);
     let scrape = node::scrape::run(agent.pods().clone(), figures.clone());
     let until = stop.clone();
     spawn(&mut parts, "reader of pods' metrics", async move {

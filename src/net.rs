@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub use self::dial::{dial, dial_as_probe};
+pub use self::dial::{dial, dial_as_probe, dial_as_proxy};
 pub use self::drift::{Repaired, What};
 pub use self::listeners::until_listening;
 pub use self::names::{PROBE_MARK, PROXY_MARK};
@@ -302,9 +302,9 @@ impl Network {
         (self.shared.seen.in_force.subscribe(), self.shared.seen.leases.subscribe())
     }
 
-    /// Whether policies let `proxy` pass `flow` on, on behalf of its source. Never before they are known, and never to a
-    /// pod that the rules do not know yet.
-    pub fn permits_through(&self, proxy: &policy::Pod, flow: policy::Flow) -> bool {
+    /// Whether policies let `flow` be passed on, on behalf of its source, by `proxy` if policies know it as a pod. Never
+    /// before they are known, and never to a pod that the rules do not know yet.
+    pub fn permits_through(&self, proxy: Option<&policy::Pod>, flow: policy::Flow) -> bool {
         let in_force = self.in_force();
         match self.shared.policies {
             Policies::Open => true,
@@ -314,7 +314,7 @@ impl Network {
                 let is_ruled = in_force.pods.values().any(|at| *at == flow.destination);
                 in_force.is_known
                     && (is_ruled || !is_pod)
-                    && policy::explain_through(&in_force.world, Some(proxy), flow).is_allowed()
+                    && policy::explain_through(&in_force.world, proxy, flow).is_allowed()
             }
         }
     }

@@ -41,6 +41,8 @@ mod nodes;
 mod owners;
 #[path = "story/probes.rs"]
 mod probes;
+#[path = "story/proxy.rs"]
+mod proxy;
 
 #[path = "story/reset.rs"]
 mod reset;

@@ -92,6 +92,7 @@ impl Part {
             | Purpose::Exec
             | Purpose::Attach
             | Purpose::PortForward
+            | Purpose::Proxy
             | Purpose::EphemeralContainers => None,
         }
     }

@@ -129,6 +129,8 @@ pub enum Purpose {
     Exec,
     Attach,
     PortForward,
+    /// HTTP to a pod, by any method and with a path of its own below.
+    Proxy,
     /// Known to clients, refused by name.
     EphemeralContainers,
 }
@@ -231,6 +233,11 @@ pub fn nodes() -> &'static Kind {
 /// See [`namespaces`].
 pub fn pods() -> &'static Kind {
     find("", "v1", "pods").expect("a row of this table")
+}
+
+/// See [`namespaces`].
+pub fn endpoints() -> &'static Kind {
+    find("", "v1", "endpoints").expect("a row of this table")
 }
 
 /// See [`namespaces`].

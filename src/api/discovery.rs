@@ -102,6 +102,7 @@ impl Documents {
             | Target::Collection { .. }
             | Target::Object(_)
             | Target::Subresource { .. }
+            | Target::Proxy { .. }
             | Target::Metric(_) => return None,
         };
         if !is_aggregated && let Err(failure) = negotiate::representation(accept) {

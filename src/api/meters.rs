@@ -87,9 +87,9 @@ fn labels(method: &Method, uri: &Uri) -> (&'static str, String) {
     let (resource, is_collection) = match &target {
         Some(Target::Collection { kind, .. }) => (kind.resource(), true),
         Some(Target::Object(object)) => (object.kind.resource(), false),
-        Some(Target::Subresource { object, subresource }) => {
-            (format!("{}/{}", object.kind.resource(), subresource.name), false)
-        }
+        Some(
+            Target::Subresource { object, subresource } | Target::Proxy { object, subresource, .. },
+        ) => (format!("{}/{}", object.kind.resource(), subresource.name), false),
         Some(Target::Metric(_)) => ("custom.metrics.k8s.io".to_owned(), false),
         Some(_) => ("documents".to_owned(), false),
         None => ("other".to_owned(), false),

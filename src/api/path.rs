@@ -39,6 +39,13 @@ pub enum Target {
         object: Object,
         subresource: &'static Subresource,
     },
+    /// A path at a pod, or at a pod behind a Service. The object's name is an ID that holds scheme and port as well.
+    Proxy {
+        object: Object,
+        subresource: &'static Subresource,
+        /// As it was written, without the slash that begins it; `None` without one.
+        path: Option<String>,
+    },
     /// A figure of one object or, with the name `*`, of all.
     Metric(Metric),
 }
@@ -72,6 +79,37 @@ pub struct Object {
 
 /// Reads `path`; `None` if it names nothing that this server has.
 pub fn parse(path: &str) -> Option<Target> {
+    if let Some((start, rest)) = split_proxy(path) {
+        let Some(Target::Subresource { object, subresource }) = parse_own(start) else {
+            return None;
+        };
+        // What a pod makes of its own paths is its affair, but where they begin must be beyond doubt.
+        let climbs = rest.is_some_and(|rest| {
+            rest.split('/').any(|part| {
+                let plain = part.to_ascii_lowercase().replace("%2e", ".");
+                matches!(plain.as_str(), "." | "..")
+            })
+        });
+        let path = rest.map(str::to_owned);
+        return (!climbs).then_some(Target::Proxy { object, subresource, path });
+    }
+    parse_own(path)
+}
+
+/// `/api/v1/namespaces/{namespace}/{pods|services}/{id}/proxy`, and what follows its slash.
+fn split_proxy(path: &str) -> Option<(&str, Option<&str>)> {
+    let mut ends = path.match_indices('/').map(|(at, _)| at).skip(1);
+    let start = ends.nth(5)?;
+    let end = ends.next();
+    let is_proxy = path.starts_with("/api/v1/namespaces/")
+        && path.get(start..end.unwrap_or(path.len())) == Some("/proxy");
+    is_proxy.then(|| match end {
+        Some(end) => (&path[..end], Some(&path[end + 1..])),
+        None => (path, None),
+    })
+}
+
+fn parse_own(path: &str) -> Option<Target> {
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
@@ -201,6 +239,13 @@ mod tests {
                 object.namespace,
                 object.name
             ),
+            Some(Target::Proxy { object, subresource, path }) => format!(
+                "{}/{} {:?} {} {path:?}",
+                object.kind.resource(),
+                subresource.name,
+                object.namespace,
+                object.name
+            ),
             Some(other) => format!("{other:?}"),
         }
     }
@@ -224,6 +269,34 @@ mod tests {
             ("/api/v1/namespaces/a/pods/system%3Ax", "pods Some(\"a\") system:x"),
             ("/openapi/v3/apis/apps/v1", "OpenApiDocument(\"apis/apps/v1\")"),
             ("/apis/events.k8s.io", "Group(\"events.k8s.io\")"),
+        ] {
+            assert_eq!(show(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_follows_proxy_is_the_pods_own_as_it_was_written() {
+        const POD: &str = "/api/v1/namespaces/a/pods/p/proxy";
+        for (path, expected) in [
+            (POD, "pods/proxy Some(\"a\") p None"),
+            ("/api/v1/namespaces/a/pods/p/proxy/", "pods/proxy Some(\"a\") p Some(\"\")"),
+            (
+                "/api/v1/namespaces/a/services/https:s:1/proxy/x//y%2Fz/",
+                "services/proxy Some(\"a\") https:s:1 Some(\"x//y%2Fz/\")",
+            ),
+            (
+                "/api/v1/namespaces/a/services/s%3Aweb/proxy/proxy",
+                "services/proxy Some(\"a\") s:web Some(\"proxy\")",
+            ),
+            ("/api/v1/namespaces/proxy/pods/proxy/log", "pods/log Some(\"proxy\") proxy"),
+            ("/api/v1/namespaces/a/pods/p/proxy/../../x", "nothing"),
+            ("/api/v1/namespaces/a/pods/p/proxy/x/%2E%2e/y", "nothing"),
+            ("/api/v1/namespaces/a/pods/p/proxy/x/.", "nothing"),
+            ("/api/v1/namespaces/a/pods/p%2Fx/proxy/", "nothing"),
+            ("/api/v1/namespaces/a/configmaps/c/proxy/", "nothing"),
+            ("/api/v1/namespaces//pods/p/proxy/", "nothing"),
+            ("/api/v1/nodes/n/proxy/metrics", "nothing"),
+            ("/api/v1/nodes/n/proxy", "nothing"),
         ] {
             assert_eq!(show(path), expected, "{path}");
         }

@@ -31,7 +31,7 @@ use crate::api::verbs::{
     Call, binding, create, delete, eviction, figures, get, list, measured, patch, review, scale,
     token_request, update, watch,
 };
-use crate::api::{Api, discovery, health, negotiate, openapi, streams};
+use crate::api::{Api, discovery, health, negotiate, openapi, proxy, streams};
 use crate::sys::clock;
 
 /// Request bodies beyond this are refused.
@@ -74,6 +74,10 @@ pub async fn answer(api: &Api, request: Request<Body>) -> Response<Body> {
     meter.answered(response.status());
     // The query stays out of the log: it holds the commands of exec.
     tracing::debug!(%method, path, code = response.status().as_u16(), "answered");
+    // What a pod has said is passed on as it is.
+    if response.extensions().get::<proxy::Passed>().is_some() {
+        return finish(response, false).await;
+    }
     let response = if is_pretty { indent(response).await } else { response };
     finish(response, accepts_gzip).await
 }
@@ -89,8 +93,13 @@ async fn respond(api: &Api, request: Request<Body>) -> Result<Response<Body>, Fa
     let shutdown =
         parts.extensions.remove::<Shutdown>().map(|Shutdown(token)| token).unwrap_or_default();
     let path = parts.uri.path().to_owned();
-    let query = Query::parse(&parts.uri)?;
     let target = path::parse(&path);
+    if let Some(Target::Proxy { object, path: rest, .. }) = &target {
+        authorize(&identity, &parts.method, &path, target.as_ref(), Act::Proxy)?;
+        let request = Request::from_parts(parts, body);
+        return proxy::pass(api, request, object, rest.as_deref()).await;
+    }
+    let query = Query::parse(&parts.uri)?;
     let act = match &target {
         Some(target) => act(target, &parts.method, &query),
         None => Act::Path,
@@ -147,6 +156,8 @@ enum Act {
     /// A document of the server itself.
     Path,
     Resource(Verb),
+    /// Whatever the pod makes of it.
+    Proxy,
     /// A known resource, but no such method on it.
     NotAllowed,
 }
@@ -221,7 +232,10 @@ fn authorize(
             Some(Target::Object(object)) => {
                 (object.kind, object.namespace.as_deref().unwrap_or(empty), &object.name, None)
             }
-            Some(Target::Subresource { object, subresource }) => (
+            Some(
+                Target::Subresource { object, subresource }
+                | Target::Proxy { object, subresource, .. },
+            ) => (
                 object.kind,
                 object.namespace.as_deref().unwrap_or(empty),
                 &object.name,
@@ -240,9 +254,11 @@ fn authorize(
         };
     let verb = match (subresource.map(|subresource| subresource.purpose), act) {
         // A WebSocket is a GET, but what it opens is as powerful as a POST (kubernetes#78741).
-        (Some(Purpose::Exec | Purpose::Attach | Purpose::PortForward), _) => "create",
+        (Some(Purpose::Exec | Purpose::Attach | Purpose::PortForward | Purpose::Proxy), _) => {
+            "create"
+        }
         (_, Act::Resource(verb)) => verb.as_str(),
-        (_, Act::Path | Act::NotAllowed) => &lower,
+        (_, Act::Path | Act::Proxy | Act::NotAllowed) => &lower,
     };
     let attributes = ResourceAttributes {
         verb,
@@ -308,6 +324,7 @@ async fn dispatch(
         | Target::CoreVersions
         | Target::Groups
         | Target::Group(_)
+        | Target::Proxy { .. }
         | Target::Resources { .. } => return Err(Failure::method_not_allowed()),
     };
     reply::render(kind, call.wish, answer)
@@ -391,7 +408,8 @@ async fn below(
         | Purpose::Log
         | Purpose::Exec
         | Purpose::Attach
-        | Purpose::PortForward => Err(Failure::method_not_allowed()),
+        | Purpose::PortForward
+        | Purpose::Proxy => Err(Failure::method_not_allowed()),
     }
 }
 
@@ -429,6 +447,7 @@ fn document(
         | Target::Collection { .. }
         | Target::Object(_)
         | Target::Subresource { .. }
+        | Target::Proxy { .. }
         | Target::Metric(_) => Ok(not_found_page()),
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use self::seats::{Full, Limits, Seat, Seats};
 use crate::api::failure::Failure;
 use crate::api::identity::{ANONYMOUS, Identity};
-use crate::api::{Api, authenticate, router};
+use crate::api::{Api, authenticate, proxy, router};
 
 mod seats;
 
@@ -78,6 +78,7 @@ impl Api {
                     let connection = Connection {
                         api: self.clone(),
                         names: tls.names.clone(),
+                        address,
                         place,
                         shutdown: shutdown.clone(),
                     };
@@ -182,6 +183,7 @@ impl Drop for Place {
 struct Connection {
     api: Api,
     names: Arc<BTreeSet<String>>,
+    address: IpAddr,
     place: Arc<Place>,
     shutdown: CancellationToken,
 }
@@ -221,11 +223,12 @@ impl Connection {
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
         let (api, names, shutdown) = (self.api, self.names, self.shutdown.clone());
-        let place = self.place;
+        let (place, address) = (self.place, self.address);
         let begun = CancellationToken::new();
         let has_begun = begun.clone();
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             begun.cancel();
+            request.extensions_mut().insert(proxy::Client(address));
             let (api, names, peer) = (api.clone(), names.clone(), peer.clone());
             let (place, shutdown) = (place.clone(), shutdown.clone());
             async move {

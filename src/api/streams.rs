@@ -64,6 +64,7 @@ impl Kind {
             | Purpose::Binding
             | Purpose::Eviction
             | Purpose::Token
+            | Purpose::Proxy
             | Purpose::EphemeralContainers => None,
         }
     }
@@ -105,25 +106,7 @@ pub(super) async fn open(
     if kind != Kind::Log && !is_upgrade {
         return Err(Failure::bad_request("Upgrade request required"));
     }
-    let stream = within(api.inner.dial.dial(&route.node)).await?.map_err(|error| {
-        tracing::warn!(node = route.node, %error, "the node cannot be reached");
-        Failure::internal(&format!("error dialing backend: node {}", route.node))
-    })?;
-    let (mut sender, connection) = within(http1::handshake::<_, Body>(TokioIo::new(stream)))
-        .await?
-        .map_err(|error| unreachable_node(&error))?;
-    // The connection must be driven for as long as the answer's body or the upgraded stream lives.
-    let end = api.inner.streams.end.clone();
-    api.inner.streams.tasks.spawn(async move {
-        tokio::select! {
-            result = connection.with_upgrades() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "the connection to the node ended");
-                }
-            }
-            () = end.cancelled() => {}
-        }
-    });
+    let mut sender = connect(api, &route.node).await?;
     let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let mut answer = within(sender.send_request(onward(&request, &route)?))
         .await?
@@ -143,6 +126,30 @@ pub(super) async fn open(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
     Ok(response)
+}
+
+/// A connection to the named node, driven until what it carries has ended or the API goes down.
+pub(super) async fn connect(api: &Api, node: &str) -> Result<http1::SendRequest<Body>, Failure> {
+    let stream = within(api.inner.dial.dial(node)).await?.map_err(|error| {
+        tracing::warn!(node, %error, "the node cannot be reached");
+        Failure::internal(&format!("error dialing backend: node {node}"))
+    })?;
+    let (sender, connection) = within(http1::handshake::<_, Body>(TokioIo::new(stream)))
+        .await?
+        .map_err(|error| unreachable_node(&error))?;
+    // The connection must be driven for as long as the answer's body or the upgraded stream lives.
+    let end = api.inner.streams.end.clone();
+    api.inner.streams.tasks.spawn(async move {
+        tokio::select! {
+            result = connection.with_upgrades() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "the connection to the node ended");
+                }
+            }
+            () = end.cancelled() => {}
+        }
+    });
+    Ok(sender)
 }
 
 /// What the node itself answers at `path`, as JSON.
@@ -176,7 +183,12 @@ pub(super) async fn ask(api: &Api, node: &str, path: &'static str) -> Result<Val
         .ok_or_else(|| Failure::internal("the node gave no answer that reads"))
 }
 
-fn copy_both_ways(api: &Api, client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade) {
+/// Carries bytes between two upgraded connections until both ways have ended or the API goes down.
+pub(super) fn copy_both_ways(
+    api: &Api,
+    client: hyper::upgrade::OnUpgrade,
+    node: hyper::upgrade::OnUpgrade,
+) {
     let end = api.inner.streams.end.clone();
     api.inner.streams.tasks.spawn(async move {
         let copy = async {
@@ -206,7 +218,7 @@ async fn within<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         .map_err(|_| Failure::timed_out("the node did not answer"))
 }
 
-fn unreachable_node(error: &hyper::Error) -> Failure {
+pub(super) fn unreachable_node(error: &hyper::Error) -> Failure {
     tracing::warn!(%error, "the node did not answer");
     Failure::internal("the node did not answer")
 }

@@ -1,4 +1,4 @@
-//! Connections to a port of a pod: from inside, as port-forward needs them, and from the node, as probes do.
+//! Connections to a port of a pod: from inside, as port-forward needs them, and from the node, as probes and the API's proxy do.
 //!
 //! Inside, the socket is made in the pod's namespace by a thread that ends there; afterwards it is used like any other.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpSocket;
 
-use super::names::PROBE_MARK;
+use super::names::{PROBE_MARK, PROXY_MARK};
 use crate::sys::netns;
 
 /// On loopback a live listener answers at once; a full backlog may take a retransmission or two.
@@ -30,11 +30,20 @@ pub async fn dial(netns: &Path, port: u16) -> io::Result<tokio::net::TcpStream> 
 
 /// Connects from the node's own namespace with [`PROBE_MARK`] on the socket and so on every packet of it.
 pub async fn dial_as_probe(address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    dial_marked(address, PROBE_MARK).await
+}
+
+/// As [`dial_as_probe`] with [`PROXY_MARK`]: for those who have asked [`super::Network::permits_through`] before.
+pub async fn dial_as_proxy(address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    dial_marked(address, PROXY_MARK).await
+}
+
+async fn dial_marked(address: SocketAddr, mark: u32) -> io::Result<tokio::net::TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    setsockopt(&socket, sockopt::Mark, &PROBE_MARK)?;
+    setsockopt(&socket, sockopt::Mark, &mark)?;
     socket.connect(address).await
 }
 

@@ -13,7 +13,8 @@ pub const LINKS_OF_ALL: &str = "jy";
 /// Tailscale or CNI plugins test.
 pub const PROBE_MARK: u32 = 0x2a;
 
-/// The mark of the ingress's connections to pods: it has asked policies for its client before it connects (D13).
+/// The mark of connections to pods that the ingress and the API's proxy make: they have asked policies for their client
+/// before they connect (D13).
 pub const PROXY_MARK: u32 = 0x2b;
 
 /// What forwarded packets of pods carry when our chains have seen them; routing refuses others (`guard`). The bit is

@@ -151,7 +151,8 @@ fn shown(target: &Target, host: Option<&str>, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn words(error: &std::io::Error) -> String {
+/// As Go words what a connection came to.
+pub(super) fn words(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),

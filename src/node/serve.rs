@@ -1,4 +1,5 @@
-//! The node's own HTTP surface, as a kubelet has it: logs, exec, attach, port-forward, what is used.
+//! The node's own HTTP surface, as a kubelet has it: logs, exec, attach, port-forward, what is used; and the way to what
+//! pods themselves serve.
 //!
 //! Whoever reaches it has been authorised: the API dials it in memory, and no port is opened. It reads
 //! the snapshot of running pods and never changes a pod.
@@ -8,19 +9,21 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use self::logwatch::LogWatch;
 use super::pods::{ContainerEntry, PodEntry, Pods};
 use super::usage::Usage;
+use crate::net::Network;
 
 mod exec;
 mod logfile;
 mod logs;
 mod logwatch;
 mod portforward;
+mod proxy;
 mod remote;
 mod spdy;
 mod websocket;
@@ -31,14 +34,15 @@ pub struct Serve {
     pods: Pods,
     log_watch: LogWatch,
     usage: Usage,
+    network: Network,
 }
 
 /// The router that the wiring serves to whoever the API dials.
 ///
 /// # Errors
 /// The kernel gives no inotify instance.
-pub fn router(pods: Pods, usage: Usage) -> std::io::Result<Router> {
-    let state = Serve { pods, log_watch: LogWatch::new()?, usage };
+pub fn router(pods: Pods, usage: Usage, network: Network) -> std::io::Result<Router> {
+    let state = Serve { pods, log_watch: LogWatch::new()?, usage, network };
     let exec = get(exec::exec).post(exec::exec);
     let attach = get(exec::attach).post(exec::attach);
     let forward = get(portforward::port_forward).post(portforward::port_forward);
@@ -47,6 +51,7 @@ pub fn router(pods: Pods, usage: Usage) -> std::io::Result<Router> {
         .route("/exec/{namespace}/{pod}/{container}", exec)
         .route("/attach/{namespace}/{pod}/{container}", attach)
         .route("/portForward/{namespace}/{pod}", forward)
+        .route("/proxy/{*rest}", any(proxy::proxy))
         .route("/stats/summary", get(summary))
         .with_state(state))
 }
@@ -70,6 +75,14 @@ impl Refusal {
 
     fn not_found(message: impl Into<String>) -> Refusal {
         Refusal { code: StatusCode::NOT_FOUND, reason: "NotFound", message: message.into() }
+    }
+
+    fn unavailable(message: impl Into<String>) -> Refusal {
+        Refusal {
+            code: StatusCode::SERVICE_UNAVAILABLE,
+            reason: "ServiceUnavailable",
+            message: message.into(),
+        }
     }
 
     fn internal(message: impl std::fmt::Display) -> Refusal {

@@ -26,6 +26,8 @@ const READ: &[Verb] = &[Verb::Get, Verb::List];
 const UPDATE: &[Verb] = &[Verb::Update];
 /// WebSocket comes as GET, SPDY as POST.
 const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
+/// Whatever a pod is asked for over HTTP.
+const ANY_METHOD: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 const fn core(kind: &'static str) -> GroupVersionKind {
@@ -188,6 +190,12 @@ pub(super) const KINDS: &[Kind] = &[
                 kind: core("PodPortForwardOptions"),
                 verbs: CONNECT,
             },
+            Subresource {
+                name: "proxy",
+                purpose: Purpose::Proxy,
+                kind: core("PodProxyOptions"),
+                verbs: ANY_METHOD,
+            },
             status("Pod"),
         ],
         delete_answer: DeleteAnswer::Object,
@@ -201,7 +209,15 @@ pub(super) const KINDS: &[Kind] = &[
         singular: "service",
         short_names: &["svc"],
         categories: &["all"],
-        subresources: &[status("Service")],
+        subresources: &[
+            Subresource {
+                name: "proxy",
+                purpose: Purpose::Proxy,
+                kind: core("ServiceProxyOptions"),
+                verbs: ANY_METHOD,
+            },
+            status("Service"),
+        ],
         delete_answer: DeleteAnswer::Object,
         ..PLAIN
     },

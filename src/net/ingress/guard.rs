@@ -86,7 +86,7 @@ impl Verdict for Guard {
         drop(known);
         let asked = Asked::Port(Protocol::Tcp, pod.port());
         let flow = Flow { source: client, destination: pod.ip(), asked };
-        let answer = self.network.permits_through(&self.proxy, flow);
+        let answer = self.network.permits_through(Some(&self.proxy), flow);
         let mut known = self.known();
         // What was forgotten meanwhile may have been what this was answered from.
         if known.times == before {

@@ -627,7 +627,7 @@ fn a_proxy_is_denied_what_its_client_is_and_everything_before_policies_are_known
         };
         let permits = |scene: &Scene, source: IpAddr, destination: IpAddr| {
             let asked = Asked::Port(Protocol::Tcp, 80);
-            scene.network.permits_through(&proxy, Flow { source, destination, asked })
+            scene.network.permits_through(Some(&proxy), Flow { source, destination, asked })
         };
         let outside = IpAddr::V4(OUTSIDE);
         for (source, is_permitted) in

@@ -4,6 +4,7 @@
 //! The kernel ends the flows that a policy denies, but knows the proxy's as the proxy's: here they end (security D13).
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -74,8 +75,9 @@ impl Leave {
         std::future::pending().await
     }
 
-    /// Does `work` as long as it holds; `None` when it does no longer.
-    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    /// Does `work` as long as it holds; `None` when it does no longer. What is worked on is pinned where it stands: a future
+    /// that is handed over is copied, and one that is wrapped holds it twice.
+    pub async fn during<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let done = tokio::select! {
             biased;
             done = work => Some(done),

@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -230,7 +230,7 @@ impl Proxy {
             let limit = bound.route.response_timeout;
             let may_reuse = attempt < ATTEMPTS;
             let body = source.as_ref().map(|source| (source, leave.clone()));
-            let sent = attempt::send(&self.dialer, endpoint, head, body, limit, may_reuse);
+            let sent = pin!(attempt::send(&self.dialer, endpoint, head, body, limit, may_reuse));
             match leave.during(sent).await.ok_or_else(denied)? {
                 Ok((response, lease, took)) => {
                     meter.upstream_took(took);
@@ -274,7 +274,7 @@ impl Proxy {
             let mut leave = self.leave(peer, address).ok_or_else(denied)?;
             let head = upgrade.head(asked.head(&parts, super::routes::Protocol::Http1, address));
             let limit = bound.route.response_timeout;
-            let sent = attempt::send(&self.dialer, endpoint, head, None, limit, false);
+            let sent = pin!(attempt::send(&self.dialer, endpoint, head, None, limit, false));
             match leave.during(sent).await.ok_or_else(denied)? {
                 Ok((response, lease, took)) => {
                     meter.upstream_took(took);

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -59,14 +60,14 @@ impl Failed {
 
 /// Sends `head` with the source's body, as long as there is leave. Returns the answer's head, the hold on the connection it comes over, and
 /// how long the pod took.
-pub async fn send(
-    dialer: &Dialer,
+pub fn send<'a>(
+    dialer: &'a Dialer,
     endpoint: Assigned,
     head: Request<()>,
-    source: Option<(&RequestSource, Leave)>,
+    source: Option<(&'a RequestSource, Leave)>,
     limit: Duration,
     may_reuse: bool,
-) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
+) -> impl Future<Output = Result<(Response<Incoming>, Lease, Duration), Failed>> + Send + 'a {
     let (source, body) = match source {
         Some((source, leave)) => (Some(source), source.attempt(leave)),
         None => (None, RequestBody::empty()),
@@ -74,8 +75,8 @@ pub async fn send(
     let request = head.map(|()| body);
     match request.version() == http::Version::HTTP_2 {
         // Of another shape and size than the usual way.
-        true => Box::pin(shared(dialer, endpoint, request, source, limit, may_reuse)).await,
-        false => alone(dialer, endpoint, request, source, limit, may_reuse).await,
+        true => Either::Left(Box::pin(shared(dialer, endpoint, request, source, limit, may_reuse))),
+        false => Either::Right(alone(dialer, endpoint, request, source, limit, may_reuse)),
     }
 }
 

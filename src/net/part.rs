@@ -273,12 +273,15 @@ pub fn replacement(present: &Present, after: &PartPlan) -> ProgramChanges {
         present.sets.keys().cloned().partition(|name| after.declares(name));
     // A set of ranges that is emptied and filled anew is empty for a moment (`ProgramChanges::apart`).
     let stays = |name: &str| present.holds(name, after.elements.get(name));
+    // What rules remember is not the plan's to forget; the owner takes out what has become wrong (`Memory`).
+    let is_memory =
+        |name: &str| after.declarations.get(name).is_some_and(Declaration::is_written_by_rules);
     let mut members = after.elements.clone();
     members.retain(|name, _| !stays(name));
     ProgramChanges {
         declare: after.declarations.clone(),
         write: after.programs.clone(),
-        empty_sets: kept.into_iter().filter(|name| !stays(name)).collect(),
+        empty_sets: kept.into_iter().filter(|name| !stays(name) && !is_memory(name)).collect(),
         members: ElementChanges { add: members, ..ElementChanges::default() },
         delete_sets,
         delete_chains: gone

@@ -7,7 +7,7 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ to_host: SERVICES_NODE, host_ports
-//! prerouting -50      admit_hook    from our ports, TCP that begins or ends ──▶ answers; from our ports, to pods ▶
+//! prerouting -50      admit_hook    from our ports, answers of TCP that begins or ends, translated ──▶ answers; from our ports, to pods ▶
 //!                                   marked as seen (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ to_host
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
@@ -117,7 +117,16 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "nat",
                 "prerouting",
                 -100,
-                vec![rule([from_ours(), jump(SERVICES_NAT)]), rule([to_local(), jump("to_host")])],
+                vec![
+                    rule([from_ours(), jump(SERVICES_NAT)]),
+                    // No port of the host is there; whether an address is the host's takes a look at its routes.
+                    rule([
+                        matches("==", ip("daddr"), pods.clone()),
+                        matches("!=", ip("daddr"), json!(surroundings.gateway.to_string())),
+                        verdict("accept"),
+                    ]),
+                    rule([to_local(), jump("to_host")]),
+                ],
             ),
         ),
         (
@@ -129,6 +138,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 vec![
                     rule([
                         from_ours(),
+                        matches("==", json!({"ct": {"key": "direction"}}), json!("reply")),
+                        is_translated(),
                         matches("in", payload("tcp", "flags"), json!(["syn", "fin", "rst"])),
                         jump("answers"),
                     ]),
@@ -231,7 +242,6 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (
             "guard",
             vec![
-                rule([matches("!=", meta("nfproto"), json!("ipv4")), counted(), verdict("drop")]),
                 rule([
                     matches(
                         "!=",
@@ -241,8 +251,11 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     counted(),
                     verdict("drop"),
                 ]),
+                // What is said of addresses concerns IPv4 only. Most packets go to pods.
+                rule([matches("==", ip("daddr"), pods.clone()), verdict("accept")]),
                 never_to(NEVER_TO[0]),
                 never_to(NEVER_TO[1]),
+                rule([matches("!=", meta("nfproto"), json!("ipv4")), counted(), verdict("drop")]),
                 rule([verdict("accept")]),
             ],
         ),
@@ -320,6 +333,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 rule([matches("!=", meta("oifname"), json!(ours)), json!({"masquerade": null})]),
                 // A pod that reaches itself through its hostPort or a Service would take its own address for a forgery.
                 rule([
+                    is_translated(),
                     matches(
                         "==",
                         json!({"concat": [ip("saddr"), ip("daddr")]}),
@@ -371,6 +385,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
     RulesetPlan { table: names.table(), base, chains, slots, sets, elements }
 }
 
+fn is_translated() -> Value {
+    matches("in", json!({"ct": {"key": "status"}}), json!("dnat"))
+}
+
 fn never_to(range: (&str, u8)) -> Value {
     rule([matches("==", ip("daddr"), prefix(range)), counted(), verdict("drop")])
 }
@@ -408,11 +426,6 @@ fn answer_rules() -> Vec<Value> {
     let listens =
         || json!({"set": {"op": "update", "elem": server(), "set": format!("@{ANSWERING}")}});
     vec![
-        rule([
-            matches("==", json!({"ct": {"key": "direction"}}), json!("original")),
-            verdict("return"),
-        ]),
-        rule([matches("!", status(), json!("dnat")), verdict("return")]),
         // A full set ends the rule that adds to it, so verdicts stand by themselves.
         rule([no_reset(), listens()]),
         rule([no_reset(), verdict("return")]),

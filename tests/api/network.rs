@@ -602,9 +602,7 @@ async fn mistakes_about_the_network_are_told_in_the_words_of_kubernetes() {
         $ create -f -
         The Service "x" is invalid: spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'
         $ create -f -
-        The Service "x" is invalid:
-        * spec.type: Unsupported value: "Cloud": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
-        * spec.internalTrafficPolicy: Required value
+        The Service "x" is invalid: spec.type: Unsupported value: "Cloud": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
         $ create -f -
         The Service "x" is invalid: spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services
         $ create -f -

@@ -274,7 +274,9 @@ fn traffic_policies(spec: &Place<'_>, errors: &mut Errors) {
         errors.push(outside.invalid(detail));
     }
     let inside = spec.child("internalTrafficPolicy");
-    if kind != "ExternalName" {
+    // Of a type that does not exist nothing is required: one complaint is enough.
+    let needs_one = matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer");
+    if needs_one || kind != "ExternalName" && inside.is_set() {
         choice(&inside, POLICIES, errors);
     }
     let distribution = spec.child("trafficDistribution");

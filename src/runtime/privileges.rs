@@ -52,8 +52,12 @@ impl<'a> Privileges<'a> {
             }
             SeccompPlan::Default => Cow::Owned(seccomp::default_profile(capabilities)),
             SeccompPlan::Localhost(path) => {
-                let json = std::fs::read(path).at("read seccomp profile")?;
-                let programs = seccomp::localhost_profile(&json).at("seccomp profile")?;
+                // Which file it is, nobody could guess who sees only the pod.
+                let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+                let json = std::fs::read(path).map_err(|error| named(&error));
+                let json = json.at("read seccomp profile")?;
+                let programs = seccomp::localhost_profile(&json).map_err(|error| named(&error));
+                let programs = programs.at("seccomp profile")?;
                 Cow::Owned(programs)
             }
         };

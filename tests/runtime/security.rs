@@ -16,6 +16,7 @@ crate::tests![
     foreign_abis_are_shut,
     dangerous_calls_are_refused,
     localhost_profile_is_applied,
+    a_localhost_profile_that_is_not_there_is_named,
     kernel_files_are_masked_and_write_protected,
     devices_beyond_the_list_cannot_be_opened,
     runtime_image_cannot_be_overwritten,
@@ -116,6 +117,17 @@ async fn localhost_profile_is_applied(scene: Scene) {
     plan.security.seccomp = SeccompPlan::Localhost(profile);
     let text = scene.outcome(&plan).await.text;
     assert!(text.contains("not supported") && text.contains("1\n"), "{text}");
+}
+
+async fn a_localhost_profile_that_is_not_there_is_named(scene: Scene) {
+    let profile = scene.place.join("missing.json");
+    let mut plan = scene.script("true");
+    plan.security.seccomp = SeccompPlan::Localhost(profile.clone());
+    let pod = scene.pod().await;
+    let told = pod.start(&plan).await.expect_err("it must not start").to_string();
+    pod.remove().await.unwrap();
+    let expected = format!("{}: No such file", profile.display());
+    assert!(told.contains("read seccomp profile") && told.contains(&expected), "{told}");
 }
 
 async fn kernel_files_are_masked_and_write_protected(scene: Scene) {

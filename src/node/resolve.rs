@@ -62,21 +62,31 @@ pub async fn services(
     Ok(services)
 }
 
-/// What the pod's image pull secrets hold.
-pub async fn pull_credentials(
-    client: &kube::Client,
-    pod: &core::Pod,
-) -> Result<Vec<Credentials>, kube::Error> {
+/// What is to be had of a pod's image pull secrets.
+#[derive(Default)]
+pub struct PullSecrets {
+    pub credentials: Vec<Credentials>,
+    /// Names of those that could not be read.
+    pub missing: Vec<String>,
+}
+
+/// What the pod's image pull secrets hold; one that cannot be read keeps nobody from reading the others.
+pub async fn pull_secrets(client: &kube::Client, pod: &core::Pod) -> PullSecrets {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let secrets: Api<core::Secret> = Api::namespaced(client.clone(), namespace);
-    let mut found = Vec::new();
+    let mut found = PullSecrets::default();
     let references = pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten());
     for reference in references.filter(|reference| !reference.name.is_empty()) {
-        if let Some(secret) = secrets.get_opt(&reference.name).await? {
-            found.extend(credentials(&secret));
+        match secrets.get_opt(&reference.name).await {
+            Ok(Some(secret)) => found.credentials.extend(credentials(&secret)),
+            Ok(None) => found.missing.push(reference.name.clone()),
+            Err(error) => {
+                tracing::warn!(secret = reference.name, %error, "an image pull secret cannot be read");
+                found.missing.push(reference.name.clone());
+            }
         }
     }
-    Ok(found)
+    found
 }
 
 /// The host's resolver files; absent ones are empty.

@@ -13,7 +13,10 @@ use serde_json::json;
 use crate::scene::{Scene, archive, main_status, phase};
 use crate::tests;
 
-tests![a_private_image_is_for_those_who_can_pull_it];
+tests![
+    a_private_image_is_for_those_who_can_pull_it,
+    a_missing_pull_secret_is_told_though_the_image_is_here,
+];
 
 const USER: &str = "tenant-a";
 const PASSWORD: &str = "pass-a";
@@ -133,4 +136,13 @@ async fn a_private_image_is_for_those_who_can_pull_it(mut scene: Scene) {
     scene.import("127.0.0.1:5000/team/private:1").await;
     scene.until("later", is_ready).await;
     scene.until("offline", is_ready).await;
+}
+
+async fn a_missing_pull_secret_is_told_though_the_image_is_here(scene: Scene) {
+    let container = json!({"name": "main", "image": "box:1", "command": ["sleep", "1000"]});
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container],
+        "imagePullSecrets": [{"name": "nowhere"}]});
+    scene.create("p", spec).await;
+    scene.until("p", is_ready).await;
+    scene.until_told("p", "Unable to retrieve some image pull secrets (nowhere)").await;
 }

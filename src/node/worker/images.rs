@@ -120,9 +120,10 @@ impl Worker {
             Some(ahead) => ahead.found,
             None => find(self.shared.images.clone(), reference.clone()).await,
         };
+        let credentials = self.pull_credentials().await;
         // Another's private image is here only for those who could pull it as well.
         let is_admitted = match &found {
-            Ok(Some(image)) => self.is_admitted(image, &reference).await,
+            Ok(Some(image)) => image.access.admits(&reference, &credentials),
             Ok(None) | Err(_) => false,
         };
         match (found, policy) {
@@ -147,29 +148,28 @@ impl Worker {
                 self.tell_container(name, Kind::Warning, "Failed", failed);
                 self.note_missing(name, MissingReason::ErrImageNeverPull, message);
             }
-            (Ok(_), Policy::IfNotPresent | Policy::Always) => self.pull(name, reference).await,
-        }
-    }
-
-    /// Whether this pod may use an image that is here. Secrets are only read for one that is not everybody's.
-    async fn is_admitted(&self, image: &Image, reference: &str) -> bool {
-        image.access.admits(reference, &[])
-            || image.access.admits(reference, &self.pull_credentials().await)
-    }
-
-    async fn pull_credentials(&self) -> Vec<Credentials> {
-        match resolve::pull_credentials(&self.shared.client, &self.pod).await {
-            Ok(credentials) => credentials,
-            Err(error) => {
-                tracing::warn!(pod = %self.uid, %error, "image pull secrets could not be read");
-                Vec::new()
+            (Ok(_), Policy::IfNotPresent | Policy::Always) => {
+                self.pull(name, reference, credentials);
             }
         }
     }
 
-    async fn pull(&mut self, name: &str, reference: String) {
+    /// What the pod's secrets hold. One that is missing is told whether the image is here or not, as kubelet does:
+    /// the next start may be one that needs it.
+    async fn pull_credentials(&self) -> Vec<Credentials> {
+        let found = resolve::pull_secrets(&self.shared.client, &self.pod).await;
+        if !found.missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                found.missing.join(", ")
+            );
+            self.tell(Kind::Warning, "FailedToRetrieveImagePullSecret", message);
+        }
+        found.credentials
+    }
+
+    fn pull(&mut self, name: &str, reference: String, credentials: Vec<Credentials>) {
         self.tell_container(name, Kind::Normal, "Pulling", format!("Pulling image {reference:?}"));
-        let credentials = self.pull_credentials().await;
         let images = self.shared.images.clone();
         let container = name.to_owned();
         let began = clock::now();

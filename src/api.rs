@@ -35,6 +35,7 @@ pub(crate) mod query;
 mod reply;
 mod router;
 pub mod schema;
+mod security;
 pub mod serve;
 pub mod streams;
 pub mod table;

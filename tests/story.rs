@@ -49,6 +49,8 @@ mod reset;
 #[path = "story/restart.rs"]
 mod restart;
 
+#[path = "story/standards.rs"]
+mod standards;
 #[path = "story/streams.rs"]
 mod streams;
 #[path = "story/sudo.rs"]

@@ -148,6 +148,10 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
         _ => {}
     }
     refuse_any(kind, &facts.name, validate::create(&kind.resource(), &new))?;
+    if kind.resource() == "pods" {
+        let namespace = facts.namespace.as_ref().and_then(|fact| fact.object);
+        pod::hold_to_standard(&new, &asked, namespace)?;
+    }
     Ok(Admitted(object::canonical(new)))
 }
 

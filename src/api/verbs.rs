@@ -13,6 +13,7 @@ pub mod get;
 pub mod list;
 pub mod measured;
 pub mod patch;
+pub mod pod_security;
 pub mod review;
 pub mod scale;
 pub mod selection;

@@ -8,6 +8,7 @@ mod harness;
 mod kubectl;
 mod listener;
 mod network;
+mod pod_security;
 mod proxy;
 mod reading;
 mod reviews;

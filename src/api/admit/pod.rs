@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::api::admit::{CreateFacts, account_token};
 use crate::api::failure::Failure;
 use crate::api::object;
+use crate::api::security::{self, Policy};
 use crate::model::quantity::Quantity;
 use crate::model::time::Timestamp;
 
@@ -31,6 +32,21 @@ pub(super) fn prepare(pod: &mut Value, name: &str, facts: &CreateFacts<'_>) -> R
     priority(pod, name)?;
     tolerations(pod);
     Ok(())
+}
+
+/// PodSecurity admission (KEP-2579): a pod that violates what its namespace enforces is refused. `name` is the one to tell.
+pub fn hold_to_standard(pod: &Value, name: &str, namespace: Option<&Value>) -> Result<(), Failure> {
+    let Some(namespace) = namespace else {
+        return Ok(());
+    };
+    let (policy, _) = Policy::of(namespace);
+    let violations = security::violations(policy.enforce, pod);
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let told = security::told(&violations);
+    let why = format!("violates PodSecurity \"{}\": {told}", policy.enforce);
+    Err(Failure::forbidden("", "pods", name, &why))
 }
 
 fn account(pod: &mut Value, name: &str, facts: &CreateFacts<'_>) -> Result<(), Failure> {

@@ -7,11 +7,7 @@ use serde_json::Value;
 use super::field::FieldError;
 use super::place::Place;
 use super::{metadata, name};
-
-/// The Pod Security Standard that pods of the namespace are held to (KEP-2579).
-const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
-/// The one that asks for nothing.
-const PRIVILEGED: &str = "privileged";
+use crate::api::security::{BadLabel, Policy};
 
 pub(super) fn create(namespace: &Value) -> Vec<FieldError> {
     let mut errors = metadata::create(namespace, metadata::rules("namespaces"));
@@ -25,19 +21,19 @@ pub(super) fn update(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut errors = metadata::update(old, new);
     errors.extend(finalizers(new));
     // What stands there already must not keep anybody from changing something else.
-    if old["metadata"]["labels"][ENFORCE] != new["metadata"]["labels"][ENFORCE] {
-        errors.extend(pod_security(new));
-    }
+    let before = pod_security(old);
+    errors.extend(pod_security(new).into_iter().filter(|error| !before.contains(error)));
     errors
 }
 
-/// Nobody enforces it here: to take the label would promise a protection that is not there.
-fn pod_security(namespace: &Value) -> Option<FieldError> {
-    let level = namespace["metadata"]["labels"][ENFORCE].as_str()?;
-    (level != PRIVILEGED).then(|| {
-        let detail = "Pod Security Standards are not enforced by this version of Joey";
-        FieldError::forbidden(format!("metadata.labels[{ENFORCE}]"), detail)
-    })
+/// The labels that say which Pod Security Standard pods are held to (KEP-2579).
+fn pod_security(namespace: &Value) -> Vec<FieldError> {
+    let (_, bad) = Policy::of(namespace);
+    let error = |bad: BadLabel| {
+        let field = format!("metadata.labels[{}]", bad.label);
+        FieldError::invalid(field, &bad.value.into(), bad.why)
+    };
+    bad.into_iter().map(error).collect()
 }
 
 pub(super) fn update_status(old: &Value, new: &Value) -> Vec<FieldError> {
@@ -78,24 +74,24 @@ mod tests {
 
     use super::*;
 
-    fn namespace(level: &str) -> Value {
-        json!({"metadata": {"name": "team", "labels": {ENFORCE: level}}})
-    }
-
     #[test]
-    fn a_protection_that_nobody_enforces_is_refused_when_it_is_asked_for() {
-        let refused = |errors: Vec<FieldError>| {
-            errors.iter().any(|error| error.to_string().contains(ENFORCE))
+    fn a_standard_that_does_not_exist_is_refused_when_it_is_asked_for() {
+        const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
+        let namespace =
+            |level: &str| json!({"metadata": {"name": "team", "labels": {ENFORCE: level}}});
+        let told = |errors: Vec<FieldError>| -> Vec<String> {
+            let all = errors.iter().map(ToString::to_string);
+            all.filter(|error| error.contains("pod-security")).collect()
         };
-        for (level, is_refused) in [("restricted", true), ("baseline", true), (PRIVILEGED, false)] {
-            assert_eq!(refused(create(&namespace(level))), is_refused, "{level}");
-            assert_eq!(
-                refused(update(&namespace(PRIVILEGED), &namespace(level))),
-                is_refused,
-                "{level}"
-            );
-            assert!(!refused(update(&namespace(level), &namespace(level))), "{level}");
-            assert!(!refused(update(&namespace(level), &namespace(PRIVILEGED))), "{level}");
+        let refusal = [
+            "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted",
+        ];
+        assert_eq!(told(create(&namespace("strict"))), refusal);
+        assert_eq!(told(update(&namespace("baseline"), &namespace("strict"))), refusal);
+        assert!(told(update(&namespace("strict"), &namespace("strict"))).is_empty());
+        for level in ["privileged", "baseline", "restricted"] {
+            assert!(told(create(&namespace(level))).is_empty(), "{level}");
+            assert!(told(update(&namespace("strict"), &namespace(level))).is_empty(), "{level}");
         }
     }
 }

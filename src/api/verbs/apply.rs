@@ -12,7 +12,7 @@ use crate::api::path::Object;
 use crate::api::query::{Effect, FieldValidation};
 use crate::api::reply::{Answer, Content};
 use crate::api::schema;
-use crate::api::verbs::{Call, body, create, key_of, update, write};
+use crate::api::verbs::{Call, body, create, key_of, pod_security, update, write};
 use crate::api::{Api, object};
 use crate::sys::clock;
 
@@ -46,15 +46,22 @@ async fn run(
     let subresource = part.subresource();
     let writer = Writer { manager, subresource, now: clock::now() };
     for _ in 0..ATTEMPTS {
+        let mut noted = Vec::new();
         let written = write::change(api, kind, &key_of(target), effect, |current| {
             update::compare_version(target, applied, current)?;
             let next = managed::apply(kind, Some(current), applied, &writer, is_forced)
                 .map_err(|refused| told(target, refused))?;
-            admit::update(kind, part, current, next).map(write::Next::Put)
+            let next = admit::update(kind, part, current, next)?;
+            let next = pod_security::permit(api, kind, part, current, next)?;
+            noted = pod_security::warnings(api, kind, part, Some(current), next.value());
+            Ok(write::Next::Put(next))
         })
         .await;
         match written {
-            Ok(written) => return Ok(Answer::ok(Content::One(written.into_object()))),
+            Ok(written) => {
+                let answer = Answer::ok(Content::One(written.into_object()));
+                return Ok(answer.with_warnings(noted));
+            }
             Err(failure) if failure.reason == "NotFound" && part == Part::Main => {}
             Err(failure) => return Err(failure),
         }
@@ -64,7 +71,10 @@ async fn run(
         let new = managed::apply(kind, None, applied, &writer, is_forced)
             .map_err(|refused| told(target, refused))?;
         match create::insert(api, kind, target.namespace.as_deref(), new, effect).await {
-            Ok(created) => return Ok(Answer::created(Content::One(created))),
+            Ok(created) => {
+                let noted = pod_security::warnings(api, kind, part, None, &created);
+                return Ok(Answer::created(Content::One(created)).with_warnings(noted));
+            }
             // Somebody else has just created it: on top of that, then.
             Err(failure) if failure.reason == "AlreadyExists" => {}
             Err(failure) => return Err(failure),

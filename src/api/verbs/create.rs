@@ -4,13 +4,13 @@
 
 use serde_json::Value;
 
-use crate::api::admit::{self, CreateFacts, NamespaceFact};
+use crate::api::admit::{self, CreateFacts, NamespaceFact, Part};
 use crate::api::catalog::{self, GroupVersionKind, Kind};
 use crate::api::failure::Failure;
 use crate::api::query::Effect;
 use crate::api::reply::{Answer, Content};
 use crate::api::verbs::selection::Selection;
-use crate::api::verbs::{Call, body, key, list, write};
+use crate::api::verbs::{Call, body, key, list, pod_security, write};
 use crate::api::{Api, bootstrap, object};
 use crate::sys::clock;
 
@@ -33,7 +33,11 @@ pub async fn create(
     // Whose a field is, only an apply records at once.
     object::metadata_mut(&mut typed.object).shift_remove("managedFields");
     match insert(api, kind, namespace, typed.object, effect).await {
-        Ok(created) => Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings)),
+        Ok(created) => {
+            let noted = pod_security::warnings(api, kind, Part::Main, None, &created);
+            let warnings = [typed.warnings, noted].concat();
+            Ok(Answer::created(Content::One(created)).with_warnings(warnings))
+        }
         Err(failure) => Err(failure.with_warnings(typed.warnings)),
     }
 }

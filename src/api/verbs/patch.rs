@@ -17,7 +17,7 @@ use crate::api::path::Object;
 use crate::api::query::FieldValidation;
 use crate::api::reply::{Answer, Content};
 use crate::api::validate::FieldError;
-use crate::api::verbs::{Call, apply, body, create, key_of, update, write};
+use crate::api::verbs::{Call, apply, body, create, key_of, pod_security, update, write};
 use crate::api::{Api, negotiate};
 use crate::sys::clock;
 
@@ -46,7 +46,16 @@ pub async fn patch(api: &Api, call: &Call, target: &Object, part: Part) -> Resul
         warnings = next.warnings;
         let next = update::named_as(target, next.object)?;
         update::compare_version(target, &next, current)?;
-        admit::update_by(target.kind, part, current, next, &writer).map(write::Next::Put)
+        let next = admit::update_by(target.kind, part, current, next, &writer)?;
+        let next = pod_security::permit(api, target.kind, part, current, next)?;
+        warnings.extend(pod_security::warnings(
+            api,
+            target.kind,
+            part,
+            Some(current),
+            next.value(),
+        ));
+        Ok(write::Next::Put(next))
     })
     .await;
     match written {

@@ -11,7 +11,7 @@ use crate::api::managed::Writer;
 use crate::api::path::Object;
 use crate::api::query::Effect;
 use crate::api::reply::{Answer, Content};
-use crate::api::verbs::{Call, body, create, key_of, write};
+use crate::api::verbs::{Call, body, create, key_of, pod_security, write};
 use crate::api::{Api, object};
 use crate::sys::clock;
 
@@ -34,14 +34,19 @@ pub async fn update(
     {
         return Ok(Answer::created(Content::One(created)).with_warnings(typed.warnings));
     }
+    let mut noted = Vec::new();
     let written = write::change(api, target.kind, &key, effect, |current| {
         compare_version(target, &new, current)?;
-        admit::update_by(target.kind, part, current, new.clone(), &writer).map(write::Next::Put)
+        let next = admit::update_by(target.kind, part, current, new.clone(), &writer)?;
+        let next = pod_security::permit(api, target.kind, part, current, next)?;
+        noted = pod_security::warnings(api, target.kind, part, Some(current), next.value());
+        Ok(write::Next::Put(next))
     })
     .await;
     match written {
         Ok(written) => {
-            Ok(Answer::ok(Content::One(written.into_object())).with_warnings(typed.warnings))
+            let warnings = [typed.warnings, noted].concat();
+            Ok(Answer::ok(Content::One(written.into_object())).with_warnings(warnings))
         }
         Err(failure) => Err(failure.with_warnings(typed.warnings)),
     }

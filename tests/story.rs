@@ -43,6 +43,8 @@ mod owners;
 mod probes;
 #[path = "story/proxy.rs"]
 mod proxy;
+#[path = "story/pruning.rs"]
+mod pruning;
 
 #[path = "story/reset.rs"]
 mod reset;

@@ -60,6 +60,8 @@ mod sudo;
 
 #[path = "story/policy.rs"]
 mod policy;
+#[path = "story/rivals.rs"]
+mod rivals;
 
 #[path = "story/mistakes.rs"]
 mod mistakes;

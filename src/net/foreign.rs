@@ -228,6 +228,8 @@ pub async fn tell(
         });
     };
     let (mut times, mut reason) = (network.restored(), network.broken());
+    // It may have been so before anybody listened.
+    reason.mark_changed();
     let mut told = 0;
     let work = async {
         loop {

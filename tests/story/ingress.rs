@@ -419,7 +419,7 @@ fn a_real_prometheus_scrapes_and_the_alert_rules_are_ones_it_accepts() {
     let up = query("up{job=\"joey\"}");
     assert!(up.contains(",\"1\"]"), "{up}");
     let loaded = curl(&["http://127.0.0.1:9090/api/v1/rules"]).stdout;
-    for alert in ["ServiceDown", "ServiceErrors", "ServiceSlow", "IngressFull"] {
+    for alert in ["ServiceDown", "ServiceErrors", "ServiceSlow", "IngressFull", "PodsCutOff"] {
         assert!(loaded.contains(&format!("\"name\":\"{alert}\"")), "{loaded}");
     }
     let summed = query(

@@ -1,8 +1,8 @@
 //! Who has flooded waits at the door: the bounds of one connection are no bounds to somebody who makes the next one at once.
 //!
 //! Each connection that had to be ended for what its client did is a strike (security C11). A few are free, every further one makes
-//! the client's next connections wait longer before anything is read of them, and time takes strikes away. Nobody is locked out:
-//! who shares an address with an attacker connects later, not never.
+//! the client's next connections wait longer before anything is read of them, and time takes strikes away. Nobody is locked out for
+//! good: who shares an address with an attacker has to wait as well, and for a place among those who do (`MAX_WAITING`).
 //!
 //! ```text
 //! wait ▲            ┌──────── LONGEST, until the strikes above are worn off

@@ -5,7 +5,7 @@
 
 mod ingress;
 
-pub use self::ingress::{chunked, forward, head, route};
+pub use self::ingress::{answer, chunked, forward, head, route};
 
 use serde_json::{Value, json};
 
@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("url", url),
     ("head", head),
     ("chunked", chunked),
+    ("answer", answer),
     ("forward", forward),
     ("route", route),
     ("exposition", exposition),

@@ -1,10 +1,11 @@
-//! What clients of the ingress send: heads, chunked bodies, headers and trailers, paths.
+//! What clients of the ingress send, heads, chunked bodies, headers and trailers, paths; and what pods answer.
 
 use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::text;
+use crate::net::ingress::exchange::{Asked, Malformed, Reader};
 use crate::net::ingress::forward::{self, Client};
 use crate::net::ingress::head::{self, Chunked};
 use crate::net::ingress::path as ingress_path;
@@ -26,6 +27,54 @@ pub fn head(bytes: &[u8]) {
             Err(_) => assert!(whole.is_err(), "refused at {end}, accepted whole"),
         }
     }
+}
+
+/// A pod's answer: however its bytes come, it is read the same, and what is not part of it stays.
+pub fn answer(bytes: &[u8]) {
+    for (for_head, to_switch) in [(false, false), (true, false), (false, true)] {
+        let asked = Asked { for_head, to_switch };
+        // Which of its faults is found first may differ.
+        let whole = read_answer(asked, bytes, bytes.len().max(1)).ok();
+        for size in [1, 7] {
+            let cut = read_answer(asked, bytes, size).ok();
+            assert_eq!(cut, whole, "{asked:?} in pieces of {size}");
+        }
+    }
+}
+
+/// Head, body and trailers as text, and how many bytes are not part of it.
+fn read_answer(asked: Asked, bytes: &[u8], size: usize) -> Result<(String, usize), Malformed> {
+    let mut pieces = bytes.chunks(size);
+    let mut reader = Reader::default();
+    reader.begin(asked);
+    let mut more = |reader: &mut Reader| match pieces.next() {
+        Some(piece) => {
+            reader.take(bytes::Bytes::copy_from_slice(piece));
+            Ok(())
+        }
+        None => reader.end(),
+    };
+    let head = loop {
+        match reader.head()? {
+            Some(head) => break head,
+            None => more(&mut reader)?,
+        }
+    };
+    let (mut data, mut trailers) = (Vec::new(), HeaderMap::new());
+    while !reader.is_over() {
+        match reader.frame()?.map(http_body::Frame::into_data) {
+            Some(Ok(piece)) => {
+                assert!(!piece.is_empty());
+                data.extend_from_slice(&piece);
+                reader.look_ahead();
+            }
+            Some(Err(frame)) => trailers = frame.into_trailers().unwrap_or_default(),
+            None if reader.is_over() => break,
+            None => more(&mut reader)?,
+        }
+    }
+    let rest = reader.into_rest().len() + pieces.map(<[u8]>::len).sum::<usize>();
+    Ok((format!("{head:?} {data:?} {trailers:?}"), rest))
 }
 
 /// Lines `HOST PATH` of rules (a `=` before the path: Exact), then one of a request: the table finds what looking at

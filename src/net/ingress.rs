@@ -3,8 +3,8 @@
 //! It forwards straight to pod addresses and never terminates a pod's life; which pods are ready, it is told.
 //!
 //! ```text
-//!  client ─▶ listener ─▶ (tls) ─▶ gate ─▶ hyper ─▶ proxy ─▶ routes ─▶ balance ─▶ pool ─▶ pod
-//!            bounds                strict bytes     what is forwarded    who gets it
+//!  client ─▶ listener ─▶ (tls) ─▶ gate ─▶ hyper ─▶ proxy ─▶ routes ─▶ balance ─▶ pool ─▶ exchange ─▶ pod
+//!            bounds                strict bytes     what is forwarded    who gets it         HTTP/1.1
 //! ```
 
 mod access;
@@ -14,13 +14,14 @@ mod bell;
 mod body;
 mod classes;
 mod deadline;
-mod drive;
+pub(crate) mod exchange;
 mod figures;
 pub(crate) mod forward;
 mod gate;
 mod guard;
 pub(crate) mod head;
 mod id;
+mod lease;
 mod leave;
 mod listener;
 mod measure;

@@ -179,6 +179,74 @@ async fn a_client_that_expects_100_gets_it_when_a_pod_wants_the_body() {
     assert_eq!(client.answer().await.status, 503, "a body that nobody wants is not asked for");
 }
 
+/// Upload servers do so: the client has its answer, the pod the rest.
+#[tokio::test]
+async fn a_pod_that_answers_before_it_has_read_everything_gets_the_rest() {
+    let answers = [
+        "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nsoon.",
+        "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsoon.\r\n0\r\n\r\n",
+    ];
+    for answer in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let scene = Scene::start(&[listener.local_addr().unwrap()]).await;
+        let mut client = scene.connect().await;
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nfirst ").await;
+        let (mut pod, _) = listener.accept().await.unwrap();
+        let mut came = Vec::new();
+        while !came.ends_with(b"first ") {
+            assert!(pod.read_buf(&mut came).await.unwrap() > 0);
+        }
+        pod.write_all(answer.as_bytes()).await.unwrap();
+        assert_eq!(client.answer().await.status, 202);
+        client.send(b"second").await;
+        while !came.ends_with(b"first second") {
+            assert!(pod.read_buf(&mut came).await.unwrap() > 0, "{answer:?}");
+        }
+        // Who has the answer and the rest is a client like any other.
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let (mut pod, _) = listener.accept().await.unwrap();
+        pod.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        assert_eq!(client.answer().await.body, "ok");
+    }
+}
+
+/// What a client could take for another client's answer never reaches one.
+#[tokio::test]
+async fn an_answer_in_doubt_is_no_answer_and_its_connection_carries_no_other() {
+    let doubtful = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\r\n folded\r\n\r\n",
+    ];
+    for answer in doubtful {
+        let pod = Pod::answering(move |_| answer.to_owned()).await;
+        let scene = Scene::start(&[pod.address]).await;
+        let mut client = scene.connect().await;
+        for _ in 0..2 {
+            let told = client.get("/").await;
+            assert_eq!(told.status, 502, "{answer:?}");
+            assert!(told.body.contains("Service shop/web gave an answer that is none"), "{told:?}");
+        }
+        let connections: Vec<_> = pod.requests().iter().map(|seen| seen.connection).collect();
+        assert_eq!(connections.len(), 2, "each was asked once");
+        assert_ne!(connections[0], connections[1], "{answer:?}");
+    }
+    // With something after it the answer is whole, and the connection its last.
+    let spare = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let pod = Pod::answering(move |_| spare.to_owned()).await;
+    let scene = Scene::start(&[pod.address]).await;
+    let mut client = scene.connect().await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.body, "ok");
+    }
+    let mut connections: Vec<_> = pod.requests().iter().map(|seen| seen.connection).collect();
+    connections.dedup();
+    assert_eq!(connections.len(), 3);
+}
+
 #[tokio::test]
 async fn trailers_pass_both_ways() {
     let pod = Pod::answering(|_| {

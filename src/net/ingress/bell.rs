@@ -9,24 +9,20 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures::task::AtomicWaker;
 
 #[derive(Default)]
-pub struct Bell {
+struct Bell {
     has_rung: AtomicBool,
     waiting: AtomicWaker,
 }
 
 impl Bell {
     /// Whether it has rung since this was last asked.
-    pub fn has_rung(&self) -> bool {
+    fn has_rung(&self) -> bool {
         self.has_rung.load(Ordering::SeqCst) && self.has_rung.swap(false, Ordering::SeqCst)
     }
 
     /// Rings through to `waker`. It may have rung before: to be asked afterwards.
-    pub fn waits(&self, waker: &Waker) {
+    fn waits(&self, waker: &Waker) {
         self.waiting.register(waker);
-    }
-
-    pub fn nobody_waits(&self) {
-        self.waiting.take();
     }
 }
 

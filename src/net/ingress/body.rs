@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::gate::Busy;
+use super::lease::Lease;
 use super::leave::Leave;
 use super::measure::Meter;
-use super::pool::Lease;
 use super::{forward, head, pace};
 
 /// Kept of a request's body for a second attempt.
@@ -250,7 +250,6 @@ pub enum AnswerBody {
 
 /// The body of a pod's answer, with everything that must outlive it.
 pub struct Streamed {
-    incoming: Incoming,
     /// Of an HTTP/2 client's answer, what has come and is too much for one piece.
     rest: Bytes,
     is_cut: bool,
@@ -281,7 +280,6 @@ impl AnswerBody {
     /// `lease` is given back after the last byte; `idle` bounds the silence between two; without `leave` nothing more
     /// comes.
     pub fn streamed(
-        incoming: Incoming,
         pieces: Pieces,
         lease: Lease,
         leave: Leave,
@@ -290,7 +288,6 @@ impl AnswerBody {
         busy: Busy,
     ) -> AnswerBody {
         AnswerBody::Streamed(Box::new(Streamed {
-            incoming,
             rest: Bytes::new(),
             is_cut: pieces == Pieces::Cut,
             lease: Some(lease),
@@ -324,9 +321,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             AnswerBody::Text { text, .. } => text.is_none(),
-            AnswerBody::Streamed(streamed) => {
-                streamed.rest.is_empty() && streamed.incoming.is_end_stream()
-            }
+            AnswerBody::Streamed(streamed) => streamed.is_over(),
         }
     }
 
@@ -335,7 +330,10 @@ impl Body for AnswerBody {
             AnswerBody::Text { text, .. } => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
-            AnswerBody::Streamed(streamed) => streamed.incoming.size_hint(),
+            AnswerBody::Streamed(streamed) => {
+                let nothing = || SizeHint::with_exact(0);
+                streamed.lease.as_ref().map_or_else(nothing, Lease::size_hint)
+            }
         }
     }
 }
@@ -349,12 +347,9 @@ impl Streamed {
             let piece = self.rest.split_to(PIECE.min(self.rest.len()));
             return Poll::Ready(Some(Ok(self.hand_over(piece))));
         }
-        let incoming = &mut self.incoming;
-        let mut next = |cx: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(cx);
-        let polled = match &mut self.lease {
-            Some(lease) => lease.poll(cx, next),
-            None => next(cx),
-        };
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+        let polled = lease.poll_frame(cx);
+        let is_over = lease.is_over();
         if self.is_denied(cx, polled.is_pending()) {
             self.lease = None;
             self.meter.broke();
@@ -381,7 +376,7 @@ impl Streamed {
             }
             Some(Ok(frame)) => {
                 // Nothing waits for the client: the pod is done as soon as all of it is here.
-                if self.incoming.is_end_stream() {
+                if is_over {
                     self.give_back();
                 }
                 Poll::Ready(Some(Ok(match frame.into_data() {
@@ -405,6 +400,11 @@ impl Streamed {
                 Poll::Ready(Some(Err(io::Error::other(error))))
             }
         }
+    }
+
+    /// Whether nothing more is to be handed over.
+    fn is_over(&self) -> bool {
+        self.rest.is_empty() && self.lease.as_ref().is_none_or(Lease::is_over)
     }
 
     fn hand_over(&mut self, data: Bytes) -> Frame<Bytes> {
@@ -441,10 +441,9 @@ impl Streamed {
 impl Drop for Streamed {
     /// hyper does not ask for the end of a body that says it is over. Whatever else is dropped was not wanted to its end.
     fn drop(&mut self) {
-        match self.rest.is_empty() && self.incoming.is_end_stream() {
+        match self.is_over() {
             true => self.give_back(),
-            false if self.lease.is_some() || !self.rest.is_empty() => self.broke(),
-            false => {}
+            false => self.broke(),
         }
     }
 }

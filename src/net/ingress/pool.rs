@@ -4,24 +4,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
-use super::balance::Assigned;
 use super::body::RequestBody;
 use super::deadline::Deadline;
-use super::drive::Drive;
-use crate::sys::tcp;
+use super::exchange::{self, Link};
 
 /// Kept per pod; more are closed after their answer. What one burst has opened the next one wants again: what is too much
 /// rests at the bottom of the pile and is closed in time.
@@ -29,10 +22,6 @@ const MAX_IDLE: usize = 1024;
 /// Shorter than what servers commonly grant (nginx 75 s, Apache and Node 5 s close sooner, and are noticed).
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
-/// Header bytes of an answer, and what is read at once of its body. However little comes, it takes as much memory until the
-/// client has taken it, and up to sixteen of these wait for a slow one: twice haproxy's, not more.
-const MAX_ANSWER_HEAD: usize = 32 << 10;
-const NEVER: u64 = u64::MAX;
 
 /// How connections to pods are made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,87 +38,32 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    http1: Vec<(Instant, Connection)>,
+    http1: Vec<(Instant, Box<Connection>)>,
     http2: Option<http2::SendRequest<RequestBody>>,
     is_closed: bool,
 }
 
-/// An HTTP/1.1 connection that carries one request at a time.
+/// An HTTP/1.1 connection.
 pub struct Connection {
-    pub sender: http1::SendRequest<RequestBody>,
-    pub drive: Drive,
+    pub link: Link,
     /// For the head of an answer.
     pub clock: Deadline,
-    wire: Arc<Wiretap>,
     pub is_reused: bool,
     /// The pod has said that it carries no further request.
     pub is_last: bool,
 }
 
-/// A request's hold on its endpoint, and on its connection if that is its own.
-pub struct Lease {
-    endpoint: Assigned,
-    connection: Option<Connection>,
-}
-
-impl Lease {
-    pub fn new(endpoint: Assigned, connection: Option<Connection>) -> Lease {
-        Lease { endpoint, connection }
-    }
-
-    pub fn endpoint(&self) -> SocketAddr {
-        self.endpoint.address
-    }
-
-    /// Polls what comes over the connection, and the connection itself if nobody else does.
-    pub fn poll<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut wanted: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        match &mut self.connection {
-            Some(connection) => connection.drive.poll(cx, wanted),
-            None => wanted(cx),
-        }
-    }
-
-    /// The connection is not this request's alone any more, but another protocol's.
-    pub fn detach(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            connection.drive.detach();
-        }
-    }
-
-    /// The answer was whole.
-    pub fn give_back(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.endpoint.pool.park(connection);
-        }
-    }
-}
-
 impl Pool {
     /// An idle connection, the one used last.
-    pub fn take(&self) -> Option<Connection> {
-        // Those that are still finishing their last exchange go back under the pile.
-        let mut busy = Vec::new();
-        let found = loop {
-            let Some((since, mut connection)) = self.lock().http1.pop() else {
-                break None;
-            };
-            if since.elapsed() > MAX_IDLE_TIME || !connection.is_alive() {
-                continue;
-            }
-            if connection.sender.is_ready() {
+    pub fn take(&self) -> Option<Box<Connection>> {
+        let mut idle = self.lock();
+        loop {
+            let (since, mut connection) = idle.http1.pop()?;
+            if since.elapsed() <= MAX_IDLE_TIME && !connection.link.has_ended() {
                 connection.is_reused = true;
-                break Some(connection);
+                return Some(connection);
             }
-            busy.push((since, connection));
-        };
-        if !busy.is_empty() {
-            self.lock().http1.extend(busy);
         }
-        found
     }
 
     /// The shared HTTP/2 connection.
@@ -152,18 +86,21 @@ impl Pool {
         self.lock().http2 = None;
     }
 
-    fn park(&self, connection: Connection) {
+    /// Keeps a connection whose exchange is over.
+    pub fn park(&self, connection: Box<Connection>) {
+        if connection.is_last || !connection.link.is_at_rest() {
+            return;
+        }
         let mut idle = self.lock();
-        let is_wanted = !connection.is_last && !connection.sender.is_closed();
-        if is_wanted && !idle.is_closed && idle.http1.len() < MAX_IDLE {
+        if !idle.is_closed && idle.http1.len() < MAX_IDLE {
             idle.http1.push((Instant::now(), connection));
         }
     }
 
     /// Closes what has been idle for too long.
     pub fn prune(&self) {
-        self.lock().http1.retain_mut(|(since, connection)| {
-            since.elapsed() <= MAX_IDLE_TIME && connection.is_alive()
+        self.lock().http1.retain(|(since, connection)| {
+            since.elapsed() <= MAX_IDLE_TIME && !connection.link.has_ended()
         });
     }
 
@@ -194,25 +131,13 @@ pub enum ConnectError {
 }
 
 impl Dialer {
-    pub async fn http1(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
-        let wire = Arc::new(Wiretap {
-            written: AtomicU64::new(0),
-            acknowledged_at_end: AtomicU64::new(NEVER),
-        });
-        let stream = self.connect(address).await?;
-        let io = TokioIo::new(Wire { stream, tap: Arc::clone(&wire) });
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_ANSWER_HEAD)
-            .handshake(io)
-            .await
-            .map_err(|error| ConnectError::Handshake(address, error))?;
-        let drive = Drive::new(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%address, %error, "a connection to a pod has ended");
-            }
-        });
-        let clock = Deadline::default();
-        Ok(Connection { sender, drive, clock, wire, is_reused: false, is_last: false })
+    pub async fn http1(&self, address: SocketAddr) -> Result<Box<Connection>, ConnectError> {
+        Ok(Box::new(Connection {
+            link: Link::new(self.connect(address).await?),
+            clock: Deadline::default(),
+            is_reused: false,
+            is_last: false,
+        }))
     }
 
     pub async fn http2(
@@ -224,7 +149,7 @@ impl Dialer {
             .timer(TokioTimer::new())
             .initial_stream_window_size(256 << 10)
             .initial_connection_window_size(4 << 20)
-            .max_header_list_size(u32::try_from(MAX_ANSWER_HEAD).unwrap_or(u32::MAX))
+            .max_header_list_size(exchange::MAX_HEAD)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
             .handshake(io)
@@ -254,110 +179,5 @@ impl Dialer {
             .map_err(|error| ConnectError::Connect(address, error))?;
         stream.set_nodelay(true).map_err(|error| ConnectError::Socket(address, error))?;
         Ok(stream)
-    }
-}
-
-impl Connection {
-    /// Whether the pod has not closed it, as far as is known here.
-    fn is_alive(&mut self) -> bool {
-        self.drive.look();
-        !self.sender.is_closed()
-    }
-
-    /// To be asked before a request is sent, for [`Sent::is_unseen`].
-    pub fn about_to_send(&self) -> Sent {
-        Sent { wire: Arc::clone(&self.wire), before: self.wire.written.load(Ordering::Acquire) }
-    }
-}
-
-/// The moment at which a request was sent.
-pub struct Sent {
-    wire: Arc<Wiretap>,
-    before: u64,
-}
-
-impl Sent {
-    /// Whether it is certain that the pod has not seen a byte of the request: none was written, or the pod's kernel
-    /// had acknowledged none when its FIN arrived. A FIN acknowledges everything received before it, so the pod
-    /// had closed before the request came.
-    pub fn is_unseen(&self) -> bool {
-        let acknowledged = self.wire.acknowledged_at_end.load(Ordering::Acquire);
-        self.wire.written.load(Ordering::Acquire) == self.before
-            || (acknowledged != NEVER && acknowledged <= self.before)
-    }
-}
-
-struct Wiretap {
-    /// Bytes that the kernel took from us.
-    written: AtomicU64,
-    /// Bytes that the pod's kernel had acknowledged when it ended the connection in order.
-    acknowledged_at_end: AtomicU64,
-}
-
-/// A connection to a pod whose end is looked at before it is told.
-struct Wire {
-    stream: TcpStream,
-    tap: Arc<Wiretap>,
-}
-
-impl Wire {
-    fn count(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.tap.written.fetch_add(*bytes as u64, Ordering::AcqRel);
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
-            let written = self.tap.written.load(Ordering::Acquire);
-            // Without an answer nothing is certain, and nothing is sent again.
-            if let Ok(left) = tcp::unacknowledged(self.stream.as_fd()) {
-                let acknowledged = written.saturating_sub(left as u64);
-                self.tap.acknowledged_at_end.store(acknowledged, Ordering::Release);
-            }
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.count(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.count(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -19,19 +19,21 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 pub(super) use self::ask::Asked;
-use self::attempt::Failed;
+use self::attempt::{Failed, Wanted};
 use super::access::{AccessLog, Entry};
 use super::answer::{Plain, echo};
 use super::balance::{Upstream, Upstreams};
 use super::body::{AnswerBody, Pieces, RequestSource};
+use super::exchange::{Broken, Head};
 use super::forward::{self, Client};
 use super::gate::{Busy, Conversation, REFUSED_METHOD};
 use super::id;
+use super::lease::{BrokenOff, Lease};
 use super::leave::{Leave, Verdict};
 use super::measure::{Measure, Meter, RouteMeters};
-use super::pool::{Dialer, Lease};
+use super::pool::Dialer;
 use super::resolve::Nothing;
-use super::routes::{Route, Table};
+use super::routes::{Protocol, Route, Table};
 use crate::model::cidr::Cidr;
 
 /// How often a request may look for a pod that takes it.
@@ -226,11 +228,14 @@ impl Proxy {
             let address = endpoint.address;
             let denied = || bound.denied(peer);
             let mut leave = self.leave(peer, address).ok_or_else(denied)?;
-            let head = asked.head(&parts, protocol, address);
+            let wanted = match protocol {
+                Protocol::Http1 => Wanted::Http1(asked.head(&parts.headers, address)),
+                Protocol::H2c => Wanted::H2c(asked.head_h2c(&parts.headers, address)),
+            };
             let limit = bound.route.response_timeout;
             let may_reuse = attempt < ATTEMPTS;
             let body = source.as_ref().map(|source| (source, leave.clone()));
-            let sent = pin!(attempt::send(&self.dialer, endpoint, head, body, limit, may_reuse));
+            let sent = pin!(attempt::send(&self.dialer, endpoint, wanted, body, limit, may_reuse));
             match leave.during(sent).await.ok_or_else(denied)? {
                 Ok((response, lease, took)) => {
                     meter.upstream_took(took);
@@ -265,6 +270,7 @@ impl Proxy {
         meter: &mut Meter,
     ) -> Result<Answered, Plain> {
         let (parts, _empty) = request.into_parts();
+        let protocol = upgrade.protocol();
         let mut tried = Vec::new();
         loop {
             let endpoint =
@@ -272,9 +278,10 @@ impl Proxy {
             let address = endpoint.address;
             let denied = || bound.denied(peer);
             let mut leave = self.leave(peer, address).ok_or_else(denied)?;
-            let head = upgrade.head(asked.head(&parts, super::routes::Protocol::Http1, address));
+            let head = asked.head(&parts.headers, address);
+            let wanted = Wanted::Http1(Head { upgrade: Some(&protocol), ..head });
             let limit = bound.route.response_timeout;
-            let sent = pin!(attempt::send(&self.dialer, endpoint, head, None, limit, false));
+            let sent = pin!(attempt::send(&self.dialer, endpoint, wanted, None, limit, false));
             match leave.during(sent).await.ok_or_else(denied)? {
                 Ok((response, lease, took)) => {
                     meter.upstream_took(took);
@@ -338,7 +345,7 @@ impl Proxy {
 
 /// What a pod said.
 pub(super) enum Answered {
-    Exchange(Response<Incoming>, Lease, Leave),
+    Exchange(Response<()>, Lease, Leave),
     Switched(Response<()>, tunnel::Tunnel),
 }
 
@@ -358,6 +365,12 @@ impl Bound {
                 StatusCode::BAD_GATEWAY,
                 format!("no pod of Service {service} takes connections"),
             ),
+            Failed::Exchange { source: BrokenOff::Alone(Broken::Answer(malformed)), .. } => {
+                Plain::new(
+                    StatusCode::BAD_GATEWAY,
+                    format!("a pod of Service {service} gave an answer that is none: {malformed}"),
+                )
+            }
             Failed::Exchange { .. } => Plain::new(
                 StatusCode::BAD_GATEWAY,
                 format!("a pod of Service {service} closed the connection without an answer"),
@@ -377,7 +390,7 @@ impl Bound {
 
 /// A pod's answer as the client gets it.
 fn through(
-    response: Response<Incoming>,
+    response: Response<()>,
     pieces: Pieces,
     lease: Lease,
     leave: Leave,
@@ -385,12 +398,11 @@ fn through(
     idle: Duration,
     busy: Busy,
 ) -> Response<AnswerBody> {
-    let (parts, incoming) = response.into_parts();
+    let (parts, ()) = response.into_parts();
     let mut headers: HeaderMap = parts.headers;
     forward::answer(&mut headers);
     meter.answered(parts.status.as_u16());
-    let mut answer =
-        Response::new(AnswerBody::streamed(incoming, pieces, lease, leave, meter, idle, busy));
+    let mut answer = Response::new(AnswerBody::streamed(pieces, lease, leave, meter, idle, busy));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
     answer

@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::tunnel::Tunnel;
 use super::{Answered, Bound};
 use crate::net::ingress::answer::Plain;
+use crate::net::ingress::exchange::Head;
 use crate::net::ingress::head::{MAX_HEADERS, Refusal};
+use crate::net::ingress::lease::Lease;
 use crate::net::ingress::leave::Leave;
 use crate::net::ingress::path;
-use crate::net::ingress::pool::Lease;
 use crate::net::ingress::routes::{Protocol, plain_host};
 
 /// A request's host and path, beyond doubt.
@@ -121,35 +122,29 @@ impl Asked {
         }
     }
 
-    /// The head of the request as a pod gets it.
-    pub fn head(&self, parts: &request::Parts, protocol: Protocol, pod: SocketAddr) -> Request<()> {
+    /// The head of the request as a pod gets it that speaks HTTP/1.1. A client that named no host asks for the pod.
+    pub fn head<'a>(&'a self, headers: &'a HeaderMap, pod: SocketAddr) -> Head<'a> {
+        let host = match self.authority.is_empty() {
+            true => HeaderValue::from_str(&pod.to_string()).ok(),
+            false => Some(self.authority.clone()),
+        };
+        let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
+        Head { method: &self.method, target: &self.target, host, headers, upgrade: None }
+    }
+
+    /// The same in HTTP/2.
+    pub fn head_h2c(&self, headers: &HeaderMap, pod: SocketAddr) -> Request<()> {
         let mut head = Request::new(());
         *head.method_mut() = self.method.clone();
-        *head.headers_mut() = parts.headers.clone();
-        let target = self.target.clone();
-        match protocol {
-            Protocol::Http1 => {
-                *head.uri_mut() = Uri::from(target);
-                *head.version_mut() = Version::HTTP_11;
-                let host = match self.authority.is_empty() {
-                    true => HeaderValue::from_str(&pod.to_string()).ok(),
-                    false => Some(self.authority.clone()),
-                };
-                if let Some(host) = host {
-                    head.headers_mut().insert(header::HOST, host);
-                }
-            }
-            Protocol::H2c => {
-                head.headers_mut().remove(header::HOST);
-                let authority = Authority::try_from(self.authority()).ok();
-                let mut uri = http::uri::Parts::default();
-                uri.scheme = Some(Scheme::HTTP);
-                uri.authority = authority.or_else(|| pod.to_string().parse().ok());
-                uri.path_and_query = Some(target);
-                *head.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-                *head.version_mut() = Version::HTTP_2;
-            }
-        }
+        *head.headers_mut() = headers.clone();
+        head.headers_mut().remove(header::HOST);
+        let authority = Authority::try_from(self.authority()).ok();
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = authority.or_else(|| pod.to_string().parse().ok());
+        uri.path_and_query = Some(self.target.clone());
+        *head.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *head.version_mut() = Version::HTTP_2;
         head
     }
 }
@@ -203,24 +198,18 @@ impl Upgrade {
         Some(Upgrade { client: hyper::upgrade::on(request), protocol })
     }
 
-    /// The head with the wish to switch put back.
-    pub fn head(&self, mut head: Request<()>) -> Request<()> {
-        let headers = head.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, self.protocol.clone());
-        head
+    /// What the client wants to switch to.
+    pub fn protocol(&self) -> HeaderValue {
+        self.protocol.clone()
     }
 
     /// A pod's 101.
     pub fn switch(
         self,
-        mut response: Response<Incoming>,
-        mut lease: Lease,
+        mut response: Response<()>,
+        lease: Lease,
         leave: Leave,
     ) -> Result<Answered, Plain> {
-        let pod = hyper::upgrade::on(&mut response);
-        // It is the connection that hands itself over.
-        lease.detach();
         let mut head = Response::new(());
         *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let chosen = response.headers().get(header::UPGRADE).cloned();
@@ -229,7 +218,10 @@ impl Upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, chosen.unwrap_or_else(|| self.protocol.clone()));
         *head.headers_mut() = headers;
-        Ok(Answered::Switched(head, Tunnel::new(self.client, pod, lease, leave)))
+        let tunnel = Tunnel::new(self.client, lease, leave).ok_or_else(|| {
+            Plain::new(StatusCode::BAD_GATEWAY, "the pod switched protocols on a shared connection")
+        })?;
+        Ok(Answered::Switched(head, tunnel))
     }
 }
 

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use futures::future::Either;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::net::ingress::balance::Assigned;
 use crate::net::ingress::body::{RequestBody, RequestSource};
 use crate::net::ingress::deadline::Deadline;
+use crate::net::ingress::exchange::{Broken, Head, Unsent};
 use crate::net::ingress::forward;
+use crate::net::ingress::lease::{BrokenOff, Lease};
 use crate::net::ingress::leave::Leave;
-use crate::net::ingress::pool::{ConnectError, Connection, Dialer, Lease};
+use crate::net::ingress::pool::{ConnectError, Connection, Dialer};
 
 /// Why a pod did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +28,13 @@ pub enum Failed {
     #[error("the pod had closed the idle connection")]
     Stale,
     #[error("the exchange broke")]
-    Exchange { is_unseen: bool, source: hyper::Error },
+    Exchange { is_unseen: bool, source: BrokenOff },
     #[error("no answer in {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("the client does not send the rest of its body")]
     Stalled,
     #[error("the client's body broke")]
-    Client(#[source] hyper::Error),
+    Client(#[source] BrokenOff),
 }
 
 impl Failed {
@@ -58,25 +59,35 @@ impl Failed {
     }
 }
 
-/// Sends `head` with the source's body, as long as there is leave. Returns the answer's head, the hold on the connection it comes over, and
-/// how long the pod took.
+/// The head of a request as a pod gets it.
+pub enum Wanted<'a> {
+    Http1(Head<'a>),
+    H2c(Request<()>),
+}
+
+/// Sends what is wanted with the source's body, as long as there is leave. Returns the answer's head, the hold on the pod that the rest
+/// comes with, and how long the pod took.
 pub fn send<'a>(
     dialer: &'a Dialer,
     endpoint: Assigned,
-    head: Request<()>,
+    wanted: Wanted<'a>,
     source: Option<(&'a RequestSource, Leave)>,
     limit: Duration,
     may_reuse: bool,
-) -> impl Future<Output = Result<(Response<Incoming>, Lease, Duration), Failed>> + Send + 'a {
+) -> impl Future<Output = Result<(Response<()>, Lease, Duration), Failed>> + Send + 'a {
     let (source, body) = match source {
         Some((source, leave)) => (Some(source), source.attempt(leave)),
         None => (None, RequestBody::empty()),
     };
-    let request = head.map(|()| body);
-    match request.version() == http::Version::HTTP_2 {
+    match wanted {
+        Wanted::Http1(head) => {
+            Either::Left(alone(dialer, endpoint, head, body, source, limit, may_reuse))
+        }
         // Of another shape and size than the usual way.
-        true => Either::Left(Box::pin(shared(dialer, endpoint, request, source, limit, may_reuse))),
-        false => Either::Right(alone(dialer, endpoint, request, source, limit, may_reuse)),
+        Wanted::H2c(head) => {
+            let request = head.map(|()| body);
+            Either::Right(Box::pin(shared(dialer, endpoint, request, source, limit, may_reuse)))
+        }
     }
 }
 
@@ -84,13 +95,14 @@ pub fn send<'a>(
 async fn alone(
     dialer: &Dialer,
     endpoint: Assigned,
-    request: Request<RequestBody>,
+    head: Head<'_>,
+    body: RequestBody,
     source: Option<&RequestSource>,
     limit: Duration,
     may_reuse: bool,
-) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
+) -> Result<(Response<()>, Lease, Duration), Failed> {
     let kept = if may_reuse { endpoint.pool.take() } else { None };
-    let mut connection: Connection = match kept {
+    let mut connection = match kept {
         Some(connection) => connection,
         // Rare, and its state is large.
         None => Box::pin(dialer.http1(endpoint.address)).await.map_err(|error| {
@@ -98,26 +110,25 @@ async fn alone(
             Failed::Connect(error)
         })?,
     };
-    let sent = connection.about_to_send();
     let started = Instant::now();
-    let mut exchange = pin!(connection.sender.try_send_request(request));
-    let (drive, clock) = (&mut connection.drive, &mut connection.clock);
+    connection.link.begin(&head, body);
     let wait = Wait { started, limit, source };
-    let answer = wait.during(clock, |cx| drive.poll(cx, |cx| exchange.as_mut().poll(cx))).await?;
-    match answer {
+    let Connection { link, clock, .. } = &mut *connection;
+    match wait.during(clock, |cx| link.poll_head(cx)).await? {
         Ok(response) => {
-            // Who reads an answer slowly may still have something to say.
-            if source.is_some_and(|source| !source.is_whole()) {
-                connection.drive.detach();
-            }
-            connection.is_last = forward::ends_connection(&response);
-            let lease = Lease::new(endpoint, Some(connection));
+            connection.is_last =
+                connection.link.ends_with_connection() || forward::ends_connection(&response);
+            let lease = match source.is_some_and(|source| !source.is_whole()) {
+                true => Lease::apart(endpoint, connection),
+                false => Lease::alone(endpoint, connection),
+            };
             Ok((response, lease, started.elapsed()))
         }
-        Err(mut error) => {
-            let is_unseen = error.take_message().is_some() || sent.is_unseen();
-            let error = error.into_error();
-            Err(match (error.is_user(), is_unseen && connection.is_reused) {
+        Err(error) => {
+            let is_unseen = connection.link.is_unseen();
+            let is_clients = matches!(error, Broken::Unsent(Unsent::Body(_) | Unsent::Length));
+            let error = BrokenOff::from(error);
+            Err(match (is_clients, is_unseen && connection.is_reused) {
                 _ if source.is_some_and(RequestSource::has_stalled) => Failed::Stalled,
                 (true, _) => Failed::Client(error),
                 (false, true) => Failed::Stale,
@@ -135,7 +146,7 @@ async fn shared(
     source: Option<&RequestSource>,
     limit: Duration,
     may_reuse: bool,
-) -> Result<(Response<Incoming>, Lease, Duration), Failed> {
+) -> Result<(Response<()>, Lease, Duration), Failed> {
     let kept = if may_reuse { endpoint.pool.shared() } else { None };
     let is_reused = kept.is_some();
     let mut sender = match kept {
@@ -154,7 +165,11 @@ async fn shared(
     let wait = Wait { started, limit, source };
     let mut clock = Deadline::default();
     match wait.during(&mut clock, |cx| exchange.as_mut().poll(cx)).await? {
-        Ok(response) => Ok((response, Lease::new(endpoint, None), started.elapsed())),
+        Ok(response) => {
+            let (head, incoming) = response.into_parts();
+            let lease = Lease::shared(endpoint, incoming);
+            Ok((Response::from_parts(head, ()), lease, started.elapsed()))
+        }
         Err(mut error) => {
             let was_kept_back = error.take_message().is_some();
             let error = error.into_error();
@@ -164,9 +179,9 @@ async fn shared(
             }
             Err(match (error.is_user(), is_unseen && is_reused) {
                 _ if source.is_some_and(RequestSource::has_stalled) => Failed::Stalled,
-                (true, _) => Failed::Client(error),
+                (true, _) => Failed::Client(error.into()),
                 (false, true) => Failed::Stale,
-                (false, false) => Failed::Exchange { is_unseen, source: error },
+                (false, false) => Failed::Exchange { is_unseen, source: error.into() },
             })
         }
     }

@@ -2,36 +2,42 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::net::ingress::balance::Assigned;
 use crate::net::ingress::gate::Busy;
+use crate::net::ingress::lease::Lease;
 use crate::net::ingress::leave::Leave;
 use crate::net::ingress::measure::Meter;
-use crate::net::ingress::pool::Lease;
 
 /// In memory, each way.
 const BLOCK: usize = 16 << 10;
 
 pub struct Tunnel {
     client: OnUpgrade,
-    pod: OnUpgrade,
-    /// Dropped with the tunnel: its connection carries nothing after it.
-    lease: Lease,
+    pod: TcpStream,
+    /// What the pod has said since it switched.
+    came: Bytes,
+    endpoint: Assigned,
     leave: Leave,
 }
 
 impl Tunnel {
-    pub fn new(client: OnUpgrade, pod: OnUpgrade, lease: Lease, leave: Leave) -> Tunnel {
-        Tunnel { client, pod, lease, leave }
+    /// `None` when the answer came over a connection that carries others.
+    pub fn new(client: OnUpgrade, lease: Lease, leave: Leave) -> Option<Tunnel> {
+        let (pod, came, endpoint) = lease.switch()?;
+        Some(Tunnel { client, pod, came, endpoint, leave })
     }
 
     /// Runs to the end; counts what goes to the client.
     pub async fn run(mut self, mut meter: Meter, idle: Duration, _busy: Busy) {
-        let (client, pod) = match tokio::try_join!(self.client, self.pod) {
-            Ok(both) => both,
+        let client = match self.client.await {
+            Ok(client) => client,
             Err(error) => {
                 tracing::debug!(%error, "a tunnel did not open");
                 meter.broke();
@@ -39,7 +45,8 @@ impl Tunnel {
             }
         };
         let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-        let (pod_read, pod_write) = tokio::io::split(TokioIo::new(pod));
+        let (pod_read, pod_write) = self.pod.into_split();
+        let pod_read = self.came.chain(pod_read);
         let alive = std::sync::Mutex::new(Instant::now());
         let mut sent = 0;
         let both = async {
@@ -50,10 +57,10 @@ impl Tunnel {
         tokio::select! {
             () = both => {}
             () = self.leave.over() => {
-                tracing::debug!(pod = %self.lease.endpoint(), "a tunnel was closed: a NetworkPolicy denies it now");
+                tracing::debug!(pod = %self.endpoint.address, "a tunnel was closed: a NetworkPolicy denies it now");
             }
             () = silence(&alive, idle) => {
-                tracing::debug!(pod = %self.lease.endpoint(), "a silent tunnel was closed");
+                tracing::debug!(pod = %self.endpoint.address, "a silent tunnel was closed");
             }
         }
         meter.sent(sent);

@@ -144,6 +144,53 @@ fn is_huffman_408(head: &Frame) -> bool {
 }
 
 #[tokio::test]
+async fn an_http1_client_that_is_gone_is_noticed_while_it_waits() {
+    let (pod, address) = bare_pod().await;
+    let scene = Scene::impatient(&[address], CALM).await;
+    let requests = [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ];
+    for request in requests {
+        let mut client = scene.connect().await;
+        client.send(request.as_bytes()).await;
+        let at_pod = next_request(&pod).await;
+        drop(client);
+        closed(at_pod).await;
+    }
+    scene.await_metric(NONE_IN_FLIGHT, "0").await;
+    scene.await_metric("joey_ingress_connections{", "0").await;
+}
+
+#[tokio::test]
+async fn what_an_http1_client_asks_while_it_waits_is_answered_in_its_turn() {
+    let (pod, address) = bare_pod().await;
+    let scene = Scene::impatient(&[address], CALM).await;
+    let mut client = scene.connect().await;
+    client.send(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut at_pod = next_request(&pod).await;
+    // Longer than what is taken in one piece, and cut in the middle of a head.
+    let long = format!("GET /second HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(3000));
+    client.send(long.as_bytes()).await;
+    client.send(b"GET /third HTTP/1.1\r\nHo").await;
+    for answer in ["one", "two", "six"] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{answer}");
+        at_pod.write_all(head.as_bytes()).await.unwrap();
+        assert_eq!(client.answer().await.body, answer);
+        if answer == "two" {
+            client.send(b"st: a\r\n\r\n").await;
+        }
+        if answer != "six" {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(at_pod.read_u8().await.unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_http2_client_that_is_gone_is_noticed_while_it_waits() {
     let (pod, address) = bare_pod().await;
     let scene = Scene::impatient(&[address], Patience { ping: SHORT, ..CALM }).await;

@@ -11,8 +11,10 @@
 //! ```
 
 mod frames;
+mod shared;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,11 +27,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use self::frames::{Followed, FrameBudget};
+pub use self::shared::SharedGate;
 use super::deadline::Deadline;
 use super::head::{self, Chunked, Framing, Refusal};
 
 /// Read from the socket at once.
 const BLOCK: usize = 16 << 10;
+/// Read at once of what comes before the answer to what came before it.
+const EARLY: usize = 1 << 10;
 /// Read and thrown away after the last answer, so that a reset does not overtake it (RFC 9112 §9.6).
 const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(2);
@@ -457,6 +462,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         };
         out.set_filled(before + passes);
         Poll::Ready(Ok((passes > 0).then_some(())))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Gate<S> {
+    /// Ready when an HTTP/1 client has ended its connection while its request is answered. What it says meanwhile waits.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_at_rest = self.checked == 0 && self.buffer.is_empty();
+        // Otherwise hyper reads itself, or nobody should.
+        if !matches!(self.state, State::Head) || !is_at_rest || !self.talk.is_busy() {
+            return Poll::Pending;
+        }
+        let mut block = [MaybeUninit::uninit(); EARLY];
+        let mut early = ReadBuf::uninit(&mut block);
+        match ready!(Pin::new(&mut self.io).poll_read(cx, &mut early)) {
+            Ok(()) if !early.filled().is_empty() => {
+                self.buffer.extend_from_slice(early.filled());
+                // Whoever waits for it was not told.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(()) | Err(_) => Poll::Ready(()),
+        }
     }
 }
 

@@ -4,10 +4,13 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bell::Seldom;
 use super::forward::Client;
-use super::gate::{Conversation, Gate, Patience};
+use super::gate::{Conversation, Gate, Patience, SharedGate};
 use super::head;
 use super::pace::Streams;
 use super::proxy::{Peer, Proxy, Service};
@@ -397,22 +400,36 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let talk = Arc::clone(&service.peer.talk);
-    let io = TokioIo::new(Gate::http1(stream, received, talk, patience));
+    let gate = SharedGate::new(Gate::http1(stream, received, talk, patience));
     let connection = http1::Builder::new()
         // The gate's clocks count, and it lets 100 headers through, which is what hyper has room for without being told: with
         // a number of ours it would take that room from the heap, twice a request.
         .header_read_timeout(None)
+        // Whether the client is still there while it waits, the gate sees: hyper would take 8 KiB for each request to look.
+        .half_close(true)
         // Of a head, and of an answer that the client does not take.
         .max_buf_size(head::MAX_HEAD + (4 << 10))
-        .serve_connection(io, service)
+        .serve_connection(TokioIo::new(gate.clone()), service)
         .with_upgrades();
     tokio::pin!(connection);
-    tokio::select! {
-        biased;
-        done = connection.as_mut() => return done.map_err(io::Error::other),
-        () = Seldom::new(stop.cancelled()) => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await.map_err(io::Error::other)
+    let mut stopped = pin!(Seldom::new(stop.cancelled()));
+    let mut is_stopping = false;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(done) = connection.as_mut().poll(cx) {
+                return Poll::Ready(done.map_err(io::Error::other));
+            }
+            if gate.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            if is_stopping || stopped.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            is_stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+    })
+    .await
 }
 
 /// Waits until the client is to be told that its connection ends.

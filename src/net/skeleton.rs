@@ -7,17 +7,21 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ to_host: SERVICES_NODE, host_ports
-//! prerouting -50      admit_hook    from our ports, answers of TCP that begins or ends, translated ──▶ answers; from our ports, to pods ▶
-//!                                   marked as seen (`guard`), once all is translated
+//! prerouting -50      admit_hook    from our ports ▶ admitted, with answers of TCP that begins or ends, translated ──▶ answers;
+//!                                   from our ports, to pods ▶ marked as seen (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ to_host
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
-//! forward    filter   forward_hook  from our ports ▶ from_pods, with POLICY_EGRESS and POLICY_INGRESS; to our ports ▶
-//!                                   to_pods, with POLICY_INGRESS; to the service range ▶ unserved; else ▶ transit
+//! forward    filter   forward_hook  from our ports ▶ from_pods, with POLICY_EGRESS; from there to our ports ▶ between_pods,
+//!                                   with POLICY_INGRESS, too; to our ports ▶ to_pods, with POLICY_INGRESS; to the
+//!                                   service range ▶ unserved; else ▶ transit
 //! output     filter   output_hook   to the service range ▶ unserved; to our ports ▶ to_ports, with POLICY_INGRESS
 //! postrouting srcnat  outbound_hook from the pod range ▶ outbound
 //! ```
 //! Chains in capitals are slots: empty here, filled by a part (`part`), and left alone when the skeleton is replaced.
 //! A port leads to one pod, so port, address and hardware address together prove which pod a packet came from.
+//!
+//! Every packet of a pod passes three of these chains, and each expression there takes a few nanoseconds: what most packets
+//! are is asked first, and nothing is asked twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -136,14 +140,7 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 "prerouting",
                 -50,
                 vec![
-                    rule([
-                        from_ours(),
-                        matches("==", json!({"ct": {"key": "direction"}}), json!("reply")),
-                        is_translated(),
-                        matches("in", payload("tcp", "flags"), json!(["syn", "fin", "rst"])),
-                        jump("answers"),
-                    ]),
-                    rule([from_ours(), seen(), verdict("accept")]),
+                    rule([from_ours(), jump("admitted")]),
                     rule([matches("==", ip("daddr"), pods.clone()), seen()]),
                 ],
             ),
@@ -251,8 +248,9 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                     counted(),
                     verdict("drop"),
                 ]),
-                // What is said of addresses concerns IPv4 only. Most packets go to pods.
+                // What is said of addresses concerns IPv4 only. Most packets go to pods and to Services.
                 rule([matches("==", ip("daddr"), pods.clone()), verdict("accept")]),
+                rule([to_services(), verdict("accept")]),
                 never_to(NEVER_TO[0]),
                 never_to(NEVER_TO[1]),
                 rule([matches("!=", meta("nfproto"), json!("ipv4")), counted(), verdict("drop")]),
@@ -271,7 +269,20 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             ],
         ),
         ("node", node_rules(established(), invalid(), late())),
+        (
+            "admitted",
+            vec![
+                rule([
+                    matches("==", json!({"ct": {"key": "direction"}}), json!("reply")),
+                    is_translated(),
+                    matches("in", payload("tcp", "flags"), json!(["syn", "fin", "rst"])),
+                    jump("answers"),
+                ]),
+                rule([seen(), verdict("accept")]),
+            ],
+        ),
         ("answers", answer_rules()),
+        ("refusals", refusal_rules()),
         // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
         // A neighbour that says it is a pod would be let in by the policies that let that pod in.
         ("impostors", vec![rule([counted(), verdict("drop")])]),
@@ -285,15 +296,23 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
                 rule([to_services(), jump("unserved")]),
                 invalid(),
                 late(),
+                rule([to_ours(), jump("between_pods")]),
                 // A pod that is gone: its address must not be looked for outside.
                 rule([
                     matches("==", ip("daddr"), pods.clone()),
-                    matches("!=", meta("oifname"), json!(ours)),
                     json!({"reject": {"type": "icmpx", "expr": "host-unreachable"}}),
                 ]),
                 rule([jump(LIMITS)]),
                 rule([jump(POLICY_EGRESS)]),
-                rule([to_ours(), jump(POLICY_INGRESS)]),
+                rule([verdict("accept")]),
+            ],
+        ),
+        (
+            "between_pods",
+            vec![
+                rule([jump(LIMITS)]),
+                rule([jump(POLICY_EGRESS)]),
+                rule([jump(POLICY_INGRESS)]),
                 rule([verdict("accept")]),
             ],
         ),
@@ -412,27 +431,38 @@ fn refuse(icmp: &str) -> Vec<Value> {
     ]
 }
 
+/// Of answers of translated TCP that begins or ends, all but a refusal say that something listens.
+fn answer_rules() -> Vec<Value> {
+    vec![
+        rule([
+            matches("in", payload("tcp", "flags"), json!("rst")),
+            json!({"goto": {"target": "refusals"}}),
+        ]),
+        rule([listens()]),
+    ]
+}
+
+fn listens() -> Value {
+    json!({"set": {"op": "update", "elem": answerer(), "set": format!("@{ANSWERING}")}})
+}
+
+fn answerer() -> Value {
+    json!({"concat": [ip("saddr"), payload("tcp", "sport")]})
+}
+
 /// A process that has just died refuses what was on its way to it; that nobody is led to it any more is in the rules
 /// milliseconds later. So the first refusal of a translated connection is kept from the client: it tries again after a
 /// second, connection tracking has forgotten the first try by then, and it is led to another pod, or to this one if that
 /// is back. The second refusal is told, and so is the first where nothing has listened lately: there nothing has died, and
 /// a wrong `targetPort` is not to look like a slow Service.
-fn answer_rules() -> Vec<Value> {
-    let status = || json!({"ct": {"key": "status"}});
+fn refusal_rules() -> Vec<Value> {
     let client = || json!({"concat": [ip("daddr"), payload("tcp", "dport")]});
-    let server = || json!({"concat": [ip("saddr"), payload("tcp", "sport")]});
-    let no_reset = || matches("!", payload("tcp", "flags"), json!("rst"));
-    let established = || matches("in", status(), json!("assured"));
-    let listens =
-        || json!({"set": {"op": "update", "elem": server(), "set": format!("@{ANSWERING}")}});
+    let established = || matches("in", json!({"ct": {"key": "status"}}), json!("assured"));
     vec![
-        // A full set ends the rule that adds to it, so verdicts stand by themselves.
-        rule([no_reset(), listens()]),
-        rule([no_reset(), verdict("return")]),
-        // What is lost is lost.
+        // What is lost is lost. A full set ends the rule that adds to it, so the verdict stands by itself.
         rule([established(), listens()]),
         rule([established(), verdict("return")]),
-        rule([matches("!=", server(), json!(format!("@{ANSWERING}"))), verdict("return")]),
+        rule([matches("!=", answerer(), json!(format!("@{ANSWERING}"))), verdict("return")]),
         rule([matches("==", client(), json!(format!("@{REFUSED}"))), verdict("return")]),
         rule([
             json!({"set": {"op": "add", "elem": client(), "set": format!("@{REFUSED}")}}),

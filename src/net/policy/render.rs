@@ -4,10 +4,10 @@
 //! netlink messages and no run of `nft`.
 //!
 //! ```text
-//! POLICY_EGRESS    pod to itself ▶ on its way; source      ▶ policy_out_…; nobody's address ▶ drop
-//! POLICY_INGRESS   pod to itself ▶ on its way; destination ▶ policy_in_…;  nobody's address ▶ drop
-//! policy_out_…     not the beginning of a flow ▶ drop; allowed … ▶ on its way; policy_refuse
-//! policy_in_…      not the beginning of a flow ▶ drop; allowed … ▶ on its way; policy_ignore
+//! POLICY_EGRESS    source      ▶ policy_open or policy_out_…; nobody's address ▶ drop
+//! POLICY_INGRESS   destination ▶ policy_open or policy_in_…;  nobody's address ▶ drop
+//! policy_out_…     pod to itself ▶ on its way; not the beginning of a flow ▶ drop; allowed … ▶ on its way; policy_refuse
+//! policy_in_…      pod to itself ▶ on its way; not the beginning of a flow ▶ drop; allowed … ▶ on its way; policy_ignore
 //! ```
 //! The skeleton calls both slots for packets of flows that conntrack does not know. What a pod sends in vain is refused,
 //! so that it learns at once; what is sent to it in vain is ignored, so that nobody learns that it is there.
@@ -170,9 +170,7 @@ fn slot(direction: Direction) -> Vec<Value> {
         Direction::Egress => "saddr",
         Direction::Ingress => "daddr",
     };
-    let pair = json!({"concat": [payload("ip", "saddr"), payload("ip", "daddr")]});
-    let mut rules =
-        vec![rule([matches("==", pair, json!(format!("@{HAIRPIN}"))), verdict("return")])];
+    let mut rules = Vec::new();
     for family in [Family::V4, Family::V6] {
         let map = format!("@{}", verdicts(direction, family));
         rules.push(rule([json!({"vmap": {"key": family.field(own), "data": map}})]));
@@ -206,7 +204,7 @@ fn ignore(log_group: u16) -> Vec<Value> {
 
 impl Chain {
     fn render(&self, sets: &BTreeMap<String, Members>) -> Program {
-        let mut rules = vec![no_beginning()];
+        let mut rules = vec![to_itself(), no_beginning()];
         if self.is_isolating {
             rules.extend(self.allows.iter().flat_map(|allow| allow.render(self.direction, sets)));
             let denied = match self.direction {
@@ -217,6 +215,18 @@ impl Chain {
         }
         rules
     }
+}
+
+/// A pod cannot keep itself out.
+fn to_itself() -> Vec<Expression> {
+    let mut rule = Family::V4.only().to_vec();
+    rule.extend([
+        Family::V4.source(),
+        Expression::DestinationAddress(Register(Family::V4.after())),
+        Expression::Require { set: HAIRPIN.into(), key: FIRST },
+        Expression::Return,
+    ]);
+    rule
 }
 
 /// Drops what is TCP and not the first packet of a connection.

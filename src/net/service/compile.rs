@@ -403,7 +403,11 @@ impl Choice {
     }
 
     fn program(self) -> Program {
-        let draw = || Expression::Draw { bound: self.count, into: AFTER_SERVICE };
+        let draw = || match self.count {
+            // Nothing is to be drawn.
+            1 => Expression::Zero(AFTER_SERVICE),
+            bound => Expression::Draw { bound, into: AFTER_SERVICE },
+        };
         let drawn = Register(7);
         let find = Expression::Find { map: BACKENDS, key: SERVICE, into: drawn };
         let pick = service_key(self.is_node).into_iter().chain([draw(), find]);

@@ -41,13 +41,16 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"map":{"name":"host_ports_port","type":["inet_proto","inet_service"],"map":"inet_service","family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"refused","type":["ipv4_addr","inet_service"],"flags":["timeout"],"timeout":3,"size":16384,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"sources","type":["ifname","ipv4_addr","ether_addr"],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"admitted","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"answers","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"between_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_host","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
@@ -59,7 +62,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"policy_ingress","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_nat","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"services_node","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"hooks_bdf42ecd19bb","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"hooks_1c5a83179545","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"admit_hook","type":"filter","hook":"prerouting","prio":-50,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"forward_hook","type":"filter","hook":"forward","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard_hook","type":"filter","hook":"prerouting","prio":-300,"policy":"accept","family":"inet","table":"joey_abc123"}}}
@@ -68,13 +71,16 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"node_hook","type":"filter","hook":"input","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"outbound_hook","type":"nat","hook":"postrouting","prio":100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"output_hook","type":"filter","hook":"output","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"admitted","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"answers","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"between_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"impostors","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"node","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"outbound","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"refusals","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"strangers","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_host","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"to_pods","family":"inet","table":"joey_abc123"}}}
@@ -88,8 +94,7 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"flush":{"map":{"name":"host_ports_at_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"map":{"name":"host_ports_port","family":"inet","table":"joey_abc123"}}}
             {"flush":{"set":{"name":"sources","family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"reply"}},{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":["syn","fin","rst"]}},{"jump":{"target":"answers"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"admitted"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admit_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"jyabc123-*"}},{"jump":{"target":"from_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"forward_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_pods"}}],"family":"inet","table":"joey_abc123"}}}
@@ -107,24 +112,26 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"outbound_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"jump":{"target":"outbound"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_ports"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"!=","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"right":"@answering"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"right":"@refused"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"set":{"op":"add","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@refused"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admitted","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"reply"}},{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":["syn","fin","rst"]}},{"jump":{"target":"answers"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admitted","expr":[{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"goto":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"answers","expr":[{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"between_pods","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"between_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"between_pods","expr":[{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"between_pods","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"between_pods"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"!=","left":{"concat":[{"meta":{"key":"iifname"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ether","field":"saddr"}}]},"right":"@sources"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"127.0.0.0","len":8}}}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"169.254.0.0","len":16}}}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"guard","expr":[{"match":{"op":"!=","left":{"meta":{"key":"nfproto"}},"right":"ipv4"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
@@ -144,6 +151,11 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"node","expr":[{"reject":{"type":"icmpx","expr":"admin-prohibited"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"!=","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"outbound","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"ip","field":"daddr"}}]},"right":"@hairpin"}},{"masquerade":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"!=","left":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"right":"@answering"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"right":"@refused"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"refusals","expr":[{"set":{"op":"add","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@refused"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"strangers","expr":[{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"to_host","expr":[{"jump":{"target":"services_node"}}],"family":"inet","table":"joey_abc123"}}}

@@ -51,6 +51,7 @@ fn a_policy_becomes_a_chain_for_its_pods() {
             {"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/25"]}}]},
         ]}),
         expect![[r#"
+            policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), DestinationAddress(Register(1)), Require { set: "hairpin", key: Register(0) }, Return]
             policy_in_c72 [Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, TcpFlags(Register(0)), Mask { register: Register(0), mask: 23 }, Compare { register: Register(0), operator: NotEqual, value: [2] }, Count, Drop]
             policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_block_67a6f01cd9e884ac218dbedaab44f25e", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, Return]
             policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_block_67a6f01cd9e884ac218dbedaab44f25e", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [17] }, Return]
@@ -59,6 +60,7 @@ fn a_policy_becomes_a_chain_for_its_pods() {
             policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_pods_b57e36f331ad8702458ef5f1607dcf7d", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, DestinationPort(Register(0)), Compare { register: Register(0), operator: AtLeast, value: [0, 90] }, Compare { register: Register(0), operator: AtMost, value: [0, 99] }, Return]
             policy_in_c72 [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), Require { set: "policy_pods_b57e36f331ad8702458ef5f1607dcf7d", key: Register(0) }, Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, DestinationPort(Register(0)), Compare { register: Register(0), operator: Equal, value: [31, 144] }, Return]
             policy_in_c72 [Jump("policy_ignore")]
+            policy_out_5a [Version(Register(0)), Compare { register: Register(0), operator: Equal, value: [2] }, SourceAddress(Register(0)), DestinationAddress(Register(1)), Require { set: "hairpin", key: Register(0) }, Return]
             policy_out_5a [Protocol(Register(0)), Compare { register: Register(0), operator: Equal, value: [6] }, TcpFlags(Register(0)), Mask { register: Register(0), mask: 23 }, Compare { register: Register(0), operator: NotEqual, value: [2] }, Count, Drop]
             policy_block Element { key: [Between(Address(192.0.2.128), Address(192.0.2.255))], value: [] }
             policy_egress4 Element { key: [Address(10.42.0.2)], value: [Verdict(Goto("policy_out_5a3adc3e2c863e364ad4d46d53f05348"))] }

@@ -1,13 +1,15 @@
 //! From Services and their endpoints to what leads packets to them (pure).
 //!
 //! ```text
-//! SERVICES_NAT   address . protocol . port ─▶ services_choices ─▶ 3 . 0 ─▶ services_chains ─▶ goto pick_3
-//! SERVICES_NODE            protocol . port ─▶ services_node_choices ─▶ 2 . 0 ─▶ services_node_chains ─▶ goto node_pick_2
+//! SERVICES_NAT   address . protocol . port ─▶ services_sole ─▶ address . port, translated; of several endpoints
+//!                address . protocol . port ─▶ services_choices ─▶ 3 . 0 ─▶ services_chains ─▶ goto pick_3
+//! SERVICES_NODE            protocol . port ─▶ services_node_sole; services_node_choices ─▶ 2 . 0 ─▶ services_node_chains ─▶ goto node_pick_2
 //! pick_3         address . protocol . port . a number below 3 ─▶ services_backends ─▶ address . port, translated
 //! stick_3_10800  address . protocol . port . source ─▶ services_clients ─▶ the same, if still a member; else as pick_3
 //! ```
 //! There is no chain per Service, only one per *number* of endpoints, so a change is a few members of maps at any
-//! size; what did not change is not compiled again ([`Compiled`]). What leads to a chain is kept apart, in maps of a few
+//! size; what did not change is not compiled again ([`Compiled`]). Between so many members each look is one into cold memory,
+//! so that where nothing is to be chosen there is only one. What leads to a chain is kept apart, in maps of a few
 //! members: for each new member that does, the kernel validates every other one in the table. Ports of the host stand in `services_backends` under
 //! the address 0.0.0.0.
 //!
@@ -25,7 +27,9 @@ use crate::net::part::{Flow, PartPlan, PlanChange, SERVICES_NAT, SERVICES_NODE};
 use crate::net::program::{Declaration, Expression, Kind, Memory, Program, Register};
 use crate::net::ruleset::{Element, Elements, Field, Verdict, diff};
 
-/// Each key's count of endpoints and how long a client stays, in seconds,
+/// Where keys lead of which each packet goes to the same endpoint; of addresses of Services, and of ports of the host.
+const SOLE: [&str; 2] = ["services_sole", "services_node_sole"];
+/// Each other key's count of endpoints and how long a client stays, in seconds,
 const CHOICES: [&str; 2] = ["services_choices", "services_node_choices"];
 /// and the chain for them; of addresses of Services, and of ports of the host.
 const CHAINS: [&str; 2] = ["services_chains", "services_node_chains"];
@@ -148,11 +152,11 @@ impl Compiled {
         let mut choices = Counts::of(&mut self.choices);
         let mut addresses = Counts::of(&mut self.addresses);
         for piece in add {
-            choices.more(piece.choice);
+            piece.choice.into_iter().for_each(|choice| choices.more(choice));
             piece.addresses().for_each(|address| addresses.more(address));
         }
         for piece in remove {
-            choices.less(piece.choice);
+            piece.choice.into_iter().for_each(|choice| choices.less(choice));
             piece.addresses().for_each(|address| addresses.less(address));
         }
         let (chosen, forgotten) = choices.changed();
@@ -219,7 +223,8 @@ fn targets(
 #[derive(Debug)]
 struct Piece {
     to: Key,
-    choice: Choice,
+    /// `None` where each packet goes to the same endpoint.
+    choice: Option<Choice>,
     backends: BTreeSet<Backend>,
 }
 
@@ -233,7 +238,8 @@ impl Piece {
     fn of(to: Key, target: &Target) -> Piece {
         let count = target.backends.len() as u32;
         let choice = Choice { is_node: to.0.is_none(), count, affinity: target.affinity };
-        Piece { to, choice, backends: target.backends.clone() }
+        let is_free = count > 1 || target.affinity.is_some();
+        Piece { to, choice: is_free.then_some(choice), backends: target.backends.clone() }
     }
 
     fn addresses(&self) -> impl Iterator<Item = IpAddr> {
@@ -246,19 +252,28 @@ impl Piece {
         let mut add = |set: &'static str, member| {
             elements.entry(set.into()).or_default().insert(member);
         };
-        let value = after_nothing(&self.choice.key());
         let mut key = vec![Field::Protocol(protocol), Field::Port(port)];
         if let Some(address) = to {
             key.insert(0, Field::Address(address));
         }
-        add(CHOICES[self.choice.place()], Element { key: key.clone(), value });
+        let values = self.backends.iter();
+        let values =
+            values.map(|(address, port)| vec![Field::Address(*address), Field::Port(*port)]);
+        let Some(choice) = self.choice else {
+            let sole = SOLE[usize::from(to.is_none())];
+            values.for_each(|value| add(sole, Element { key: key.clone(), value }));
+            return;
+        };
+        add(
+            CHOICES[choice.place()],
+            Element { key: key.clone(), value: after_nothing(&choice.key()) },
+        );
         if to.is_none() {
             key.insert(0, Field::Address(Ipv4Addr::UNSPECIFIED.into()));
         }
-        for (number, (address, port_there)) in (0u32..).zip(&self.backends) {
-            let value = vec![Field::Address(*address), Field::Port(*port_there)];
+        for (number, value) in (0u32..).zip(values) {
             let drawn: Vec<_> = key.iter().cloned().chain([Field::Number(number)]).collect();
-            if self.choice.affinity.is_some() {
+            if choice.affinity.is_some() {
                 add(MEMBERS, Element::member(value.iter().chain(&key).cloned().collect()));
                 add(STAYING, Element { key: drawn.clone(), value: after_nothing(&value) });
             }
@@ -328,8 +343,8 @@ struct Choice {
 /// What stands without any Service.
 fn frame() -> PartPlan {
     let programs = BTreeMap::from([
-        (SERVICES_NAT.to_owned(), vec![dispatch(false)]),
-        (SERVICES_NODE.to_owned(), vec![dispatch(true)]),
+        (SERVICES_NAT.to_owned(), dispatch(false)),
+        (SERVICES_NODE.to_owned(), dispatch(true)),
     ]);
     let service = [Kind::Address, Kind::Protocol, Kind::Port];
     let backend = [Kind::Address, Kind::Port];
@@ -339,6 +354,8 @@ fn frame() -> PartPlan {
     let [a_choice, staying] = [&choice, &backend].map(|value| [&nothing[..], value].concat());
     let longest = Duration::from_secs(86_400);
     let declarations = BTreeMap::from([
+        (SOLE[0].into(), map(&[&service], &backend)),
+        (SOLE[1].into(), map(&[&service[1..]], &backend)),
         (CHOICES[0].into(), map(&[&service], &a_choice)),
         (CHOICES[1].into(), map(&[&service[1..]], &a_choice)),
         (CHAINS[0].into(), map(&[&choice], &[Kind::Verdict])),
@@ -362,6 +379,8 @@ const FOUND: Register = Register(0);
 const ENDPOINT: Register = Register(1);
 const SERVICE: Register = Register(3);
 const AFTER_SERVICE: Register = Register(6);
+/// An endpoint that nothing is asked about.
+const LEADS_TO: Register = Register(7);
 
 fn service_key(is_node: bool) -> [Expression; 3] {
     let address = match is_node {
@@ -371,15 +390,19 @@ fn service_key(is_node: bool) -> [Expression; 3] {
     [address, Expression::Protocol(Register(4)), Expression::DestinationPort(Register(5))]
 }
 
-fn dispatch(is_node: bool) -> Vec<Expression> {
+fn dispatch(is_node: bool) -> Program {
     // Ports of the host are looked for without an address.
     let (place, skipped, key) = if is_node { (1, 1, Register(4)) } else { (0, 0, SERVICE) };
-    let load = service_key(is_node).into_iter().skip(skipped);
+    let load = || service_key(is_node).into_iter().skip(skipped);
+    let sole = [
+        Expression::Find { map: SOLE[place], key, into: LEADS_TO },
+        Expression::Translate(LEADS_TO),
+    ];
     let follow = [
         Expression::Find { map: CHOICES[place], key, into: Register(key.0 - 1) },
         Expression::Follow { map: CHAINS[place], key },
     ];
-    load.chain(follow).collect()
+    vec![load().chain(sole).collect(), load().chain(follow).collect()]
 }
 
 impl Choice {
@@ -403,15 +426,10 @@ impl Choice {
     }
 
     fn program(self) -> Program {
-        let draw = || match self.count {
-            // Nothing is to be drawn.
-            1 => Expression::Zero(AFTER_SERVICE),
-            bound => Expression::Draw { bound, into: AFTER_SERVICE },
-        };
-        let drawn = Register(7);
-        let find = Expression::Find { map: BACKENDS, key: SERVICE, into: drawn };
+        let draw = || Expression::Draw { bound: self.count, into: AFTER_SERVICE };
+        let find = Expression::Find { map: BACKENDS, key: SERVICE, into: LEADS_TO };
         let pick = service_key(self.is_node).into_iter().chain([draw(), find]);
-        let pick: Vec<_> = pick.chain([Expression::Translate(drawn)]).collect();
+        let pick: Vec<_> = pick.chain([Expression::Translate(LEADS_TO)]).collect();
         let Some(lifetime) = self.affinity else {
             return vec![pick];
         };

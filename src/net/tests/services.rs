@@ -389,6 +389,11 @@ fn a_change_alone_is_in_force_like_a_whole_plan() {
         sh("nft flush map inet joey_abc123 services_choices");
         change(&[&b]).await;
         talk(&on_b, call()).unwrap();
+        sh("nft flush map inet joey_abc123 services_sole");
+        change(&[&c]).await;
+        talk(&on_c, call()).unwrap();
+        change(&[&b]).await;
+        talk(&on_b, call()).unwrap();
         let say = || client.send_to(b"hello", (SERVICE, 80)).map(drop);
         assert_eq!(heard(&ear_b, say), Some(a.address));
         change(&[]).await;
@@ -411,20 +416,22 @@ fn maps_of_an_earlier_release_serve_until_the_first_plan_and_are_gone_after_it()
         put(&network, &facts(&[&b], |_| {})).await;
         drop(network);
         let key = format!("{SERVICE} . tcp . 80");
-        let number = sh(
-            "nft list map inet joey_abc123 services_choices | grep -c '80 : 0x00000000 . 0x00000001 . 0x00000000'",
-        );
-        assert_eq!(number.trim(), "2", "one endpoint, no affinity");
+        let sole = sh("nft list map inet joey_abc123 services_sole | grep -c '80 : 10.42'");
+        assert_eq!(sole.trim(), "2", "one endpoint, no affinity");
         // As that release left it.
         sh(&format!(
             "nft 'flush chain inet joey_abc123 services_nat; flush chain inet joey_abc123 services_node;
+                delete map inet joey_abc123 services_sole; delete map inet joey_abc123 services_node_sole;
                 delete map inet joey_abc123 services_choices; delete map inet joey_abc123 services_node_choices;
                 delete map inet joey_abc123 services_chains; delete map inet joey_abc123 services_node_chains;
+                add chain inet joey_abc123 services_pick_1;
+                add rule inet joey_abc123 services_pick_1 meta l4proto tcp dnat ip to {}:8080;
                 add map inet joey_abc123 services_ports {{ type ipv4_addr . inet_proto . inet_service : verdict; }};
                 add map inet joey_abc123 services_node_ports {{ type inet_proto . inet_service : verdict; }};
                 add element inet joey_abc123 services_ports {{ {key} : goto services_pick_1 }};
                 add rule inet joey_abc123 services_nat ip daddr . meta l4proto . th dport vmap @services_ports;
-                add rule inet joey_abc123 services_node meta l4proto . th dport vmap @services_node_ports'"
+                add rule inet joey_abc123 services_node meta l4proto . th dport vmap @services_node_ports'",
+            b.address
         ));
         let network = machine::network().await;
         talk(&server, call()).unwrap();

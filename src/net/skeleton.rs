@@ -7,8 +7,8 @@
 //! prerouting raw      guard_hook    from our ports ──▶ guard     source known? destination sane?
 //!                                   from the pod range, but not from our ports ──▶ impostors
 //! prerouting dstnat   inbound_hook  from our ports ──▶ SERVICES_NAT; to a local address ▶ to_host: SERVICES_NODE, host_ports
-//! prerouting -50      admit_hook    from our ports ▶ admitted, with answers of TCP that begins or ends, translated ──▶ answers;
-//!                                   from our ports, to pods ▶ marked as seen (`guard`), once all is translated
+//! prerouting -50      admit_hook    from our ports ▶ admitted, with what ends translated TCP ──▶ endings; from our ports,
+//!                                   to pods ▶ marked as seen (`guard`), once all is translated
 //! output     dstnat   local_hook    any ──▶ SERVICES_NAT; to a local address, not 127/8 ▶ to_host
 //! input      filter   node_hook     from our ports ──▶ node      POLICY_EGRESS, and what of the host pods may reach
 //! forward    filter   forward_hook  from our ports ▶ from_pods, with POLICY_EGRESS; from there to our ports ▶ between_pods,
@@ -62,9 +62,10 @@ const REFUSED: &str = "refused";
 const REFUSED_ONCE: Duration = Duration::from_secs(3);
 /// So many of them at a time; those beyond are told at once.
 const REFUSALS: u32 = 16_384;
-/// Ports of pods behind a Service on which something has just listened: a connection was made there, or ended.
+/// Ports of pods behind a Service on which something has just listened: a connection ended there.
 const ANSWERING: &str = "answering";
-/// What has not listened for so long has not just died. An ending process closes its connections, so that a long one counts.
+/// What has not listened for so long has not just died. An ending process closes its connections, so that those it had count,
+/// and nothing needs to be remembered when one is made.
 const ANSWERED_LATELY: Duration = Duration::from_secs(10);
 /// So many of them at a time; a refusal of those beyond is told at once.
 const ANSWERERS: u32 = 16_384;
@@ -273,15 +274,14 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             "admitted",
             vec![
                 rule([
-                    matches("==", json!({"ct": {"key": "direction"}}), json!("reply")),
+                    matches("in", payload("tcp", "flags"), json!(["fin", "rst"])),
                     is_translated(),
-                    matches("in", payload("tcp", "flags"), json!(["syn", "fin", "rst"])),
-                    jump("answers"),
+                    jump("endings"),
                 ]),
                 rule([seen(), verdict("accept")]),
             ],
         ),
-        ("answers", answer_rules()),
+        ("endings", ending_rules()),
         ("refusals", refusal_rules()),
         // The gateway's address is the pods'; a neighbour who routes to it meets nobody.
         // A neighbour that says it is a pod would be let in by the policies that let that pod in.
@@ -293,10 +293,10 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
             "from_pods",
             vec![
                 established(),
+                rule([to_ours(), jump("between_pods")]),
                 rule([to_services(), jump("unserved")]),
                 invalid(),
                 late(),
-                rule([to_ours(), jump("between_pods")]),
                 // A pod that is gone: its address must not be looked for outside.
                 rule([
                     matches("==", ip("daddr"), pods.clone()),
@@ -310,6 +310,8 @@ pub fn compile(names: &Names, surroundings: &Surroundings, elements: Elements) -
         (
             "between_pods",
             vec![
+                invalid(),
+                late(),
                 rule([jump(LIMITS)]),
                 rule([jump(POLICY_EGRESS)]),
                 rule([jump(POLICY_INGRESS)]),
@@ -431,23 +433,29 @@ fn refuse(icmp: &str) -> Vec<Value> {
     ]
 }
 
-/// Of answers of translated TCP that begins or ends, all but a refusal say that something listens.
-fn answer_rules() -> Vec<Value> {
+/// Of what ends translated TCP, all but a refusal say that something listens; a client's reset, if it was
+/// connected.
+fn ending_rules() -> Vec<Value> {
+    let is_reset = || matches("in", payload("tcp", "flags"), json!("rst"));
+    let from_client = || matches("==", json!({"ct": {"key": "direction"}}), json!("original"));
     vec![
-        rule([
-            matches("in", payload("tcp", "flags"), json!("rst")),
-            json!({"goto": {"target": "refusals"}}),
-        ]),
-        rule([listens()]),
+        // A full set ends the rule that adds to it, so verdicts stand by themselves.
+        rule([from_client(), is_reset(), is_established(), listens("daddr", "dport")]),
+        rule([from_client(), verdict("return")]),
+        rule([is_reset(), json!({"goto": {"target": "refusals"}})]),
+        rule([listens("saddr", "sport")]),
     ]
 }
 
-fn listens() -> Value {
-    json!({"set": {"op": "update", "elem": answerer(), "set": format!("@{ANSWERING}")}})
+/// Both sides have said something.
+fn is_established() -> Value {
+    matches("in", json!({"ct": {"key": "status"}}), json!("assured"))
 }
 
-fn answerer() -> Value {
-    json!({"concat": [ip("saddr"), payload("tcp", "sport")]})
+/// Remembers that something listens at the packet's one end or the other.
+fn listens(address: &str, port: &str) -> Value {
+    let at = json!({"concat": [ip(address), payload("tcp", port)]});
+    json!({"set": {"op": "update", "elem": at, "set": format!("@{ANSWERING}")}})
 }
 
 /// A process that has just died refuses what was on its way to it; that nobody is led to it any more is in the rules
@@ -456,13 +464,13 @@ fn answerer() -> Value {
 /// is back. The second refusal is told, and so is the first where nothing has listened lately: there nothing has died, and
 /// a wrong `targetPort` is not to look like a slow Service.
 fn refusal_rules() -> Vec<Value> {
+    let server = json!({"concat": [ip("saddr"), payload("tcp", "sport")]});
     let client = || json!({"concat": [ip("daddr"), payload("tcp", "dport")]});
-    let established = || matches("in", json!({"ct": {"key": "status"}}), json!("assured"));
     vec![
-        // What is lost is lost. A full set ends the rule that adds to it, so the verdict stands by itself.
-        rule([established(), listens()]),
-        rule([established(), verdict("return")]),
-        rule([matches("!=", answerer(), json!(format!("@{ANSWERING}"))), verdict("return")]),
+        // What is lost is lost.
+        rule([is_established(), listens("saddr", "sport")]),
+        rule([is_established(), verdict("return")]),
+        rule([matches("!=", server, json!(format!("@{ANSWERING}"))), verdict("return")]),
         rule([matches("==", client(), json!(format!("@{REFUSED}"))), verdict("return")]),
         rule([
             json!({"set": {"op": "add", "elem": client(), "set": format!("@{REFUSED}")}}),

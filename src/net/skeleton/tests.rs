@@ -42,8 +42,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"set":{"name":"refused","type":["ipv4_addr","inet_service"],"flags":["timeout"],"timeout":3,"size":16384,"family":"inet","table":"joey_abc123"}}}
             {"add":{"set":{"name":"sources","type":["ifname","ipv4_addr","ether_addr"],"family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"admitted","family":"inet","table":"joey_abc123"}}}
-            {"add":{"chain":{"name":"answers","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"between_pods","family":"inet","table":"joey_abc123"}}}
+            {"add":{"chain":{"name":"endings","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
@@ -72,8 +72,8 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"chain":{"name":"outbound_hook","type":"nat","hook":"postrouting","prio":100,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"add":{"chain":{"name":"output_hook","type":"filter","hook":"output","prio":-5,"policy":"accept","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"admitted","family":"inet","table":"joey_abc123"}}}
-            {"flush":{"chain":{"name":"answers","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"between_pods","family":"inet","table":"joey_abc123"}}}
+            {"flush":{"chain":{"name":"endings","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"from_pods","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"guard","family":"inet","table":"joey_abc123"}}}
             {"flush":{"chain":{"name":"host_ports","family":"inet","table":"joey_abc123"}}}
@@ -112,19 +112,23 @@ fn a_first_start_makes_everything_in_one_transaction() {
             {"add":{"rule":{"chain":"outbound_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"jump":{"target":"outbound"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"output_hook","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"to_ports"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"admitted","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"reply"}},{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":["syn","fin","rst"]}},{"jump":{"target":"answers"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"admitted","expr":[{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":["fin","rst"]}},{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"dnat"}},{"jump":{"target":"endings"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"admitted","expr":[{"mangle":{"key":{"meta":{"key":"mark"}},"value":{"|":[{"meta":{"key":"mark"}},4096]}}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"goto":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"answers","expr":[{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"between_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"between_pods","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"between_pods","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"between_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"between_pods","expr":[{"jump":{"target":"policy_ingress"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"between_pods","expr":[{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"endings","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"original"}},{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"match":{"op":"in","left":{"ct":{"key":"status"}},"right":"assured"}},{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"endings","expr":[{"match":{"op":"==","left":{"ct":{"key":"direction"}},"right":"original"}},{"return":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"endings","expr":[{"match":{"op":"in","left":{"payload":{"protocol":"tcp","field":"flags"}},"right":"rst"}},{"goto":{"target":"refusals"}}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"endings","expr":[{"set":{"op":"update","elem":{"concat":[{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"sport"}}]},"set":"@answering"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established","related"]}},{"accept":null}],"family":"inet","table":"joey_abc123"}}}
+            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"between_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.43.0.0","len":16}}}},{"jump":{"target":"unserved"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"invalid"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"!=","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},{"match":{"op":"==","left":{"concat":[{"meta":{"key":"l4proto"}},{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"th","field":"sport"}},{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"th","field":"dport"}}]},"right":"@ended"}},{"counter":{"packets":0,"bytes":0}},{"drop":null}],"family":"inet","table":"joey_abc123"}}}
-            {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"meta":{"key":"oifname"}},"right":"jyabc123-*"}},{"jump":{"target":"between_pods"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.42.0.0","len":16}}}},{"reject":{"type":"icmpx","expr":"host-unreachable"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"limits_flows"}}],"family":"inet","table":"joey_abc123"}}}
             {"add":{"rule":{"chain":"from_pods","expr":[{"jump":{"target":"policy_egress"}}],"family":"inet","table":"joey_abc123"}}}

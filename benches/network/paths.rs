@@ -1,10 +1,11 @@
-//! What a connection through a Service costs: beside its server's own address, and beside peers.
+//! What a connection through a Service costs: beside its server's own address, beside what the kernel takes for its own part, and
+//! beside peers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::peers::Peer;
+use crate::peers::{Peer, floors};
 use crate::site::{Site, service, sink};
 use crate::table::{Row, print};
 
@@ -38,9 +39,12 @@ impl Way<'_> {
 
 pub async fn measure(cluster: &Cluster, peers: &[Peer], count: usize, rounds: usize) {
     let bare = Site::routed();
+    let floors = floors(count);
     let way = |name: &str, site, count| Way { name: name.to_owned(), site, count };
     let mut ways = vec![
         way("no rules at all, the server's address", &bare, None),
+        way(floors[0].0, &floors[0].1, floors[0].2),
+        way(floors[1].0, &floors[1].1, floors[1].2),
         way("Joey, the pod's address", &cluster.open, None),
         way("Joey, Services", &cluster.open, Some(count)),
     ];

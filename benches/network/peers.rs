@@ -1,5 +1,6 @@
 //! Peers that lead Services: a chain for each, as kube-proxy writes it for nftables and for iptables.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::site::{PORT, SERVICE_PORT, SINK_PORT, Site, feed, service, sh};
@@ -42,6 +43,50 @@ pub fn all(count: usize) -> Vec<Peer> {
     .into()
 }
 
+/// What the kernel takes for its own part, on hosts that guard and filter nothing: below it nobody gets with nftables. One
+/// keeps track of connections; the other translates, too, in one look at one map.
+pub fn floors(count: usize) -> [(&'static str, Site, Option<usize>); 2] {
+    let [tracks, translates] = [Site::routed(), Site::routed()];
+    let tracking = "table ip floor {
+        chain forward { type filter hook forward priority 0; ct state established accept; }
+    }";
+    let map = one_map(translates.server.ip(), count);
+    for (site, text) in [(&tracks, tracking), (&translates, map.as_str())] {
+        site.on_host(|| feed("nft", &["-f", "-"], text)).expect("nft takes it");
+    }
+    [
+        ("connection tracking alone, the server's address", tracks, None),
+        ("one map that translates, nothing else", translates, Some(count)),
+    ]
+}
+
+fn one_map(server: IpAddr, count: usize) -> String {
+    let mut text = String::from(
+        "table ip floor {
+        map services { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; elements = {\n",
+    );
+    for (number, port, to) in pairs(count) {
+        let address = service(number).ip();
+        text.push_str(&format!("{address} . tcp . {port} : {server} . {to},\n"));
+    }
+    text.push_str(
+        "} }
+        chain pre {
+            type nat hook prerouting priority dstnat;
+            dnat ip to ip daddr . meta l4proto . th dport map @services;
+        }
+        }\n",
+    );
+    text
+}
+
+/// Each Service by its number, its port and where that leads.
+fn pairs(count: usize) -> impl Iterator<Item = (usize, u16, u16)> {
+    // The second port of the last Service is for long streams.
+    let long = (count - 1, SERVICE_PORT + 1, SINK_PORT);
+    (0..count).map(|number| (number, SERVICE_PORT, PORT)).chain([long])
+}
+
 impl Peer {
     /// Gives the first Service its endpoint, or takes it away.
     ///
@@ -63,28 +108,18 @@ impl Kind {
 
     fn whole(self, site: &Site, count: usize) -> String {
         let server = site.server.ip();
-        // The second port of the last Service is for long streams.
-        let ports = |number: usize| match number + 1 == count {
-            true => vec![(SERVICE_PORT, PORT), (SERVICE_PORT + 1, SINK_PORT)],
-            false => vec![(SERVICE_PORT, PORT)],
-        };
-        let all = || {
-            (0..count).flat_map(|number| {
-                ports(number).into_iter().map(move |(port, to)| (number, port, to))
-            })
-        };
         let mut text = String::new();
         match self {
             Kind::Nft => {
                 text.push_str("table ip peer {\n");
-                for (number, port, to) in all() {
+                for (number, port, to) in pairs(count) {
                     text.push_str(&format!(
                         "chain end_{number}_{port} {{ meta l4proto tcp dnat to {server}:{to}; }}\n\
                          chain svc_{number}_{port} {{ numgen random mod 1 vmap {{ 0 : goto end_{number}_{port} }}; }}\n"
                     ));
                 }
                 text.push_str("map service_ips { type ipv4_addr . inet_proto . inet_service : verdict\nelements = {\n");
-                for (number, port, _) in all() {
+                for (number, port, _) in pairs(count) {
                     let address = service(number).ip();
                     text.push_str(&format!(
                         "{address} . tcp . {port} : goto svc_{number}_{port},\n"
@@ -97,13 +132,13 @@ impl Kind {
             }
             Kind::Iptables(_) => {
                 text.push_str("*nat\n:KUBE-SERVICES - [0:0]\n");
-                for (number, port, _) in all() {
+                for (number, port, _) in pairs(count) {
                     text.push_str(&format!(
                         ":KUBE-SVC-{number}-{port} - [0:0]\n:KUBE-SEP-{number}-{port} - [0:0]\n"
                     ));
                 }
                 text.push_str("-A PREROUTING -j KUBE-SERVICES\n");
-                for (number, port, to) in all() {
+                for (number, port, to) in pairs(count) {
                     let address = service(number).ip();
                     text.push_str(&format!(
                         "-A KUBE-SERVICES -d {address}/32 -p tcp -m tcp --dport {port} -j KUBE-SVC-{number}-{port}\n\

@@ -1,7 +1,9 @@
 //! What a normal client notices while others attack: its p99 beside that of a quiet proxy, and the proxy's memory.
 //!
-//! Normal clients ask at a steady pace. Attackers run at the lowest priority of this machine, since theirs is another one; the
-//! proxy has two workers, as the daemon has here.
+//! Normal clients ask at a steady pace, 30 seconds in quiet and 30 under attack; `ATTACK_SECONDS` is for shorter looks.
+//! Attackers run at the lowest priority of this machine, since theirs is another one; the proxy has two workers, as the
+//! daemon has here. What the attackers' own work costs the normal clients is measured as well, as the floor: the same
+//! floods go to a listener that is no proxy and reads nothing.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,8 +16,10 @@ use std::time::Duration;
 use crate::load::{self, Round};
 use crate::peers::Peer;
 
-/// Long enough that the first blows, which everybody has free, are not most of it.
-const DURING: Duration = Duration::from_secs(10);
+/// Of a round, without `ATTACK_SECONDS`; security C11.
+const DURING: Duration = Duration::from_secs(30);
+/// How long the listener that is no proxy leaves a connection unread, as the proxy does with who has flooded.
+const UNREAD: Duration = Duration::from_secs(1);
 /// For requests that are held to be answered.
 const SETTLE: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 8;
@@ -86,35 +90,49 @@ fn attacks() -> Vec<(&'static str, Attack)> {
 }
 
 pub fn table(directory: &Path, backend: SocketAddr, rounds: usize) {
+    let during = during();
     println!(
-        "\n{:<24} {:>9} {:>7} {:>9} {:>9} {:>7} {:>9}",
-        "attack", "requests", "errors", "p50 us", "p99 us", "x base", "rss MiB"
+        "\n{:<24} {:>9} {:>7} {:>9} {:>9} {:>7} {:>7} {:>7} {:>9}",
+        "attack", "requests", "errors", "p50 us", "p99 us", "x base", "floor x", "conns", "rss MiB"
     );
     let mut base_p99 = Vec::new();
+    let bystander = bystander();
     let only = std::env::var("ATTACK").unwrap_or_default();
     for (name, attack) in attacks().into_iter().filter(|(name, _)| name.contains(&only)) {
         // A proxy of its own: memory of one attack is not another's.
         let Some(peer) = Peer::joey(directory, backend, 10, WORKERS) else { return };
-        let (mut quiet, mut attacked, mut errors) = (Vec::new(), Vec::new(), 0);
+        let (mut quiet, mut attacked, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut errors, mut connections) = (0, 0);
         for _ in 0..rounds {
-            quiet.push(normal(&peer).0);
-            let siege = Siege::begin(&peer, &attack);
-            let (round, failed) = normal(&peer);
+            quiet.push(normal(&peer, during).0);
+            let siege = Siege::begin(peer.http, peer.https, &attack);
+            let (round, failed) = normal(&peer, during);
             attacked.push(round);
             errors += failed;
-            siege.end();
+            connections += siege.end();
+            if matches!(attack, Attack::Flood { .. }) {
+                let siege = Siege::begin(bystander, bystander, &attack);
+                floor.push(normal(&peer, during).0);
+                siege.end();
+            }
         }
-        let p99 = load::median(&attacked, |round| round.p99_micros);
-        let base = load::median(&quiet, |round| round.p99_micros);
+        let p99 = |rounds: &[Round]| load::median(rounds, |round| round.p99_micros);
+        let base = p99(&quiet);
         base_p99.push(base);
+        let floor = match floor.is_empty() {
+            true => "-".to_owned(),
+            false => format!("{:.2}", p99(&floor) / base),
+        };
         println!(
-            "{:<24} {:>9.0} {:>7} {:>9.0} {:>9.0} {:>7.2} {:>9.1}",
+            "{:<24} {:>9.0} {:>7} {:>9.0} {:>9.0} {:>7.2} {:>7} {:>7} {:>9.1}",
             name,
-            load::median(&attacked, |round| round.per_second) * DURING.as_secs_f64(),
+            load::median(&attacked, |round| round.per_second) * during.as_secs_f64(),
             errors,
             load::median(&attacked, |round| round.p50_micros),
-            p99,
-            p99 / base,
+            p99(&attacked),
+            p99(&attacked) / base,
+            floor,
+            connections / rounds,
             peer.resident_mib()
         );
     }
@@ -122,8 +140,28 @@ pub fn table(directory: &Path, backend: SocketAddr, rounds: usize) {
     println!("base: p99 {:.0} us (median of the quiet rounds)", base_p99[base_p99.len() / 2]);
 }
 
+fn during() -> Duration {
+    let seconds = std::env::var("ATTACK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(DURING, Duration::from_secs)
+}
+
+/// A listener that is no proxy: takes connections, reads nothing of them, and drops them after a while.
+fn bystander() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                std::thread::sleep(UNREAD);
+                drop(stream);
+            });
+        }
+    });
+    address
+}
+
 /// Normal clients, and how many of them were let down.
-fn normal(peer: &Peer) -> (Round, usize) {
+fn normal(peer: &Peer, during: Duration) -> (Round, usize) {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -131,7 +169,7 @@ fn normal(peer: &Peer) -> (Round, usize) {
             std::thread::spawn(move || load::ask(address, 10, PAUSE, &load::Start::given(), &stop))
         })
         .collect();
-    std::thread::sleep(DURING);
+    std::thread::sleep(during);
     stop.store(true, Ordering::Relaxed);
     let (mut spans, mut errors) = (Vec::new(), 0);
     for client in clients {
@@ -143,22 +181,23 @@ fn normal(peer: &Peer) -> (Round, usize) {
             }
         }
     }
-    (Round::of(spans, DURING, Duration::ZERO), errors)
+    (Round::of(spans, during, Duration::ZERO), errors)
 }
 
 struct Siege {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    /// Each returns how many connections it made.
+    threads: Vec<JoinHandle<usize>>,
     held: Vec<TcpStream>,
 }
 
 impl Siege {
-    fn begin(peer: &Peer, attack: &Attack) -> Siege {
+    fn begin(http: SocketAddr, https: SocketAddr, attack: &Attack) -> Siege {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut threads, mut held) = (Vec::new(), Vec::new());
         match attack {
             Attack::Held { connections, is_tls_port, bytes } => {
-                let address = if *is_tls_port { peer.https } else { peer.http };
+                let address = if *is_tls_port { https } else { http };
                 for number in 0..*connections {
                     held.push(hold(number, address));
                     let _ = held[number].write_all(bytes);
@@ -169,22 +208,21 @@ impl Siege {
             Attack::Flood { first, next } => {
                 for number in 0..FLOODERS {
                     let (stop, first, next) = (Arc::clone(&stop), first.clone(), *next);
-                    let address = peer.http;
-                    threads.push(std::thread::spawn(move || {
-                        flood(number, address, &first, next, &stop);
-                    }));
+                    threads
+                        .push(std::thread::spawn(move || flood(number, http, &first, next, &stop)));
                 }
             }
         }
         Siege { stop, threads, held }
     }
 
-    fn end(self) {
+    /// How many connections were made.
+    fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
+        let held = self.held.len();
         drop(self.held);
-        for thread in self.threads {
-            thread.join().expect("an attacker ends well");
-        }
+        let ends = self.threads.into_iter().map(|thread| thread.join());
+        held + ends.map(|end| end.expect("an attacker ends well")).sum::<usize>()
     }
 }
 
@@ -211,11 +249,13 @@ fn flood(
     first: &[u8],
     next: fn(u32) -> Vec<u8>,
     stop: &AtomicBool,
-) {
+) -> usize {
     // Of this thread (setpriority(2), "C library/kernel differences").
     let _ = rustix::process::setpriority_process(None, 19);
+    let mut connections = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut stream) = connect_from(number, address) else { return };
+        let Ok(mut stream) = connect_from(number, address) else { break };
+        connections += 1;
         let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
         if stream.write_all(first).is_err() {
             continue;
@@ -244,6 +284,7 @@ fn flood(
             stream.set_nonblocking(false).expect("a socket can be blocking");
         }
     }
+    connections
 }
 
 /// `:method GET, :scheme http, :path /p1, :authority a` (RFC 7541).

@@ -1,8 +1,8 @@
 //! The ingress beside nginx, haproxy, caddy and envoy, one worker each, in alternation: `cargo bench --bench ingress`.
 //!
 //! What counts is the processor's time a request, read from /proc, and its ratio to nginx's; and what a normal client notices
-//! while others attack. It never judges; it prints. `ONLY=requests,handshakes,attacks`, `ATTACK` (a part of its name) and
-//! `ROUNDS` choose; peers that are not installed are left out.
+//! while others attack. It never judges; it prints. `ONLY=requests,handshakes,attacks`, `ATTACK` (a part of its name),
+//! `ATTACK_SECONDS` (30 without it) and `ROUNDS` choose; peers that are not installed are left out.
 
 mod attacks;
 mod joey_alone;

@@ -6,7 +6,7 @@ use joey::net::ingress::Bounds;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-use super::frames::{ENDLESS, PREFACE, REQUEST, RawHttp2, frame};
+use super::frames::*;
 use super::protocols::{alone, resident};
 use super::scene::*;
 
@@ -206,6 +206,57 @@ async fn a_request_that_is_taken_back_at_once_reaches_no_pod() {
     }
     assert_eq!(pod.requests().len(), 1, "only the one that was not taken back");
     assert_eq!(pod.connections(), 1);
+}
+
+/// Not many frames of a flood are answered before it ends its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_is_over_before_much_of_it_is_answered() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    let mut client = RawHttp2::connect(scene.http, &[]).await;
+    let mut pongs = 0;
+    // In pieces, so that each could be answered before the next.
+    for _ in 0..200 {
+        client.send(&frame(PING, 0, 0, &[0; 8]).repeat(50)).await;
+        let mut awaited = 50;
+        while awaited > 0 {
+            let Some(heard) = client.hear().await else {
+                assert!((400..1000).contains(&pongs), "{pongs} were answered");
+                return;
+            };
+            let is_pong = u32::from(heard.kind == PING);
+            (pongs, awaited) = (pongs + is_pong, awaited - is_pong);
+        }
+    }
+    panic!("{pongs} PING frames and no end");
+}
+
+/// gRPC measures its way with a PING an answer, Go's client acknowledges small answers with window updates, and both may end a
+/// request with an empty DATA frame: thousands of each on one connection, and none of them a flood.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_client_that_acknowledges_every_small_answer_is_no_flood() {
+    let pod = Pod::start("ok").await;
+    let scene = Scene::start(&[pod.address]).await;
+    let mut client = RawHttp2::connect(scene.http, &[]).await;
+    for number in 0..1500 {
+        let stream = number * 2 + 1;
+        let request = [
+            frame(HEADERS, END_HEADERS, stream, POST),
+            frame(DATA, 0, stream, b"x"),
+            frame(DATA, END_STREAM, stream, &[]),
+            frame(PING, 0, 0, &[0; 8]),
+            frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 2]),
+        ];
+        client.send(&request.concat()).await;
+        loop {
+            let heard = client.hear().await;
+            let heard = heard.unwrap_or_else(|| panic!("ended at request {number}"));
+            if heard.stream == stream && heard.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+    }
+    assert_eq!(pod.requests().len(), 1500);
 }
 
 /// The next connection of who has flooded is heard later; nobody else's is, and nobody is locked out.

@@ -564,7 +564,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self;
         let written = Pin::new(&mut gate.io).poll_write(cx, bytes);
-        gate.earn(&written);
+        gate.earn(&written, [bytes]);
         gate.guard_write(cx, written)
     }
 
@@ -575,7 +575,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self;
         let written = Pin::new(&mut gate.io).poll_write_vectored(cx, parts);
-        gate.earn(&written);
+        gate.earn(&written, parts.iter().map(|part| &part[..]));
         gate.guard_write(cx, written)
     }
 
@@ -612,9 +612,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
 }
 
 impl<S> Gate<S> {
-    fn earn(&mut self, written: &Poll<io::Result<usize>>) {
-        if let (State::Http2(http2), Poll::Ready(Ok(bytes))) = (&mut self.state, written) {
-            http2.budget.sent(*bytes);
+    /// So much of `parts` was sent.
+    fn earn<'a>(
+        &mut self,
+        written: &Poll<io::Result<usize>>,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let (State::Http2(http2), Poll::Ready(Ok(bytes))) = (&mut self.state, written) else {
+            return;
+        };
+        let mut left = *bytes;
+        for part in parts {
+            let here = left.min(part.len());
+            http2.budget.sent(&part[..here]);
+            left -= here;
         }
     }
 

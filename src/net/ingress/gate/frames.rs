@@ -10,10 +10,16 @@ use std::io;
 
 use tokio::time::Instant;
 
-/// Frames without use that may come at once …
-const BURST: f64 = 2_000.0;
+/// Frames without use that may come at once: a browser that takes back all it has asked for sends some hundred. Few
+/// enough that a flood is over in the first block that is read of it …
+const BURST: f64 = 500.0;
 /// … and per second ever after. A browser sends a handful.
 const PER_SECOND: f64 = 200.0;
+/// What an answer earns its client for each frame of its own: who streams small messages acknowledges every one of them (gRPC
+/// measures the way with a PING a message), and a request may end with an empty DATA frame …
+const EARNED_BY_FRAME: f64 = 2.0;
+/// … and for so many bytes one more, the window updates that acknowledge them: Go's sends two for 4 KiB.
+const BYTES_THAT_EARN: f64 = 512.0;
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
 /// CONTINUATION frames of one header block; ours fit in 64 KiB, four frames of the default size (CVE-2024-27316).
@@ -32,10 +38,53 @@ pub(super) enum Followed {
     Idle,
 }
 
-pub(super) struct FrameBudget {
+/// Finds the frames in a stream of bytes, however it is cut.
+#[derive(Default)]
+struct Frames {
+    /// Bytes until the next header.
     skip: usize,
     header: [u8; HEADER],
     have: usize,
+}
+
+struct Frame {
+    kind: u8,
+    length: usize,
+}
+
+impl Frames {
+    /// The next frame whose header ends in `bytes`, which are moved on to behind it.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let here = self.skip.min(bytes.len());
+                self.skip -= here;
+                *bytes = &bytes[here..];
+                continue;
+            }
+            let here = (HEADER - self.have).min(bytes.len());
+            self.header[self.have..self.have + here].copy_from_slice(&bytes[..here]);
+            self.have += here;
+            *bytes = &bytes[here..];
+            if self.have == HEADER {
+                self.have = 0;
+                let [a, b, c, kind, ..] = self.header;
+                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+                return Some(Frame { kind, length: self.skip });
+            }
+        }
+        None
+    }
+
+    /// Whether a frame is being followed that asks for something. Before the first there are only zeros.
+    fn is_in_wish(&self) -> bool {
+        self.skip > 0 && matches!(self.header[3], HEADERS | DATA) && self.header != [0; HEADER]
+    }
+}
+
+pub(super) struct FrameBudget {
+    received: Frames,
+    sent: Frames,
     tokens: f64,
     at: Option<Instant>,
     continuations: u32,
@@ -44,9 +93,8 @@ pub(super) struct FrameBudget {
 impl Default for FrameBudget {
     fn default() -> FrameBudget {
         FrameBudget {
-            skip: PREFACE,
-            header: [0; HEADER],
-            have: 0,
+            received: Frames { skip: PREFACE, ..Frames::default() },
+            sent: Frames::default(),
             tokens: BURST,
             at: None,
             continuations: 0,
@@ -59,45 +107,31 @@ impl FrameBudget {
     pub(super) fn follow(&mut self, mut bytes: &[u8]) -> io::Result<Followed> {
         let mut followed = Followed::Idle;
         while !bytes.is_empty() {
-            if self.skip > 0 {
-                if self.is_wish() {
-                    followed = Followed::Wish;
-                }
-                let here = self.skip.min(bytes.len());
-                self.skip -= here;
-                bytes = &bytes[here..];
-                continue;
+            if self.received.is_in_wish() {
+                followed = Followed::Wish;
             }
-            let here = (HEADER - self.have).min(bytes.len());
-            self.header[self.have..self.have + here].copy_from_slice(&bytes[..here]);
-            self.have += here;
-            bytes = &bytes[here..];
-            if self.have == HEADER {
-                self.have = 0;
-                self.frame()?;
+            if let Some(frame) = self.received.next(&mut bytes) {
+                self.account(&frame)?;
             }
         }
         Ok(followed)
     }
 
-    /// Whether the frame that is being followed asks for something. Before the first there are only zeros.
-    fn is_wish(&self) -> bool {
-        matches!(self.header[3], HEADERS | DATA) && self.header != [0; HEADER]
+    /// Follows what we send. Answers earn; acknowledgements, which a flood makes us send, do not.
+    pub(super) fn sent(&mut self, mut bytes: &[u8]) {
+        while let Some(Frame { kind, length }) = self.sent.next(&mut bytes) {
+            if matches!(kind, DATA | HEADERS) {
+                let earned = EARNED_BY_FRAME + length as f64 / BYTES_THAT_EARN;
+                self.tokens = (self.tokens + earned).min(BURST);
+            }
+        }
     }
 
-    /// What we send earns the client the window updates that acknowledge it: Go's sends two for 4 KiB.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.tokens = (self.tokens + bytes as f64 / 512.0).min(BURST);
-    }
-
-    fn frame(&mut self) -> io::Result<()> {
-        let [a, b, c, kind, ..] = self.header;
-        let length = u32::from_be_bytes([0, a, b, c]);
-        self.skip = length as usize;
-        match kind {
+    fn account(&mut self, frame: &Frame) -> io::Result<()> {
+        match frame.kind {
             // A request pays for itself: the number of streams is bounded elsewhere.
             HEADERS => self.continuations = 0,
-            DATA if length > 0 => {}
+            DATA if frame.length > 0 => {}
             CONTINUATION => {
                 self.continuations += 1;
                 if self.continuations > MAX_CONTINUATIONS {
@@ -145,8 +179,9 @@ mod tests {
         for (kind, payload) in [(0x6, 8), (0x4, 0), (0x2, 5), (DATA, 0), (0x8, 4), (0x3, 4)] {
             let mut budget = FrameBudget::default();
             budget.follow(&preface()).unwrap();
-            let flood = frame(kind, payload).repeat(BURST as usize + 1);
-            assert!(budget.follow(&flood).is_err(), "type {kind}");
+            let burst = frame(kind, payload).repeat(BURST as usize);
+            budget.follow(&burst).unwrap();
+            assert!(budget.follow(&frame(kind, payload)).is_err(), "type {kind}");
             let mut calm = FrameBudget::default();
             calm.follow(&preface()).unwrap();
             for _second in 0..100 {
@@ -171,10 +206,30 @@ mod tests {
     async fn a_download_earns_its_window_updates() {
         let mut budget = FrameBudget::default();
         budget.follow(&preface()).unwrap();
-        for _block in 0..100_000 {
-            budget.sent(4096);
-            budget.follow(&frame(0x8, 4).repeat(2)).unwrap();
+        let sent = frame(DATA, 4096);
+        for _block in 0..10_000 {
+            sent.chunks(1000).for_each(|part| budget.sent(part));
+            budget.follow(&frame(0x8, 4).repeat(10)).unwrap();
         }
+    }
+
+    /// A message of few bytes, answered with a PING and a window update, as gRPC does.
+    #[tokio::test(start_paused = true)]
+    async fn small_messages_earn_what_acknowledges_them_and_acknowledgements_earn_nothing() {
+        let mut budget = FrameBudget::default();
+        budget.follow(&preface()).unwrap();
+        for _message in 0..10_000 {
+            budget.sent(&frame(DATA, 7));
+            budget.follow(&[frame(0x6, 8), frame(0x8, 4)].concat()).unwrap();
+        }
+        let mut flooded = FrameBudget::default();
+        flooded.follow(&preface()).unwrap();
+        let mut answered = (0..10_000).take_while(|_| {
+            flooded.sent(&frame(0x6, 8));
+            flooded.sent(&frame(0x4, 0));
+            flooded.follow(&frame(0x6, 8)).is_ok()
+        });
+        assert_eq!(answered.by_ref().count(), BURST as usize);
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,9 +237,11 @@ mod tests {
         let mut budget = FrameBudget::default();
         budget.follow(&preface()).unwrap();
         let exchange = [frame(HEADERS, 40), frame(DATA, 1000), frame(0x8, 4)].concat();
-        let bytes = exchange.repeat(1000);
-        for piece in bytes.chunks(7) {
-            budget.follow(piece).unwrap();
+        for _exchange in 0..1000 {
+            for piece in exchange.chunks(7) {
+                budget.follow(piece).unwrap();
+            }
+            budget.sent(&frame(HEADERS, 5));
         }
     }
 }

@@ -140,3 +140,46 @@ async fn no_pod_has_more_requests_under_way_than_it_may() {
     one.permits.add_permits(1);
     assert_eq!(scene.get("/").await.status, 200);
 }
+
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// An office behind one address has so many WebSockets open and no more.
+#[tokio::test]
+async fn an_open_websocket_is_a_request_under_way_and_a_connection_of_its_client() {
+    let pod = Pod::answering(|seen| match seen.header("upgrade").is_empty() {
+        true => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        false => {
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                .to_owned()
+        }
+    })
+    .await;
+    let bounds = Bounds { requests_per_client: 3, per_client: 5, ..Bounds::default() };
+    let scene = Scene::bare(bounds).await;
+    scene.route(&[("", "/", "web")], &[Service::new("web", &[pod.address])]);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut client = scene.connect().await;
+        client.send(UPGRADE).await;
+        assert_eq!(client.head().await.0, 101);
+        open.push(client);
+    }
+    let mut more = scene.connect().await;
+    more.send(UPGRADE).await;
+    assert_eq!(more.answer().await.status, 429);
+    assert_eq!(more.get("/").await.status, 429);
+    assert_eq!(client_at("127.0.0.2", &scene).await.get("/").await.status, 200);
+
+    let mut fifth = scene.connect().await;
+    assert_eq!(fifth.get("/").await.status, 429);
+    assert_eq!(scene.connect().await.rest().await, "", "a sixth connection is closed unheard");
+    scene.await_metric("joey_ingress_connections_refused_total{reason=\"client\"}", "1").await;
+
+    // One that is closed makes room for both.
+    drop(open.pop());
+    scene.await_metric("joey_ingress_connections{port=", "4").await;
+    let mut last = scene.connect().await;
+    last.send(UPGRADE).await;
+    assert_eq!(last.head().await.0, 101);
+}

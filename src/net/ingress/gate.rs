@@ -13,6 +13,7 @@
 mod frames;
 mod shared;
 
+use std::any::Any;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -76,6 +77,8 @@ pub struct Conversation {
     /// Those under way of the same client, over all of its connections, and how many there may be.
     of_client: Arc<AtomicUsize>,
     most_of_client: usize,
+    /// What its client holds until all of it is over: a connection that was handed over to a tunnel still is one.
+    _seat: Option<Arc<dyn Any + Send + Sync>>,
     /// Its requests are answered in tasks of their own.
     is_http2: AtomicBool,
     is_abused: AtomicBool,
@@ -91,9 +94,13 @@ const GRANTED: u8 = 2;
 const DENIED: u8 = 3;
 
 impl Conversation {
-    /// One of a client who may have `most_of_client` requests under way.
-    pub fn of(of_client: Arc<AtomicUsize>, most_of_client: usize) -> Conversation {
-        Conversation { of_client, most_of_client, ..Conversation::default() }
+    /// One of a client who may have `most_of_client` requests under way; `seat` is let go with the last of it.
+    pub fn of(
+        of_client: Arc<AtomicUsize>,
+        most_of_client: usize,
+        seat: Arc<dyn Any + Send + Sync>,
+    ) -> Conversation {
+        Conversation { of_client, most_of_client, _seat: Some(seat), ..Conversation::default() }
     }
 
     /// A request is being answered as long as the guard lives.

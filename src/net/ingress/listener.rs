@@ -30,6 +30,7 @@ use super::head;
 use super::pace::Streams;
 use super::proxy::{Peer, Proxy, Service};
 use super::strikes::Strikes;
+use crate::metrics::Gauge;
 
 /// Streams of one HTTP/2 connection; security C11.
 const MAX_STREAMS: u32 = 100;
@@ -49,7 +50,7 @@ pub const GOODBYE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     pub connections: usize,
-    /// From one IPv4 address or one IPv6 /64.
+    /// From one IPv4 address or one IPv6 /64. Those of trusted proxies are not one client's.
     pub per_client: usize,
     /// Requests under way of one such client, over all of its connections. Those of trusted proxies are not one client's.
     pub requests_per_client: usize,
@@ -99,6 +100,14 @@ struct Crowd {
     requests: Arc<AtomicUsize>,
 }
 
+/// For whom a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Client,
+    /// A trusted proxy: for many clients, each of whom may hold a connection of it for as long as a WebSocket is open.
+    Proxy,
+}
+
 struct Guest {
     guests: Arc<Guests>,
     client: IpAddr,
@@ -117,7 +126,11 @@ impl Guests {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(self: &Arc<Guests>, client: IpAddr) -> Result<Guest, &'static str> {
+    fn admit(
+        self: &Arc<Guests>,
+        client: IpAddr,
+        standing: Standing,
+    ) -> Result<Guest, &'static str> {
         let client = counted_as(client);
         let mut door = self.door();
         let door = &mut *door;
@@ -126,7 +139,7 @@ impl Guests {
         }
         let wait = door.strikes.wait(client, Instant::now());
         let crowd = door.by_client.entry(client).or_default();
-        if crowd.connections >= self.bounds.per_client {
+        if standing == Standing::Client && crowd.connections >= self.bounds.per_client {
             return Err("client");
         }
         if !wait.is_zero() {
@@ -232,7 +245,11 @@ async fn accept(
                 continue;
             }
         };
-        let mut guest = match guests.admit(address.ip()) {
+        let standing = match proxy.trusts(address.ip()) {
+            true => Standing::Proxy,
+            false => Standing::Client,
+        };
+        let mut guest = match guests.admit(address.ip(), standing) {
             Ok(guest) => guest,
             Err(reason) => {
                 proxy.measure.refused_connections.with(&[reason]).increment();
@@ -240,20 +257,40 @@ async fn accept(
             }
         };
         let (proxy, tls, stop) = (Arc::clone(&proxy), port.tls.clone(), stop.clone());
-        let (patience, open) = (guests.patience(), open.clone());
+        let (patience, shown) = (guests.patience(), Shown::new(&open));
         connections.spawn(async move {
-            open.add(1);
             if !guest.wait.is_zero() {
                 proxy.measure.delayed_connections.increment();
                 stop.run_until_cancelled(guest.wait()).await;
             }
-            let served = welcome(proxy, stream, address, &guest, tls, patience, stop).await;
+            let seat = Arc::new(Seat { guest, _shown: shown });
+            let served = welcome(proxy, stream, address, seat, tls, patience, stop).await;
             if let Err(error) = served {
                 tracing::debug!(client = %address, %error, "a client's connection has ended");
             }
-            open.add(-1);
-            drop(guest);
         });
+    }
+}
+
+/// A connection's place in the house. Whoever carries it on, as a tunnel does, holds it.
+struct Seat {
+    guest: Guest,
+    _shown: Shown,
+}
+
+/// Counts in the figure of open connections for as long as it lives.
+struct Shown(Gauge);
+
+impl Shown {
+    fn new(open: &Gauge) -> Shown {
+        open.add(1);
+        Shown(open.clone())
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.add(-1);
     }
 }
 
@@ -261,18 +298,20 @@ async fn welcome(
     proxy: Arc<Proxy>,
     stream: TcpStream,
     address: SocketAddr,
-    guest: &Guest,
+    seat: Arc<Seat>,
     tls: Option<TlsAcceptor>,
     patience: Patience,
     stop: CancellationToken,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let guest = &seat.guest;
     let is_trusted = proxy.trusts(address.ip());
     let most = match is_trusted {
         true => usize::MAX,
         false => guest.guests.bounds.requests_per_client,
     };
-    let talk = Arc::new(Conversation::of(Arc::clone(&guest.requests), most));
+    let requests = Arc::clone(&guest.requests);
+    let talk = Arc::new(Conversation::of(requests, most, Arc::<Seat>::clone(&seat)));
     let peer = Peer {
         address,
         is_tls: tls.is_some(),
@@ -465,7 +504,7 @@ mod tests {
     fn guests_are_bounded_in_all_and_by_client() {
         let bounds = Bounds { connections: 3, per_client: 2, ..Bounds::default() };
         let guests = Arc::new(Guests::new(bounds, Patience::default()));
-        let admit = |address: &str| guests.admit(address.parse().unwrap());
+        let admit = |address: &str| guests.admit(address.parse().unwrap(), Standing::Client);
         let first = admit("2001:db8::1").ok();
         let _second = admit("2001:db8::2").ok();
         assert_eq!(admit("2001:db8::3").err(), Some("client"));
@@ -475,10 +514,20 @@ mod tests {
         assert!(admit("192.0.2.1").is_ok());
     }
 
+    #[test]
+    fn a_proxy_that_speaks_for_many_is_bounded_by_the_house_alone() {
+        let bounds = Bounds { connections: 3, per_client: 1, ..Bounds::default() };
+        let guests = Arc::new(Guests::new(bounds, Patience::default()));
+        let admit = || guests.admit([192, 0, 2, 1].into(), Standing::Proxy);
+        let held: Vec<Guest> = std::iter::from_fn(|| admit().ok()).take(10).collect();
+        assert_eq!(held.len(), 3);
+        assert_eq!(admit().err(), Some("all"));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_with_strikes_waits_and_few_wait_at_a_time() {
         let guests = Arc::new(Guests::new(Bounds::default(), Patience::default()));
-        let admit = |address: &str| guests.admit(address.parse().unwrap());
+        let admit = |address: &str| guests.admit(address.parse().unwrap(), Standing::Client);
         let attacker = admit("192.0.2.1").ok().unwrap();
         for _strike in 0..60 {
             attacker.strike();

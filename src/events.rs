@@ -1,9 +1,10 @@
-//! Events as the actors (node agent, scheduler) tell them: equal ones counted, floods cut.
+//! Events as the actors (node agent, scheduler) tell them: equal ones counted, similar ones told together, floods cut.
 //!
 //! It never blocks and never fails its caller: an Event that finds the queue full or the API away is dropped. What is
 //! told within a moment is written together, so that it shares a commit; a pod's start is such a moment.
 
 mod budget;
+mod similar;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::budget::Budget;
+use self::similar::{COMBINED, Similar};
 use crate::model::time::Timestamp;
 use crate::sys::clock;
 
@@ -69,6 +71,7 @@ impl Recorder {
             told: BTreeMap::new(),
             order: VecDeque::new(),
             budget: Budget::default(),
+            similar: Similar::default(),
         };
         tokio::spawn(stop.run_until_cancelled_owned(writer.run(notes)));
         Recorder { queue }
@@ -119,6 +122,7 @@ struct Key {
     field_path: String,
     kind: Kind,
     reason: String,
+    /// Of those that are told together only [`COMBINED`].
     message: String,
 }
 
@@ -136,8 +140,17 @@ impl Key {
             field_path: about.field_path.clone().unwrap_or_default(),
             kind,
             reason: reason.to_owned(),
-            message: message.chars().take(MESSAGE).collect(),
+            message: match message.starts_with(COMBINED) {
+                true => COMBINED.to_owned(),
+                false => message.chars().take(MESSAGE).collect(),
+            },
         }
+    }
+
+    /// All of it but the text.
+    fn group(&self) -> String {
+        let Key { object, field_path, kind, reason, message: _ } = self;
+        format!("{object} {field_path} {kind:?} {reason}")
     }
 
     /// Of an Event as it is told in the API.
@@ -154,6 +167,10 @@ impl Key {
             message.unwrap_or_default(),
         )
     }
+}
+
+fn shown(note: &Note) -> String {
+    note.message.chars().take(MESSAGE).collect()
 }
 
 struct Told {
@@ -178,7 +195,11 @@ fn merged(notes: impl Iterator<Item = (Timestamp, Note)>) -> Vec<News> {
     for (when, note) in notes {
         let key = Key::new(&note.about, note.kind, &note.reason, &note.message);
         match all.iter_mut().find(|news| news.key == key) {
-            Some(news) => (news.last, news.count) = (when, news.count.saturating_add(1)),
+            Some(news) => {
+                (news.last, news.count) = (when, news.count.saturating_add(1));
+                // Of those told together the latest is shown.
+                news.note = note;
+            }
             None => all.push(News { key, note, first: when, last: when, count: 1 }),
         }
     }
@@ -192,6 +213,7 @@ struct Writer {
     told: BTreeMap<Key, Told>,
     order: VecDeque<Key>,
     budget: Budget,
+    similar: Similar,
 }
 
 impl Writer {
@@ -255,9 +277,12 @@ impl Writer {
     }
 
     async fn write(&mut self, gathered: Vec<(Timestamp, Note)>) {
-        let affordable = gathered.into_iter().filter(|(when, note)| {
+        let affordable = gathered.into_iter().filter_map(|(when, mut note)| {
             let key = Key::new(&note.about, note.kind, &note.reason, &note.message);
-            self.budget.spend(&key.object, *when)
+            if self.similar.is_combined(&key.group(), &key.message, when) {
+                note.message.insert_str(0, COMBINED);
+            }
+            self.budget.spend(&key.object, when).then_some((when, note))
         });
         let news = merged(affordable);
         let written = join_all(news.iter().map(|news| self.write_one(news))).await;
@@ -273,7 +298,11 @@ impl Writer {
         if let Some(told) = self.told.get(&news.key) {
             let count = told.count.saturating_add(news.count);
             let api: Api<core::Event> = Api::namespaced(self.client.clone(), &told.namespace);
-            let patch = json!({"count": count, "lastTimestamp": Time(news.last.as_jiff())});
+            let patch = json!({
+                "count": count,
+                "lastTimestamp": Time(news.last.as_jiff()),
+                "message": shown(&news.note),
+            });
             let written =
                 api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
             match written {
@@ -321,7 +350,7 @@ impl Writer {
                 .into(),
             ),
             reason: Some(note.reason.clone().into_owned()),
-            message: Some(note.message.chars().take(MESSAGE).collect()),
+            message: Some(shown(note)),
             count: Some(news.count),
             first_timestamp: Some(Time(news.first.as_jiff())),
             last_timestamp: Some(Time(news.last.as_jiff())),
@@ -354,5 +383,13 @@ mod tests {
         let seen: Vec<_> =
             news.iter().map(|n| (&*n.note.message, n.first, n.last, n.count)).collect();
         assert_eq!(seen, [("a", at(1), at(3), 2), ("b", at(2), at(2), 1)]);
+        let combined =
+            [(at(4), note(&format!("{COMBINED}c"))), (at(5), note(&format!("{COMBINED}d")))];
+        let news = merged(combined.into_iter());
+        assert_eq!(news.len(), 1, "the latest stands for all");
+        assert_eq!(
+            (news[0].note.message.as_str(), news[0].count),
+            ("(combined from similar events): d", 2)
+        );
     }
 }

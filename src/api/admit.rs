@@ -150,7 +150,7 @@ pub fn create(kind: &Kind, mut new: Value, facts: &CreateFacts<'_>) -> Result<Ad
     refuse_any(kind, &facts.name, validate::create(&kind.resource(), &new))?;
     if kind.resource() == "pods" {
         let namespace = facts.namespace.as_ref().and_then(|fact| fact.object);
-        pod::hold_to_standard(&new, &asked, namespace)?;
+        pod::hold_to_standard(&new, &facts.name, namespace)?;
     }
     Ok(Admitted(object::canonical(new)))
 }
@@ -244,8 +244,8 @@ pub fn bind(kind: &Kind, old: &Value, node: &str, now: Timestamp) -> Admitted {
     Admitted(object::canonical(new))
 }
 
-/// The name that a refusal shows: what the client said, as Kubernetes admits before it generates. Equal refusals are
-/// then one Event that counts up, not one for every name that was never used.
+/// The name that a refusal shows before the object is complete: what the client said. Kubernetes' mutating admission comes
+/// before the name is generated, and its validation after.
 fn asked_name<'a>(new: &'a Value, facts: &'a CreateFacts<'_>) -> &'a str {
     match (object::name(new), object::text(new, &["metadata", "generateName"])) {
         ("", base) if !base.is_empty() => base,

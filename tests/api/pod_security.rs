@@ -116,6 +116,24 @@ async fn who_writes_what_would_violate_is_warned_in_each_way_of_writing() {
     assert_eq!((labelled.code.as_u16(), warnings(&labelled)), (200, Vec::new()));
 }
 
+/// As Kubernetes does, whose validating admission comes after the name is generated.
+#[tokio::test]
+async fn a_refusal_names_the_pod_by_the_name_that_was_generated_for_it() {
+    let cluster = team(label("enforce", "baseline")).await;
+    let mut asked = pod("", 80);
+    asked["metadata"] = json!({"generateName": "web-5d8c7f-"});
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let (code, message) = cluster.post(PODS, asked.clone()).await.refusal();
+        assert_eq!(code, 403);
+        let name = message.split('"').nth(1).unwrap_or_default().to_owned();
+        assert!(message.starts_with("pods \"web-5d8c7f-"), "{message}");
+        assert_eq!(name.len(), "web-5d8c7f-x7k2p".len(), "{message}");
+        names.insert(name);
+    }
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
 #[tokio::test]
 async fn pods_that_run_when_a_namespace_asks_for_more_are_told_and_stay() {
     let cluster = team(json!({})).await;

@@ -58,7 +58,11 @@ fn a_restricted_namespace_runs_restricted_pods_and_says_what_others_lack() {
     cluster.wait_for("the refusal is told", |cluster| {
         let events = cluster.kubectl(&["-n", "team", "get", "events"]).stdout;
         events.lines().any(|line| {
-            line.contains("FailedCreate")
+            let name = line.split("pods \"").nth(1).and_then(|rest| rest.split('"').next());
+            // The deployment's name, the replica set's part and the pod's own.
+            let parts = name.into_iter().flat_map(|name| name.split('-'));
+            parts.filter(|part| !part.is_empty()).count() == 3
+                && line.contains("FailedCreate")
                 && line.contains("violates PodSecurity \"restricted:latest\"")
         })
     });

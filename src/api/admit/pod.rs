@@ -34,7 +34,7 @@ pub(super) fn prepare(pod: &mut Value, name: &str, facts: &CreateFacts<'_>) -> R
     Ok(())
 }
 
-/// PodSecurity admission (KEP-2579): a pod that violates what its namespace enforces is refused. `name` is the one to tell.
+/// PodSecurity admission (KEP-2579): a pod that violates what its namespace enforces is refused, by its name, generated or not.
 pub fn hold_to_standard(pod: &Value, name: &str, namespace: Option<&Value>) -> Result<(), Failure> {
     let Some(namespace) = namespace else {
         return Ok(());

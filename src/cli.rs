@@ -13,6 +13,7 @@ pub mod config;
 pub mod describe;
 pub mod doctor;
 pub mod get;
+pub mod held;
 pub mod image;
 pub mod install;
 pub mod instance;

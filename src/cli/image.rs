@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Subcommand;
 
 use super::config::align;
+use super::held;
 use super::settings::Settings;
 use crate::runtime::image::reference::Reference;
 use crate::runtime::image::{Credentials, Image, Images, Registries};
@@ -116,6 +117,9 @@ pub async fn run(settings: &Settings, command: ImageCommand) -> anyhow::Result<E
         // To look is not a reason to make what is looked into.
         return nothing_here(&settings.data_dir(), looked_for);
     }
+    if command.looks_for().is_none() {
+        warn_of_other_daemons(&settings.data_dir());
+    }
     let images = open(settings)?;
     match command {
         ImageCommand::Import { file } => import(&images, &file).await?,
@@ -149,6 +153,14 @@ pub async fn run(settings: &Settings, command: ImageCommand) -> anyhow::Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who forgets `--data-dir` fills a store that nobody looks into.
+fn warn_of_other_daemons(data_dir: &Path) {
+    let data_dir = data_dir.canonicalize().unwrap_or_else(|_absent| data_dir.to_owned());
+    if let Some(warning) = held::warning(&data_dir, &held::data_dirs()) {
+        eprintln!("warning: {warning}");
+    }
 }
 
 async fn import(images: &Images, file: &Path) -> anyhow::Result<()> {

@@ -74,7 +74,21 @@ spec:
     std::fs::create_dir_all(&context).unwrap();
     std::fs::write(context.join("Containerfile"), "FROM kangaroo-backend:1.16\nLABEL late=yes\n")
         .unwrap();
-    cluster.joey(&["image", "build", "-t", "late:1", &context.display().to_string()]).ok();
+    // Where no daemon looks it is of no use, and is told to be.
+    let words = ["image", "build", "-t", "late:1", &context.display().to_string()];
+    let elsewhere = cluster.dir.join("elsewhere");
+    let archive = crate::cluster::image_archive("kangaroo-backend-1.16.oci.tar");
+    let mut import = cluster.joey_command();
+    import.env("JOEY_DATA_DIR", &elsewhere).args(["image", "import"]).arg(archive);
+    let told = import.output().expect("joey can run");
+    assert!(told.status.success());
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    let said = format!("warning: no joey serve runs with {}, ", elsewhere.display());
+    assert!(told.contains(&said), "{told}");
+    assert!(told.contains(&cluster.data_dir().display().to_string()), "{told}");
+    let built = cluster.joey(&words);
+    assert!(!built.stderr.contains("warning"), "{}", built.stderr);
+    built.ok();
     cluster.wait_running("late");
     cluster.finish();
 }

@@ -41,6 +41,8 @@ mod nodes;
 mod owners;
 #[path = "story/probes.rs"]
 mod probes;
+#[path = "story/proxied_streams.rs"]
+mod proxied_streams;
 #[path = "story/proxy.rs"]
 mod proxy;
 #[path = "story/pruning.rs"]

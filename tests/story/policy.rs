@@ -576,18 +576,19 @@ spec:
   ingress: [{from: [{ipBlock: {cidr: CIDR}}]}]
 ";
 
-/// A program of the pod: begins an answer on each connection and hands it over, head read.
-fn serve(cluster: &Cluster, pod: &str) -> TcpListener {
+/// Where a program of the pod listens.
+pub fn serve(cluster: &Cluster, pod: &str, port: u16) -> TcpListener {
     let uid = cluster.value(&format!("pod/{pod}"), "{.metadata.uid}");
     let netns =
         std::fs::File::open(cluster.run_dir().join("netns").join(uid)).expect("it is pinned");
     let bind = move || {
         nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("it can be entered");
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).expect("nobody listens there")
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("nobody listens there")
     };
     std::thread::spawn(bind).join().expect("it binds")
 }
 
+/// A program of the pod: begins an answer on a connection and hands it over, head read.
 fn begin_answer(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().expect("somebody connects");
     let mut head = Vec::new();
@@ -607,7 +608,7 @@ fn a_policy_that_allows_less_cuts_an_http2_stream_through_the_ingress_and_lets_n
     let mut cluster = Cluster::start("policy-stream");
     cluster.apply(&[server("default", "web", "web"), WEB.to_owned()].concat()).ok();
     cluster.wait_running("web");
-    let listener = serve(&cluster, "web");
+    let listener = serve(&cluster, "web", 8080);
     let curl = |path: &str| {
         let mut command = Command::new("curl");
         let url = format!("http://127.0.0.1/{path}");

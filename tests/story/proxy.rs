@@ -45,13 +45,13 @@ spec:
 "#;
 
 /// `kubectl proxy` at a port of its own choice, which ends with the test.
-struct Proxy {
+pub struct Proxy {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Proxy {
-    fn start(cluster: &Cluster) -> Proxy {
+    pub fn start(cluster: &Cluster) -> Proxy {
         let mut child = cluster
             .kubectl_command()
             .args(["proxy", "--port=0"])

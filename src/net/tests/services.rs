@@ -221,7 +221,23 @@ fn a_client_of_a_port_on_which_nothing_has_listened_is_refused_at_once() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(members("refused"), "the first refusal is kept from it");
 
-        sh("nft flush set inet joey_abc123 answering; nft flush set inet joey_abc123 refused");
+        // So has what a client has left without a word.
+        let forget = || {
+            sh("nft flush set inet joey_abc123 answering; nft flush set inet joey_abc123 refused")
+        };
+        forget();
+        let server = listen(&deaf, 8080);
+        let first = inside(&client, || connect((SERVICE, 80))).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        assert!(!members("answering"), "who connects is not written down");
+        let now = libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&first, nix::sys::socket::sockopt::Linger, &now).unwrap();
+        drop(first);
+        assert_eq!(served.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(members("answering"));
+        drop((server, served));
+
+        forget();
         refused("nothing has listened for a while");
     });
 }
